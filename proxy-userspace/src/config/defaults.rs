@@ -1,0 +1,111 @@
+//! The default of every key: what an empty configuration file means.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use super::{
+    Access, Admin, Capture, CaptureMode, DenyErrno, Destinations, FailMode, Flows, Limits, LogFormat,
+    Logging, Relay, Server, Timeouts, Upstream,
+};
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            host: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            port: 22180,
+            port_range: 22180..=22189,
+            workers: std::thread::available_parallelism().map_or(1, usize::from),
+            timeouts: Timeouts::default(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            request_head: Duration::from_secs(10),
+            read: Duration::from_secs(30),
+            write: Duration::from_secs(30),
+            idle: Duration::from_secs(60),
+            tunnel_idle: Duration::from_secs(3600),
+            drain: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { url: 8192, head: 16 << 10, header_count: 100, body: 10 << 20, connections: 16384 }
+    }
+}
+
+impl Default for Capture {
+    fn default() -> Self {
+        Self {
+            mode: CaptureMode::Auto,
+            cgroup: None,
+            fail: FailMode::Open,
+            errno: DenyErrno::Refused,
+            heartbeat_timeout: Duration::from_millis(500),
+            detect_timeout: Duration::from_millis(50),
+            // ftp, ssh, telnet, smtp, pop3, nntp, imap, submission, mysql, vnc
+            server_first_ports: vec![21, 22, 23, 25, 110, 119, 143, 587, 3306, 5900],
+            max_connections: 65536,
+            max_cgroups: 4096,
+            kernel_log: false,
+        }
+    }
+}
+
+impl Default for Destinations {
+    fn default() -> Self {
+        Self {
+            loopback: Access::Deny,
+            link_local: Access::Deny,
+            metadata: Access::Deny,
+            private: Access::Allow,
+        }
+    }
+}
+
+impl Default for Upstream {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(10),
+            dns_cache_ttl: Duration::from_secs(30),
+            dns_cache_size: 4096,
+            idle_per_origin: 128,
+            idle_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+impl Default for Relay {
+    fn default() -> Self {
+        Self { pipe_size: 1 << 20 }
+    }
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self {
+            host: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            port: 22140,
+            socket: None,
+            state_dir: "/run/weir".into(),
+        }
+    }
+}
+
+impl Default for Flows {
+    fn default() -> Self {
+        Self { keep: 1024 }
+    }
+}
+
+impl Default for Logging {
+    fn default() -> Self {
+        Self { level: "info".into(), format: LogFormat::Text, access: true }
+    }
+}

@@ -1,0 +1,211 @@
+//! The checked configuration: every value below has been validated; nothing downstream checks it again.
+//!
+//! Reading and checking YAML is done by the files beside this one; this file is what the rest of weir sees.
+
+mod defaults;
+
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Everything that can be configured.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Config {
+    pub server: Server,
+    pub capture: Capture,
+    pub security: Security,
+    pub upstream: Upstream,
+    pub relay: Relay,
+    pub admin: Admin,
+    pub flows: Flows,
+    pub logging: Logging,
+}
+
+/// `server`: the explicit proxy's listener and what bounds each downstream connection.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Server {
+    /// Address to listen on. Default 127.0.0.1.
+    pub host: IpAddr,
+    /// First port to try. Default 22180.
+    pub port: u16,
+    /// Ports to try in turn when `port` is taken. Default 22180-22189.
+    pub port_range: RangeInclusive<u16>,
+    /// Data-plane threads; default one per available CPU.
+    pub workers: usize,
+    pub timeouts: Timeouts,
+    pub limits: Limits,
+}
+
+/// `server.timeouts`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Timeouts {
+    /// From the first byte of a request head to its end. Default 10s.
+    pub request_head: Duration,
+    /// No byte of a body arrived from either peer. Default 30s.
+    pub read: Duration,
+    /// A peer took no byte. Default 30s.
+    pub write: Duration,
+    /// A keep-alive connection without a request. Default 60s.
+    pub idle: Duration,
+    /// A tunnel in which nothing moves. Default 1h.
+    pub tunnel_idle: Duration,
+    /// How long connections may go on after SIGTERM before they are reset. Default 10s.
+    pub drain: Duration,
+}
+
+/// `server.limits`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Limits {
+    /// Longest request target, in bytes; longer → 414. Default 8192.
+    pub url: usize,
+    /// Largest request head, in bytes; larger → 431. Default 16KiB.
+    pub head: usize,
+    /// Most header fields in one head; more → 431. Default 100.
+    pub header_count: usize,
+    /// Largest request body, in bytes; larger → 413. Tunnels have none. Default 10MiB; 0 means no limit.
+    pub body: u64,
+    /// Downstream connections at one time, all workers together; more are closed at once. Default 16384.
+    pub connections: usize,
+}
+
+/// `capture`: transparent interception by the kernel half.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Capture {
+    /// auto: capture where the kernel half is present and can be loaded. Default auto.
+    pub mode: CaptureMode,
+    /// cgroup v2 directory the programs are attached to. Default: the root of the cgroup2 mount.
+    pub cgroup: Option<PathBuf>,
+    /// What happens to a captured connect() while weir is dead, stopped or stuck. Default open.
+    pub fail: FailMode,
+    /// The errno of a refused connect(). Default refused.
+    pub errno: DenyErrno,
+    /// Age at which the data plane's heartbeat counts as lost. Default 500ms.
+    pub heartbeat_timeout: Duration,
+    /// How long the client may stay silent before its connection is relayed as opaque bytes. Default 50ms.
+    pub detect_timeout: Duration,
+    /// Original ports whose servers speak first: relayed at once, without waiting for the client.
+    pub server_first_ports: Vec<u16>,
+    /// Captured connections the kernel maps can hold at one time. Default 65536.
+    pub max_connections: u32,
+    /// cgroups that can be selected at one time. Default 4096.
+    pub max_cgroups: u32,
+    /// Log from the eBPF programs (aya-log); costs per connect. Default off.
+    pub kernel_log: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CaptureMode {
+    /// Capture if possible; otherwise say why and serve explicitly.
+    Auto,
+    /// Capture or refuse to start.
+    Required,
+    /// Never load the kernel half.
+    Off,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailMode {
+    /// The connection goes direct.
+    Open,
+    /// connect() fails with the configured errno.
+    Closed,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DenyErrno {
+    /// ECONNREFUSED.
+    Refused,
+    /// EHOSTUNREACH.
+    HostUnreachable,
+}
+
+/// `security`.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Security {
+    pub acl: Acl,
+}
+
+/// `security.acl`.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Acl {
+    pub destinations: Destinations,
+}
+
+/// `security.acl.destinations`: the verdict for each class of address. weir's own ports are always denied.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Destinations {
+    /// 127.0.0.0/8, ::1, and the unspecified addresses. Default deny.
+    pub loopback: Access,
+    /// 169.254.0.0/16, fe80::/10. Default deny.
+    pub link_local: Access,
+    /// Cloud metadata services: 169.254.169.254, fd00:ec2::254 and their like. Default deny.
+    pub metadata: Access,
+    /// RFC 1918, RFC 6598 and fc00::/7. Default allow.
+    pub private: Access,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    Allow,
+    Deny,
+}
+
+/// `upstream`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Upstream {
+    /// One TCP connect, all addresses of a name together. Default 10s.
+    pub connect_timeout: Duration,
+    /// How long a resolved name is used again. Default 30s.
+    pub dns_cache_ttl: Duration,
+    /// Names kept in that cache. Default 4096.
+    pub dns_cache_size: usize,
+    /// Idle HTTP connections kept per origin and worker. Default 128.
+    pub idle_per_origin: usize,
+    /// How long such a connection is kept. Default 60s.
+    pub idle_timeout: Duration,
+}
+
+/// `relay`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Relay {
+    /// Capacity asked for each splice pipe, in bytes; the kernel may grant less. Default 1MiB.
+    pub pipe_size: usize,
+}
+
+/// `admin`: the control plane's listeners.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Admin {
+    /// Default 127.0.0.1; anything but a loopback address is refused.
+    pub host: IpAddr,
+    /// Default 22140.
+    pub port: u16,
+    /// Unix socket. Default `<state_dir>/admin.sock`; where that can't be made, none.
+    pub socket: Option<PathBuf>,
+    /// Folder for the state file, the lock and the socket. Default /run/weir.
+    pub state_dir: PathBuf,
+}
+
+/// `flows`: the record of what passed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Flows {
+    /// Finished flows kept in memory for `weir flows`. Default 1024.
+    pub keep: usize,
+}
+
+/// `logging`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Logging {
+    /// A level (error, warn, info, debug, trace) or a filter such as `info,weir::relay=debug`. Default info.
+    pub level: String,
+    /// Default text.
+    pub format: LogFormat,
+    /// Write a line per finished flow. Default on.
+    pub access: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}

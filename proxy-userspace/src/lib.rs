@@ -1,0 +1,3 @@
+//! weir: an eBPF-assisted transparent and explicit HTTP proxy for Linux.
+pub mod config;
+pub mod redirect;

@@ -1,0 +1,1 @@
+//! Starts weir, peers and clients for the end-to-end tests.
