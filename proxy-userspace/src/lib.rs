@@ -5,7 +5,9 @@
 pub mod config;
 pub mod http;
 pub mod net;
+pub mod policy;
 pub mod redirect;
 pub mod relay;
 pub mod target;
 pub mod telemetry;
+pub mod upstream;
