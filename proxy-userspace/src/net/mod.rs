@@ -4,3 +4,4 @@ pub mod address;
 pub mod buffered;
 pub mod deadline;
 pub mod listener;
+pub mod stream;

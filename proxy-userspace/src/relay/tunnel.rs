@@ -59,7 +59,8 @@ pub enum End {
 /// downstream and goes first.
 ///
 /// Both sockets must carry SO_LINGER{on, 0} (see [`crate::net::listener`] and [`crate::upstream`]).
-pub async fn relay(downstream: TcpStream, upstream: TcpStream, prefix: &[u8], settings: Settings) -> Outcome {
+#[must_use]
+pub fn relay(downstream: TcpStream, upstream: TcpStream, prefix: &[u8], settings: Settings) -> Tunnel {
     let tunnel = Tunnel {
         downstream: (Side::Downstream, downstream),
         upstream: (Side::Upstream, upstream),
@@ -69,10 +70,12 @@ pub async fn relay(downstream: TcpStream, upstream: TcpStream, prefix: &[u8], se
         settings,
     };
     tunnel.deadline.arm(settings.idle);
-    tunnel.await
+    tunnel
 }
 
-struct Tunnel {
+/// A tunnel under way; a future that ends with it.
+#[derive(Debug)]
+pub struct Tunnel {
     downstream: (Side, TcpStream),
     upstream: (Side, TcpStream),
     up: Direction,

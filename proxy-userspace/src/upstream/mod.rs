@@ -7,11 +7,12 @@ pub mod pool;
 
 pub use connect::{ConnectError, Connected};
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use crate::config;
 use crate::http::authority::{Authority, Host};
+use crate::target::Hop;
 use connect::connect_any;
 use dns::Resolver;
 use pool::Pool;
@@ -22,15 +23,6 @@ pub struct Upstream {
     settings: config::Upstream,
     resolver: Resolver,
     pub pool: Pool,
-}
-
-/// Where to connect to.
-#[derive(Debug, Clone)]
-pub enum Hop {
-    /// A name or address to find addresses for.
-    Authority(Authority),
-    /// An address that is settled; `source` is the local address to connect from.
-    Address(SocketAddr, Option<IpAddr>),
 }
 
 impl Upstream {

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use socket2::SockRef;
 use tokio::net::TcpStream;
 
 /// What makes two connections interchangeable: the address, and where from.
@@ -51,9 +52,24 @@ impl Pool {
 
     /// Closes what has been idle for too long. Called by the worker's tick.
     pub fn sweep(&self) {
-        let limit = self.idle_timeout;
+        self.close_older_than(self.idle_timeout);
+    }
+
+    /// Closes all.
+    pub fn close_all(&self) {
+        self.close_older_than(Duration::ZERO);
+    }
+
+    fn close_older_than(&self, limit: Duration) {
         self.idle.borrow_mut().retain(|_, connections| {
-            connections.retain(|(_, since)| since.elapsed() < limit);
+            connections.retain(|(stream, since)| {
+                let keep = since.elapsed() < limit;
+                if !keep {
+                    // Nothing is under way on it: a FIN will do, the server need not log a reset.
+                    let _ = SockRef::from(stream).set_linger(None);
+                }
+                keep
+            });
             !connections.is_empty()
         });
     }
