@@ -1,0 +1,5 @@
+//! Sockets, addresses and time, as the data plane needs them.
+
+pub mod address;
+pub mod deadline;
+pub mod listener;

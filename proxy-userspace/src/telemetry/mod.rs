@@ -1,0 +1,6 @@
+//! What weir says about itself: logs, flows, metrics.
+
+pub mod flow;
+pub mod flows;
+pub mod log;
+pub mod metrics;
