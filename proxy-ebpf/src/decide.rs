@@ -3,8 +3,8 @@
 //! `decide` gives the verdict in the order the rules are meant to be read; `connect` carries it out. Rules by
 //! destination, port, user or name belong into `decide`, after the exemptions and beside the cgroup.
 
-use aya_ebpf::{
-    helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid, generated::*},
+use aya_ebpf::helpers::{
+    bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid, generated::*,
 };
 use aya_log_ebpf::debug;
 use proxy_common::{

@@ -3,7 +3,6 @@
 //! `cargo deny check` looks at more (advisories, duplicates, sources); this needs nothing but cargo.
 
 use std::path::Path;
-use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -17,9 +16,8 @@ pub(super) fn check(root: &Path) -> Result<Vec<Finding>> {
     let deny = std::fs::read_to_string(root.join("deny.toml")).context("can't read deny.toml")?;
     let allowed = allowed(&deny);
     ensure!(!allowed.is_empty(), "deny.toml has no `allow = [` list of licences");
-    let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version=1", "--locked", "--filter-platform", PLATFORM])
-        .current_dir(root)
+    let output = crate::cargo("metadata")
+        .args(["--format-version=1", "--locked", "--filter-platform", PLATFORM])
         .output()
         .context("can't run cargo metadata")?;
     let stderr = String::from_utf8_lossy(&output.stderr);
