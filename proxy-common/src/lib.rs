@@ -1,2 +1,108 @@
 //! The types both halves of weir share: what the kernel programs and the proxy exchange through maps.
+//!
+//! Every address that crosses is 16 bytes in network byte order, IPv4 as v4-mapped IPv6 (RFC 4291 §2.5.5.2);
+//! every port is in network byte order. No type here has implicit padding: the kernel compares map keys byte by
+//! byte and its verifier refuses uninitialised ones.
 #![no_std]
+
+mod counter;
+
+pub use counter::Counter;
+
+/// Length of a task's name in the kernel (`TASK_COMM_LEN`), its NUL included.
+pub const COMM_LEN: usize = 16;
+
+/// Levels of the cgroup tree searched below the attach cgroup for a selected ancestor.
+pub const MAX_CGROUP_DEPTH: u32 = 32;
+
+/// One end of a TCP connection.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Network byte order; IPv4 as v4-mapped.
+    pub address: [u32; 4],
+    /// Network byte order.
+    pub port: u16,
+    pub padding: [u16; 3],
+}
+
+impl Endpoint {
+    pub const fn new(address: [u32; 4], port: u16) -> Self {
+        Self { address, port, padding: [0; 3] }
+    }
+}
+
+/// Key of the map `CLAIMS`: how the proxy, holding an accepted socket, names the connection.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClaimKey {
+    /// The network namespace the connection lives in; 0 where the proxy can't learn cookies (Linux < 5.14).
+    pub netns: u64,
+    /// The application's own end, as the accepted socket's peer address shows it.
+    pub client: Endpoint,
+}
+
+/// A captured connection: value of `ORIGINALS` (by socket cookie) and of `CLAIMS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Captured {
+    /// Where the application meant to go.
+    pub original: Endpoint,
+    /// The key of this record in `CLAIMS`; its port is 0 until the SYN is about to leave.
+    pub claim: ClaimKey,
+    /// Socket cookie: tells this connection from a later one with the same ends.
+    pub cookie: u64,
+    /// cgroup of the process that called connect().
+    pub cgroup: u64,
+    /// That process, as the initial pid namespace numbers it.
+    pub pid: u32,
+    /// Its real user id, as the initial user namespace numbers it.
+    pub uid: u32,
+    /// Its name, NUL-padded; arbitrary bytes.
+    pub comm: [u8; COMM_LEN],
+}
+
+/// Value of the map `CGROUPS` (by cgroup id): what happens to connections from a selected cgroup.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// One of the `ACTION_` constants.
+    pub action: u32,
+    /// One of the `FAIL_` constants.
+    pub fail: u32,
+    /// errno (positive) of a connect() that is refused.
+    pub errno: u32,
+}
+
+/// Send the connection to the proxy.
+pub const ACTION_REDIRECT: u32 = 0;
+/// Leave the connection alone.
+pub const ACTION_BYPASS: u32 = 1;
+/// Refuse the connection.
+pub const ACTION_DENY: u32 = 2;
+
+/// Without a live proxy the connection goes direct.
+pub const FAIL_OPEN: u32 = 0;
+/// Without a live proxy connect() fails.
+pub const FAIL_CLOSED: u32 = 1;
+
+const _: () = {
+    assert!(size_of::<Endpoint>() == 24);
+    assert!(size_of::<ClaimKey>() == 32);
+    assert!(size_of::<Captured>() == 96);
+    assert!(size_of::<Policy>() == 12);
+};
+
+#[cfg(feature = "user")]
+mod pod {
+    use super::{Captured, ClaimKey, Endpoint, Policy};
+
+    // SAFETY: repr(C), no implicit padding (sizes asserted above), every bit pattern is a value.
+    unsafe impl aya::Pod for Endpoint {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for ClaimKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Captured {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Policy {}
+}

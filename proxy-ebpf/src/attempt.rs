@@ -1,0 +1,160 @@
+//! One connect(): what the hook's context says, read once, in one shape for IPv4 and IPv6.
+
+use core::ptr::{addr_of, addr_of_mut};
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::{bpf_sock, bpf_sock_addr},
+    helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie},
+    programs::SockAddrContext,
+};
+use proxy_common::Endpoint;
+
+use crate::maps::{LISTENER_PORT_V4, LISTENER_PORT_V6};
+
+const SOCK_STREAM: u32 = 1;
+const IPPROTO_TCP: u32 = 6;
+
+/// `::ffff:0:0/96`, the third word of a v4-mapped address, as it lies in memory.
+pub const MAPPED: u32 = 0xffff_u32.to_be();
+/// 127.0.0.1 as it lies in memory.
+pub const LOCALHOST_V4: u32 = 0x7f00_0001_u32.to_be();
+const ONE: u32 = 1_u32.to_be();
+
+/// Where the proxy listens for a family.
+#[derive(Clone, Copy)]
+pub struct Listener {
+    /// True: 127.0.0.1; false: ::1.
+    pub v4: bool,
+    /// Network byte order; 0: the proxy doesn't listen for this family.
+    pub port: u16,
+}
+
+pub struct Attempt<'a> {
+    ctx: &'a SockAddrContext,
+    /// Which hook we are in: the socket's family, not the destination's (`::ffff:a.b.c.d` is AF_INET6).
+    family_v4: bool,
+    pub destination: Endpoint,
+}
+
+impl<'a> Attempt<'a> {
+    #[inline(always)]
+    pub fn v4(ctx: &'a SockAddrContext) -> Self {
+        let address = [0, 0, MAPPED, read_address_v4(ctx)];
+        Self { ctx, family_v4: true, destination: Endpoint::new(address, read_port(ctx)) }
+    }
+
+    #[inline(always)]
+    pub fn v6(ctx: &'a SockAddrContext) -> Self {
+        Self { ctx, family_v4: false, destination: Endpoint::new(read_address_v6(ctx), read_port(ctx)) }
+    }
+
+    pub fn ctx(&self) -> &SockAddrContext {
+        self.ctx
+    }
+
+    #[inline(always)]
+    pub fn is_tcp(&self) -> bool {
+        let raw = self.ctx.sock_addr;
+        // SAFETY: context fields, one load each of the width the verifier wants.
+        unsafe {
+            addr_of!((*raw).type_).read_volatile() == SOCK_STREAM
+                && addr_of!((*raw).protocol).read_volatile() == IPPROTO_TCP
+        }
+    }
+
+    /// SO_BINDTODEVICE: the application wants that device; loopback can't be reached through it.
+    #[inline(always)]
+    pub fn is_bound_to_device(&self) -> bool {
+        // SAFETY: the verifier types this load as a pointer to the socket, never null in these hooks.
+        let socket: *const bpf_sock = unsafe { addr_of!((*self.ctx.sock_addr).__bindgen_anon_1.sk).read() };
+        // SAFETY: a readable field of bpf_sock.
+        !socket.is_null() && unsafe { addr_of!((*socket).bound_dev_if).read_volatile() } != 0
+    }
+
+    #[inline(always)]
+    pub fn cookie(&self) -> u64 {
+        // SAFETY: a plain helper call.
+        unsafe { bpf_get_socket_cookie(self.ctx.as_ptr()) }
+    }
+
+    #[inline(always)]
+    pub fn netns(&self) -> u64 {
+        // SAFETY: a plain helper call (since Linux 5.7).
+        unsafe { bpf_get_netns_cookie(self.ctx.as_ptr()) }
+    }
+
+    /// The listener this connection would go to. A v4-mapped destination is IPv4 on the wire.
+    #[inline(always)]
+    pub fn listener(&self) -> Listener {
+        if is_mapped(&self.destination.address) {
+            Listener { v4: true, port: LISTENER_PORT_V4.load() }
+        } else {
+            Listener { v4: false, port: LISTENER_PORT_V6.load() }
+        }
+    }
+
+    /// Makes the socket connect to `listener` instead.
+    #[inline(always)]
+    pub fn rewrite(&self, listener: Listener) {
+        let raw = self.ctx.sock_addr;
+        if self.family_v4 {
+            // SAFETY: a writable context field.
+            unsafe { addr_of_mut!((*raw).user_ip4).write_volatile(LOCALHOST_V4) };
+        } else if listener.v4 {
+            write_address_v6(raw, [0, 0, MAPPED, LOCALHOST_V4]);
+        } else {
+            write_address_v6(raw, [0, 0, 0, ONE]);
+        }
+        write_port(raw, listener.port);
+    }
+}
+
+#[inline(always)]
+pub fn is_mapped(address: &[u32; 4]) -> bool {
+    address[0] == 0 && address[1] == 0 && address[2] == MAPPED
+}
+
+#[inline(always)]
+fn read_address_v4(ctx: &SockAddrContext) -> u32 {
+    // SAFETY: a readable context field.
+    unsafe { addr_of!((*ctx.sock_addr).user_ip4).read_volatile() }
+}
+
+#[inline(always)]
+fn read_address_v6(ctx: &SockAddrContext) -> [u32; 4] {
+    let words = unsafe { addr_of!((*ctx.sock_addr).user_ip6) }.cast::<u32>();
+    // SAFETY: readable context fields; one load a word, since the verifier allows no wider merge of them.
+    unsafe {
+        [
+            words.read_volatile(),
+            words.add(1).read_volatile(),
+            words.add(2).read_volatile(),
+            words.add(3).read_volatile(),
+        ]
+    }
+}
+
+#[inline(always)]
+fn read_port(ctx: &SockAddrContext) -> u16 {
+    // SAFETY: a readable context field: the port in network byte order in the lower half of a u32.
+    unsafe { addr_of!((*ctx.sock_addr).user_port).read_volatile() as u16 }
+}
+
+#[inline(always)]
+pub fn write_address_v6(raw: *mut bpf_sock_addr, address: [u32; 4]) {
+    let words = unsafe { addr_of_mut!((*raw).user_ip6) }.cast::<u32>();
+    // SAFETY: writable context fields; one store a word.
+    unsafe {
+        words.write_volatile(address[0]);
+        words.add(1).write_volatile(address[1]);
+        words.add(2).write_volatile(address[2]);
+        words.add(3).write_volatile(address[3]);
+    }
+}
+
+#[inline(always)]
+pub fn write_port(raw: *mut bpf_sock_addr, port: u16) {
+    // SAFETY: a writable context field.
+    unsafe { addr_of_mut!((*raw).user_port).write_volatile(u32::from(port)) };
+}

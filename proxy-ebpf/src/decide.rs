@@ -1,0 +1,187 @@
+//! What happens to a connect(): the one place where that is decided.
+//!
+//! `decide` gives the verdict in the order the rules are meant to be read; `connect` carries it out. Rules by
+//! destination, port, user or name belong into `decide`, after the exemptions and beside the cgroup.
+
+use aya_ebpf::helpers::{
+    bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid, generated::*,
+};
+use aya_log_ebpf::debug;
+use proxy_common::{
+    ACTION_BYPASS, ACTION_DENY, Captured, ClaimKey, Counter, Endpoint, FAIL_OPEN, MAX_CGROUP_DEPTH, Policy,
+};
+
+use crate::attempt::{Attempt, Listener, is_mapped};
+use crate::gate;
+use crate::maps::{CGROUPS, FIRST_LEVEL, HAS_SET_RETVAL, LISTENER_NETNS, ORIGINALS, OWN_TGID, count};
+
+const PROCEED: i32 = 1;
+const REFUSE: i32 = 0;
+/// Insert or replace.
+const BPF_ANY: u64 = 0;
+
+enum Verdict {
+    /// Leave it alone; the counter says why.
+    Pass(Counter),
+    Deny(Policy),
+    Redirect(Policy, Listener),
+}
+
+/// Runs in connect4 and connect6.
+#[inline(always)]
+pub fn connect(attempt: &Attempt<'_>) -> i32 {
+    match decide(attempt) {
+        Verdict::Pass(reason) => {
+            count(reason);
+            PROCEED
+        }
+        Verdict::Deny(policy) => {
+            count(Counter::Denied);
+            refuse(policy)
+        }
+        Verdict::Redirect(policy, listener) => redirect(attempt, policy, listener),
+    }
+}
+
+#[inline(always)]
+fn decide(attempt: &Attempt<'_>) -> Verdict {
+    if !attempt.is_tcp() {
+        return Verdict::Pass(Counter::BypassProtocol);
+    }
+    if own_process() {
+        return Verdict::Pass(Counter::BypassOwn);
+    }
+    if is_exempt(&attempt.destination.address) {
+        return Verdict::Pass(Counter::BypassDestination);
+    }
+    if attempt.is_bound_to_device() {
+        return Verdict::Pass(Counter::BypassDevice);
+    }
+    let Some(policy) = selected_cgroup() else {
+        return Verdict::Pass(Counter::BypassCgroup);
+    };
+    match policy.action {
+        ACTION_BYPASS => return Verdict::Pass(Counter::BypassAction),
+        ACTION_DENY => return Verdict::Deny(policy),
+        _ => {}
+    }
+    if !in_listener_netns(attempt) {
+        return Verdict::Pass(Counter::BypassNetns);
+    }
+    let listener = attempt.listener();
+    if listener.port == 0 {
+        return Verdict::Pass(Counter::BypassFamily);
+    }
+    Verdict::Redirect(policy, listener)
+}
+
+/// Never redirects without a record of the original destination, and never to a proxy that isn't there.
+#[inline(always)]
+fn redirect(attempt: &Attempt<'_>, policy: Policy, listener: Listener) -> i32 {
+    if let Some(reason) = gate::closed(attempt.ctx(), listener) {
+        return fail(reason, policy);
+    }
+    let captured = record(attempt);
+    if ORIGINALS.insert(captured.cookie, captured, BPF_ANY).is_err() {
+        return fail(Counter::GateFull, policy);
+    }
+    attempt.rewrite(listener);
+    count(Counter::Redirected);
+    debug!(
+        attempt.ctx(),
+        "redirect pid {} cookie {} port {}",
+        captured.pid,
+        captured.cookie,
+        u16::from_be(captured.original.port)
+    );
+    PROCEED
+}
+
+#[inline(always)]
+fn fail(reason: Counter, policy: Policy) -> i32 {
+    count(reason);
+    if policy.fail == FAIL_OPEN {
+        count(Counter::FailedOpen);
+        return PROCEED;
+    }
+    count(Counter::FailedClosed);
+    refuse(policy)
+}
+
+#[inline(always)]
+fn refuse(policy: Policy) -> i32 {
+    if HAS_SET_RETVAL.load() != 0 {
+        // SAFETY: a plain helper call; without it the kernel answers EPERM.
+        unsafe { bpf_set_retval(-(policy.errno as i32)) };
+    }
+    REFUSE
+}
+
+#[inline(always)]
+fn record(attempt: &Attempt<'_>) -> Captured {
+    let netns = if LISTENER_NETNS.load() == 0 { 0 } else { attempt.netns() };
+    Captured {
+        original: attempt.destination,
+        claim: ClaimKey { netns, client: Endpoint::new([0; 4], 0) },
+        cookie: attempt.cookie(),
+        // SAFETY: a plain helper call.
+        cgroup: unsafe { bpf_get_current_cgroup_id() },
+        pid: tgid(),
+        uid: bpf_get_current_uid_gid() as u32,
+        comm: bpf_get_current_comm().unwrap_or_default(),
+    }
+}
+
+#[inline(always)]
+fn tgid() -> u32 {
+    (bpf_get_current_pid_tgid() >> 32) as u32
+}
+
+#[inline(always)]
+fn own_process() -> bool {
+    tgid() == OWN_TGID.load()
+}
+
+/// 127.0.0.1 is a different place in another network namespace. Where the proxy can't learn its own cookie it runs
+/// in the initial namespace, whose cookie the helper gives for a null context.
+#[inline(always)]
+fn in_listener_netns(attempt: &Attempt<'_>) -> bool {
+    let listener = match LISTENER_NETNS.load() {
+        // SAFETY: a null context is allowed and means the initial namespace.
+        0 => unsafe { bpf_get_netns_cookie(core::ptr::null_mut()) },
+        cookie => cookie,
+    };
+    attempt.netns() == listener
+}
+
+/// The policy of the nearest selected ancestor of the current cgroup, itself included.
+#[inline(always)]
+fn selected_cgroup() -> Option<Policy> {
+    let mut nearest = None;
+    let first = FIRST_LEVEL.load();
+    for level in first..first + MAX_CGROUP_DEPTH {
+        // SAFETY: a plain helper call; 0 below the current cgroup's own level.
+        let id = unsafe { bpf_get_current_ancestor_cgroup_id(level as i32) };
+        if id == 0 {
+            break;
+        }
+        // SAFETY: copied out at once; userspace replaces a policy, it doesn't modify one in place.
+        if let Some(policy) = unsafe { CGROUPS.get(id) } {
+            nearest = Some(*policy);
+        }
+    }
+    nearest
+}
+
+/// Loopback, unspecified, link-local and multicast destinations never leave for the proxy.
+#[inline(always)]
+fn is_exempt(address: &[u32; 4]) -> bool {
+    let [a, b, c, d] = *address;
+    if is_mapped(address) {
+        let [first, second, _, _] = d.to_ne_bytes();
+        return d == 0 || first == 127 || (first == 169 && second == 254) || first >= 224;
+    }
+    let [first, second, _, _] = a.to_ne_bytes();
+    let unspecified_or_loopback = a == 0 && b == 0 && c == 0 && (d == 0 || d == 1_u32.to_be());
+    unspecified_or_loopback || first == 0xff || (first == 0xfe && second & 0xc0 == 0x80)
+}

@@ -1,0 +1,69 @@
+//! The maps, and the settings userspace fixes at load time.
+//!
+//! Settings are read-only globals: the verifier knows their values and removes what they switch off, so a helper
+//! that an older kernel lacks does no harm behind one. Map sizes here are placeholders; userspace sets them.
+
+use aya_ebpf::{
+    Global,
+    bindings::BPF_F_NO_PREALLOC,
+    macros::map,
+    maps::{Array, HashMap, LruHashMap, PerCpuArray},
+};
+use proxy_common::{Captured, ClaimKey, Counter, Policy};
+
+const PLACEHOLDER: u32 = 1;
+
+/// Captured connections by socket cookie, from connect() to the end of the socket.
+#[map]
+pub static ORIGINALS: HashMap<u64, Captured> = HashMap::with_max_entries(PLACEHOLDER, BPF_F_NO_PREALLOC);
+
+/// The same by what the proxy can see of them, from the SYN until the proxy takes the record or the socket ends.
+#[map]
+pub static CLAIMS: HashMap<ClaimKey, Captured> = HashMap::with_max_entries(PLACEHOLDER, BPF_F_NO_PREALLOC);
+
+/// Records whose socket ended in good order before the proxy took them: an application may connect, write and close
+/// faster than the proxy accepts. Least recently used out first: the proxy might never ask.
+#[map]
+pub static CLOSED: LruHashMap<ClaimKey, Captured> = LruHashMap::with_max_entries(PLACEHOLDER, 0);
+
+/// What is selected, by cgroup id.
+#[map]
+pub static CGROUPS: HashMap<u64, Policy> = HashMap::with_max_entries(PLACEHOLDER, BPF_F_NO_PREALLOC);
+
+/// When the proxy's data plane last showed life: CLOCK_MONOTONIC, in nanoseconds.
+#[map]
+pub static HEARTBEAT: Array<u64> = Array::with_max_entries(1, 0);
+
+#[map]
+pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::COUNT, 0);
+
+/// The proxy's process, as the initial pid namespace numbers it.
+#[unsafe(no_mangle)]
+pub static OWN_TGID: Global<u32> = Global::new(0);
+/// The network namespace the proxy listens in; 0: it can't know (Linux < 5.14), so it must be the initial one.
+#[unsafe(no_mangle)]
+pub static LISTENER_NETNS: Global<u64> = Global::new(0);
+/// Port of the listener on 127.0.0.1, network byte order; 0: none.
+#[unsafe(no_mangle)]
+pub static LISTENER_PORT_V4: Global<u16> = Global::new(0);
+/// Port of the listener on ::1, network byte order; 0: none.
+#[unsafe(no_mangle)]
+pub static LISTENER_PORT_V6: Global<u16> = Global::new(0);
+/// Age in nanoseconds at which a heartbeat counts as lost.
+#[unsafe(no_mangle)]
+pub static HEARTBEAT_TIMEOUT: Global<u64> = Global::new(0);
+/// Level of the attach cgroup in the tree: nothing above it is selected.
+#[unsafe(no_mangle)]
+pub static FIRST_LEVEL: Global<u32> = Global::new(0);
+/// 1 if `bpf_set_retval` exists here (Linux ≥ 5.18); without it a refused connect() gives EPERM.
+#[unsafe(no_mangle)]
+pub static HAS_SET_RETVAL: Global<u8> = Global::new(0);
+
+/// Adds one to a counter of this CPU.
+#[inline(always)]
+pub fn count(counter: Counter) {
+    if let Some(value) = COUNTERS.get_ptr_mut(counter as u32) {
+        // SAFETY: the value belongs to this CPU; a lost increment by a nested program is tolerable.
+        unsafe { *value += 1 }
+    }
+}
