@@ -2,7 +2,10 @@
 
 #![deny(unsafe_code)]
 
+pub mod admin;
+pub mod app;
 pub mod cache;
+pub mod cli;
 pub mod config;
 pub mod filters;
 pub mod front;

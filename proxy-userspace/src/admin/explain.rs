@@ -56,9 +56,9 @@ fn kernel_verdict(running: &Running, pid: u32, address: SocketAddr) -> Result<Va
         Capture::Detached => direct("weir is stopping"),
         Capture::Unavailable(error) => direct(&error.to_string()),
         Capture::On(redirect) => {
-            let explained = redirect.explain(pid, address).map_err(|error| {
-                Problem::new(StatusCode::NOT_FOUND, format!("process {pid}: {error}"))
-            })?;
+            let explained = redirect
+                .explain(pid, address)
+                .map_err(|error| Problem::new(StatusCode::NOT_FOUND, format!("process {pid}: {error}")))?;
             json!({ "verdict": explained.verdict, "reason": explained.reason })
         }
     })

@@ -55,19 +55,22 @@ async fn flows(State(running): State<Arc<Running>>, Query(wanted): Query<Wanted>
 
 fn follow(last: Vec<Arc<Flow>>, live: broadcast::Receiver<Arc<Flow>>, wanted: Wanted) -> Response {
     let start: Vec<u8> = last.iter().flat_map(|flow| line(flow)).collect();
-    let stream = futures_util::stream::unfold((live, wanted, Some(start)), |(mut live, wanted, start)| async {
-        if let Some(start) = start {
-            return Some((Ok::<_, Infallible>(Bytes::from(start)), (live, wanted, None)));
-        }
-        loop {
-            match live.recv().await {
-                Ok(flow) if wanted.wants(&flow) => return Some((Ok(Bytes::from(line(&flow))), (live, wanted, None))),
-                // A follower that is too slow misses flows; the ids show how many.
-                Ok(_) | Err(RecvError::Lagged(_)) => {}
-                Err(RecvError::Closed) => return None,
+    let stream =
+        futures_util::stream::unfold((live, wanted, Some(start)), |(mut live, wanted, start)| async {
+            if let Some(start) = start {
+                return Some((Ok::<_, Infallible>(Bytes::from(start)), (live, wanted, None)));
             }
-        }
-    });
+            loop {
+                match live.recv().await {
+                    Ok(flow) if wanted.wants(&flow) => {
+                        return Some((Ok(Bytes::from(line(&flow))), (live, wanted, None)));
+                    }
+                    // A follower that is too slow misses flows; the ids show how many.
+                    Ok(_) | Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => return None,
+                }
+            }
+        });
     ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(stream)).into_response()
 }
 

@@ -18,12 +18,21 @@ pub(super) struct AllowedHosts(Arc<[String]>);
 impl AllowedHosts {
     pub(super) fn of(address: SocketAddr) -> Self {
         let port = address.port();
-        Self([address.to_string(), format!("localhost:{port}"), format!("127.0.0.1:{port}"), format!("[::1]:{port}")].into())
+        Self(
+            [
+                address.to_string(),
+                format!("localhost:{port}"),
+                format!("127.0.0.1:{port}"),
+                format!("[::1]:{port}"),
+            ]
+            .into(),
+        )
     }
 
     fn accept(&self, headers: &HeaderMap) -> bool {
         let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-        let host_is_ours = host.is_some_and(|host| self.0.iter().any(|allowed| allowed.eq_ignore_ascii_case(host)));
+        let host_is_ours =
+            host.is_some_and(|host| self.0.iter().any(|allowed| allowed.eq_ignore_ascii_case(host)));
         let origin_is_ours = headers.get(header::ORIGIN).is_none_or(|origin| {
             let origin = origin.to_str().unwrap_or_default();
             self.0.iter().any(|allowed| origin == format!("http://{allowed}"))

@@ -37,7 +37,7 @@ async fn readiness(State(running): State<Arc<Running>>) -> (StatusCode, Json<Val
     }
     match &*running.capture() {
         Capture::Detached => reasons.push("weir is stopping".to_owned()),
-        Capture::On(redirect) if !redirect.state().is_complete() => {
+        Capture::On(redirect) if !redirect.state().is_attached() => {
             reasons.push("the kernel half is not attached everywhere; see /proxy/status".to_owned());
         }
         Capture::Unavailable(error) if running.config.capture.mode == CaptureMode::Required => {
@@ -47,6 +47,8 @@ async fn readiness(State(running): State<Arc<Running>>) -> (StatusCode, Json<Val
     }
     match reasons.is_empty() {
         true => (StatusCode::OK, Json(json!({ "status": "ready" }))),
-        false => (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "not ready", "reasons": reasons }))),
+        false => {
+            (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "not ready", "reasons": reasons })))
+        }
     }
 }

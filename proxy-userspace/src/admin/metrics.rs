@@ -22,7 +22,8 @@ async fn metrics(State(running): State<Arc<Running>>) -> impl IntoResponse {
     let uptime = running.started.elapsed().as_secs();
     write_metric(&mut text, "uptime_seconds", "Seconds since the start.", "gauge", uptime);
     if let Capture::On(redirect) = &*running.capture() {
-        for (name, help, value) in redirect.counters().each() {
+        for (name, value) in redirect.counters().iter() {
+            let help = "Decisions of the kernel half; the name says which.";
             write_metric(&mut text, &format!("kernel_{name}_total"), help, "counter", value);
         }
     }

@@ -78,6 +78,7 @@ impl Listeners {
 
     /// Serves both sockets until the handle is aborted or dropped.
     pub fn serve(self, running: Arc<Running>) -> Serving {
+        capture::adopt_existing(&running);
         let allowed = guard::AllowedHosts::of(self.address);
         let questions = questions().layer(from_fn_with_state(allowed, guard::check));
         let tcp = questions.with_state(Arc::clone(&running));

@@ -24,7 +24,8 @@ impl IntoResponse for Problem {
             "status": self.status.as_u16(),
             "detail": self.detail,
         });
-        (self.status, [(header::CONTENT_TYPE, "application/problem+json")], document.to_string()).into_response()
+        (self.status, [(header::CONTENT_TYPE, "application/problem+json")], document.to_string())
+            .into_response()
     }
 }
 

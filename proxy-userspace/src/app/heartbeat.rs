@@ -8,32 +8,30 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use nix::time::{ClockId, clock_gettime};
-
 use crate::net::deadline::TICK;
-use crate::redirect::Heartbeat;
+use crate::redirect::{Heartbeat, monotonic_ns};
 
 /// When each worker ticked last.
 #[derive(Debug)]
 pub struct Beats(Box<[AtomicU64]>);
 
 impl Beats {
-    pub(super) fn new(workers: usize) -> Arc<Self> {
-        let now = monotonic_ns();
-        Arc::new(Self((0..workers).map(|_| AtomicU64::new(now)).collect()))
+    pub(super) fn new(workers: usize) -> io::Result<Arc<Self>> {
+        let now = monotonic_ns()?;
+        Ok(Arc::new(Self((0..workers).map(|_| AtomicU64::new(now)).collect())))
     }
 
     /// Notes that a worker ticks now.
     pub fn beat(&self, worker: usize) {
-        if let Some(slot) = self.0.get(worker) {
-            slot.store(monotonic_ns(), Ordering::Relaxed);
+        if let (Some(slot), Ok(now)) = (self.0.get(worker), monotonic_ns()) {
+            slot.store(now, Ordering::Relaxed);
         }
     }
 
     /// The time since the slowest worker's last tick.
     #[must_use]
     pub fn age(&self) -> Duration {
-        Duration::from_nanos(monotonic_ns().saturating_sub(self.oldest()))
+        monotonic_ns().map_or(Duration::MAX, |now| Duration::from_nanos(now.saturating_sub(self.oldest())))
     }
 
     fn oldest(&self) -> u64 {
@@ -70,12 +68,4 @@ impl Beating {
         // A panic in there was reported by the panic hook.
         let _ = self.thread.join();
     }
-}
-
-/// CLOCK_MONOTONIC in nanoseconds: the clock of bpf_ktime_get_ns().
-fn monotonic_ns() -> u64 {
-    // This clock exists on every Linux.
-    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |now| {
-        u64::try_from(now.tv_sec()).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec()).unwrap_or(0)
-    })
 }

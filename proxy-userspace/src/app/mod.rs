@@ -49,7 +49,6 @@ pub enum StartError {
 }
 
 /// What runs, as the control plane sees it.
-#[derive(Debug)]
 pub struct Running {
     pub config: Arc<Config>,
     pub proxy: SocketAddr,
@@ -62,7 +61,6 @@ pub struct Running {
 }
 
 /// Whether and what weir captures.
-#[derive(Debug)]
 pub enum Capture {
     /// `capture.mode: off`.
     Off,
@@ -114,7 +112,7 @@ async fn run(config: Arc<Config>) -> Result<(), StartError> {
         started: Instant::now(),
         admission: Admission::new(config.server.limits.connections),
         flows: Flows::collect(config.flows.keep, config.logging.clone()),
-        beats: Beats::new(workers),
+        beats: Beats::new(workers)?,
         acl: acl.clone(),
         capture: Mutex::new(capture),
         config: Arc::clone(&config),
@@ -160,8 +158,12 @@ async fn run(config: Arc<Config>) -> Result<(), StartError> {
 fn listen_explicit(config: &Config) -> Result<Vec<TcpListener>, StartError> {
     let server = &config.server;
     let (host, range) = (server.host, &server.port_range);
-    listener::listen_in_range(host, server.port, range, server.workers)
-        .map_err(|error| StartError::Listen { host, first: *range.start(), last: *range.end(), error })
+    listener::listen_in_range(host, server.port, range, server.workers).map_err(|error| StartError::Listen {
+        host,
+        first: *range.start(),
+        last: *range.end(),
+        error,
+    })
 }
 
 /// The sockets that captured connections arrive on: any free ports of loopback, as only the kernel half
@@ -178,7 +180,8 @@ impl Transparent {
             return Ok(Self::default());
         }
         let workers = config.server.workers;
-        let v4 = listener::listen((Ipv4Addr::LOCALHOST, 0).into(), workers).map_err(StartError::Transparent)?;
+        let v4 =
+            listener::listen((Ipv4Addr::LOCALHOST, 0).into(), workers).map_err(StartError::Transparent)?;
         // A host may have no IPv6; then there is nothing of it to capture.
         let v6 = listener::listen((Ipv6Addr::LOCALHOST, 0).into(), workers).unwrap_or_default();
         Ok(Self { v4, v6 })
@@ -262,6 +265,13 @@ fn random_seed() -> u32 {
     use std::hash::{BuildHasher, RandomState};
     let hash = RandomState::new().hash_one(std::process::id());
     u32::try_from(hash & u64::from(u32::MAX)).unwrap_or_default()
+}
+
+/// Where a running weir's admin API listens, by default.
+#[must_use]
+pub fn default_admin_address() -> SocketAddr {
+    let admin = Config::default().admin;
+    SocketAddr::new(admin.host, admin.port)
 }
 
 /// Where a running weir's state lies, by default.

@@ -23,7 +23,11 @@ pub struct StateError {
 }
 
 impl StateFile {
-    pub(super) fn write(folder: &Path, running: &Running, admin: &admin::Listeners) -> Result<Self, StateError> {
+    pub(super) fn write(
+        folder: &Path,
+        running: &Running,
+        admin: &admin::Listeners,
+    ) -> Result<Self, StateError> {
         let path = folder.join("state.json");
         let state = serde_json::json!({
             "pid": std::process::id(),

@@ -53,12 +53,15 @@ struct Doors {
 }
 
 /// Starts a worker for each explicit listener; the others are dealt out among them.
-pub(super) fn start(plan: &Plan, explicit: Vec<TcpListener>, transparent: Transparent) -> io::Result<Vec<JoinHandle<()>>> {
+pub(super) fn start(
+    plan: &Plan,
+    explicit: Vec<TcpListener>,
+    transparent: Transparent,
+) -> io::Result<Vec<JoinHandle<()>>> {
     let (mut v4, mut v6) = (transparent.v4.into_iter(), transparent.v6.into_iter());
-    let doors = explicit.into_iter().map(|explicit| Doors {
-        explicit,
-        transparent: v4.next().into_iter().chain(v6.next()).collect(),
-    });
+    let doors = explicit
+        .into_iter()
+        .map(|explicit| Doors { explicit, transparent: v4.next().into_iter().chain(v6.next()).collect() });
     doors.enumerate().map(|(index, doors)| start_one(index, plan.clone(), doors)).collect()
 }
 

@@ -19,6 +19,7 @@ pub(super) fn run(command: &Command) -> Result<(), Failed> {
 
 /// The configuration that these arguments, the files and the environment make.
 pub(super) fn load(arguments: &ConfigArguments) -> Result<Config, Failed> {
-    let sources = Sources::new(&arguments.files, &arguments.overrides);
-    crate::config::load(&sources).map_err(|errors| Failed::new(MISUSED, format!("bad configuration:\n{errors}")))
+    let sources = Sources::of_process(arguments.files.clone(), arguments.overrides.clone());
+    crate::config::load(&sources)
+        .map_err(|errors| Failed::new(MISUSED, format!("bad configuration:\n{errors}")))
 }

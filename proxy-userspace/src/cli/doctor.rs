@@ -23,7 +23,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failed> {
     for check in &checks {
         let mark = match check.verdict {
             Verdict::Good => "ok  ",
-            Verdict::Warning => "warn",
+            Verdict::Limited => "warn",
             Verdict::Bad => "BAD ",
         };
         say(&format!("{mark} {:<12} {}", check.name, check.detail))?;

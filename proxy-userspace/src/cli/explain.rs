@@ -38,5 +38,7 @@ pub(super) fn run(arguments: &Arguments, admin: Option<&str>) -> Result<(), Fail
 /// Percent-encodes what may not stand in a query (RFC 3986 §3.4).
 fn escape(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:[]".contains(&byte);
-    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+    text.bytes()
+        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
 }

@@ -56,7 +56,8 @@ fn show(flow: &Value, json: bool) -> Result<(), Failed> {
         Value::Null => text("client"),
         process => format!("{}[{}]", process["comm"].as_str().unwrap_or_default(), process["pid"]),
     };
-    let place = ["url", "authority", "original_destination"].iter().map(|key| text(key)).find(|text| text != "-");
+    let place =
+        ["url", "authority", "original_destination"].iter().map(|key| text(key)).find(|text| text != "-");
     let milliseconds = flow["timings"]["total_us"].as_f64().unwrap_or_default() / 1000.0;
     say(&format!(
         "{} {} {who} {} {} via {} {} {} sent={} received={} {milliseconds:.1}ms {}",

@@ -37,7 +37,7 @@ async fn serve(
     admitted: Admitted,
     originals: OriginalDestinations,
 ) {
-    let captured = match originals.lookup(peer) {
+    let captured = match originals.claim(peer) {
         Ok(Some(captured)) => captured,
         lost => {
             // No original destination, no guess: dropping the socket resets it.
