@@ -1,6 +1,8 @@
 //! The way of a tunnel: opaque bytes, whether asked for by CONNECT, by Upgrade, or captured.
 
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll, ready};
 
 use tokio::net::TcpStream;
 
@@ -8,7 +10,7 @@ use super::failure::Failure;
 use super::recording::Recording;
 use super::{Engine, respond};
 use crate::net::stream::{Admitted, Downstream};
-use crate::relay::{self, End, Outcome, Side};
+use crate::relay::{self, End, Side, Tunnel};
 use crate::route;
 use crate::target::{Client, Target};
 use crate::telemetry::flow::Protocol;
@@ -75,25 +77,36 @@ impl Opened {
         metrics::with(|metrics| metrics.tunnels.increment());
         let settings = engine.relay_settings();
         let Downstream { stream, inbox, admitted, .. } = downstream;
-        let relay = relay::relay(stream, self.upstream, inbox.bytes(), settings);
-        drop(inbox);
-        tokio::task::spawn_local(run(relay, self.flow, admitted));
+        let tunnel = relay::relay(stream, self.upstream, inbox.bytes(), settings);
+        tokio::task::spawn_local(Relaying { tunnel, flow: self.flow, _admitted: admitted });
     }
 }
 
-async fn run(relay: impl Future<Output = Outcome>, mut flow: Recording, admitted: Admitted) {
-    let outcome = relay.await;
-    (flow.sent, flow.received) = (outcome.sent, outcome.received);
-    if !matches!(outcome.end, End::Complete) {
-        metrics::with(|metrics| metrics.broken_tunnels.increment());
+/// The task of an open tunnel. Written as a future by hand: an `async fn` would hold its arguments twice, and
+/// there may be many thousand idle tunnels.
+struct Relaying {
+    tunnel: Tunnel,
+    flow: Recording,
+    _admitted: Admitted,
+}
+
+impl Future for Relaying {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let outcome = ready!(Pin::new(&mut self.tunnel).poll(cx));
+        (self.flow.sent, self.flow.received) = (outcome.sent, outcome.received);
+        if !matches!(outcome.end, End::Complete) {
+            metrics::with(|metrics| metrics.broken_tunnels.increment());
+        }
+        self.flow.end = match outcome.end {
+            End::Complete => "complete".into(),
+            End::Idle => "idle for longer than server.timeouts.tunnel_idle".into(),
+            End::Broken(Side::Downstream, error) => format!("downstream: {error}").into(),
+            End::Broken(Side::Upstream, error) => format!("upstream: {error}").into(),
+        };
+        Poll::Ready(())
     }
-    flow.end = match outcome.end {
-        End::Complete => "complete".into(),
-        End::Idle => "idle for longer than server.timeouts.tunnel_idle".into(),
-        End::Broken(Side::Downstream, error) => format!("downstream: {error}").into(),
-        End::Broken(Side::Upstream, error) => format!("upstream: {error}").into(),
-    };
-    drop(admitted);
 }
 
 impl Refused {
