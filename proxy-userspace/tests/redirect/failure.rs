@@ -71,12 +71,17 @@ fn a_full_map_never_redirects_without_a_record() {
     let script = "held = [socket.create_connection(('198.18.0.1', 8080)) for _ in range(4)]
 print(attempt('198.18.0.1', 8080))
 held.clear()
-print(attempt('198.18.0.1', 8080))";
+# A closed socket ends when its peer has agreed.
+for _ in range(500):
+    answer = attempt('198.18.0.1', 8080)
+    if answer != 'direct': break
+    time.sleep(0.01)
+print(answer)";
     let config = Capture { max_connections: 4, ..rig.config() };
     let redirect = rig.redirect(&config);
     let proxy = rig.proxy(&redirect);
     assert_eq!(rig.captured(script), "direct\n198.18.0.1:8080");
-    assert_eq!(redirect.counters().value(KernelCounter::GateFull), 1);
+    assert!(redirect.counters().value(KernelCounter::GateFull) >= 1);
     assert!(proxy.seen().iter().all(Option::is_some));
     assert_eq!(entries(&redirect, "ORIGINALS", 0), 0);
     drop(redirect);
