@@ -133,7 +133,7 @@ impl ExecCgroup {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 // The folder went with the last of its children just now.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    make_dir(&folder).map_err(unusable)?
+                    make_dir(&folder).map_err(unusable)?;
                 }
                 Err(error) => return Err(unusable(error)),
             }
