@@ -23,12 +23,12 @@ pub struct Endpoint {
     pub address: [u32; 4],
     /// Network byte order.
     pub port: u16,
-    pub padding: [u16; 3],
+    pub padding: u16,
 }
 
 impl Endpoint {
     pub const fn new(address: [u32; 4], port: u16) -> Self {
-        Self { address, port, padding: [0; 3] }
+        Self { address, port, padding: 0 }
     }
 }
 
@@ -36,10 +36,17 @@ impl Endpoint {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClaimKey {
-    /// The network namespace the connection lives in; 0 where the proxy can't learn cookies (Linux < 5.14).
-    pub netns: u64,
     /// The application's own end, as the accepted socket's peer address shows it.
     pub client: Endpoint,
+    pub padding: u32,
+    /// The network namespace the connection lives in; 0 where the proxy can't learn cookies (Linux < 5.14).
+    pub netns: u64,
+}
+
+impl ClaimKey {
+    pub const fn new(client: Endpoint, netns: u64) -> Self {
+        Self { client, padding: 0, netns }
+    }
 }
 
 /// A captured connection: value of `ORIGINALS` (by socket cookie) and of `CLAIMS`.
@@ -48,19 +55,26 @@ pub struct ClaimKey {
 pub struct Captured {
     /// Where the application meant to go.
     pub original: Endpoint,
+    /// The process that called connect(), as the initial pid namespace numbers it.
+    pub pid: u32,
     /// The key of this record in `CLAIMS`; its port is 0 until the SYN is about to leave.
     pub claim: ClaimKey,
     /// Socket cookie: tells this connection from a later one with the same ends.
     pub cookie: u64,
-    /// cgroup of the process that called connect().
+    /// That process's cgroup.
     pub cgroup: u64,
-    /// That process, as the initial pid namespace numbers it.
-    pub pid: u32,
     /// Its real user id, as the initial user namespace numbers it.
     pub uid: u32,
+    pub padding: u32,
     /// Its name, NUL-padded; arbitrary bytes.
-    pub comm: [u8; COMM_LEN],
+    pub comm: Comm,
 }
+
+/// A process's name. Aligned, so that the kernel half writes and copies it in words: it may not loop over bytes of
+/// its stack without CAP_PERFMON.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Comm(pub [u8; COMM_LEN]);
 
 /// Value of the map `CGROUPS` (by cgroup id): what happens to connections from a selected cgroup.
 #[repr(C)]
@@ -87,7 +101,7 @@ pub const FAIL_OPEN: u32 = 0;
 pub const FAIL_CLOSED: u32 = 1;
 
 const _: () = {
-    assert!(size_of::<Endpoint>() == 24);
+    assert!(size_of::<Endpoint>() == 20);
     assert!(size_of::<ClaimKey>() == 32);
     assert!(size_of::<Captured>() == 96);
     assert!(size_of::<Policy>() == 12);

@@ -1,7 +1,5 @@
 //! One connect(): what the hook's context says, read once, in one shape for IPv4 and IPv6.
 
-use core::ptr::{addr_of, addr_of_mut};
-
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{bpf_sock, bpf_sock_addr},
@@ -31,7 +29,7 @@ pub struct Listener {
 }
 
 pub struct Attempt<'a> {
-    ctx: &'a SockAddrContext,
+    pub ctx: &'a SockAddrContext,
     /// Which hook we are in: the socket's family, not the destination's (`::ffff:a.b.c.d` is AF_INET6).
     family_v4: bool,
     pub destination: Endpoint,
@@ -40,17 +38,16 @@ pub struct Attempt<'a> {
 impl<'a> Attempt<'a> {
     #[inline(always)]
     pub fn v4(ctx: &'a SockAddrContext) -> Self {
-        let address = [0, 0, MAPPED, read_address_v4(ctx)];
+        // SAFETY: a readable context field.
+        let address = [0, 0, MAPPED, unsafe { (&raw const (*ctx.sock_addr).user_ip4).read_volatile() }];
         Self { ctx, family_v4: true, destination: Endpoint::new(address, read_port(ctx)) }
     }
 
     #[inline(always)]
     pub fn v6(ctx: &'a SockAddrContext) -> Self {
-        Self { ctx, family_v4: false, destination: Endpoint::new(read_address_v6(ctx), read_port(ctx)) }
-    }
-
-    pub fn ctx(&self) -> &SockAddrContext {
-        self.ctx
+        // SAFETY: a field of the context.
+        let address = unsafe { read_words((&raw const (*ctx.sock_addr).user_ip6).cast()) };
+        Self { ctx, family_v4: false, destination: Endpoint::new(address, read_port(ctx)) }
     }
 
     #[inline(always)]
@@ -58,8 +55,8 @@ impl<'a> Attempt<'a> {
         let raw = self.ctx.sock_addr;
         // SAFETY: context fields, one load each of the width the verifier wants.
         unsafe {
-            addr_of!((*raw).type_).read_volatile() == SOCK_STREAM
-                && addr_of!((*raw).protocol).read_volatile() == IPPROTO_TCP
+            (&raw const (*raw).type_).read_volatile() == SOCK_STREAM
+                && (&raw const (*raw).protocol).read_volatile() == IPPROTO_TCP
         }
     }
 
@@ -67,9 +64,10 @@ impl<'a> Attempt<'a> {
     #[inline(always)]
     pub fn is_bound_to_device(&self) -> bool {
         // SAFETY: the verifier types this load as a pointer to the socket, never null in these hooks.
-        let socket: *const bpf_sock = unsafe { addr_of!((*self.ctx.sock_addr).__bindgen_anon_1.sk).read() };
+        let socket: *const bpf_sock =
+            unsafe { (&raw const (*self.ctx.sock_addr).__bindgen_anon_1.sk).read() };
         // SAFETY: a readable field of bpf_sock.
-        !socket.is_null() && unsafe { addr_of!((*socket).bound_dev_if).read_volatile() } != 0
+        !socket.is_null() && unsafe { (&raw const (*socket).bound_dev_if).read_volatile() } != 0
     }
 
     #[inline(always)]
@@ -100,7 +98,7 @@ impl<'a> Attempt<'a> {
         let raw = self.ctx.sock_addr;
         if self.family_v4 {
             // SAFETY: a writable context field.
-            unsafe { addr_of_mut!((*raw).user_ip4).write_volatile(LOCALHOST_V4) };
+            unsafe { (&raw mut (*raw).user_ip4).write_volatile(LOCALHOST_V4) };
         } else if listener.v4 {
             write_address_v6(raw, [0, 0, MAPPED, LOCALHOST_V4]);
         } else {
@@ -115,37 +113,27 @@ pub fn is_mapped(address: &[u32; 4]) -> bool {
     address[0] == 0 && address[1] == 0 && address[2] == MAPPED
 }
 
+/// Four words of a context, read one by one: the verifier allows no wider merge of these loads.
+///
+/// # Safety
+/// `words` must point to an address field of the running program's context.
 #[inline(always)]
-fn read_address_v4(ctx: &SockAddrContext) -> u32 {
-    // SAFETY: a readable context field.
-    unsafe { addr_of!((*ctx.sock_addr).user_ip4).read_volatile() }
-}
-
-#[inline(always)]
-fn read_address_v6(ctx: &SockAddrContext) -> [u32; 4] {
-    let words = unsafe { addr_of!((*ctx.sock_addr).user_ip6) }.cast::<u32>();
-    // SAFETY: readable context fields; one load a word, since the verifier allows no wider merge of them.
-    unsafe {
-        [
-            words.read_volatile(),
-            words.add(1).read_volatile(),
-            words.add(2).read_volatile(),
-            words.add(3).read_volatile(),
-        ]
-    }
+pub unsafe fn read_words(words: *const u32) -> [u32; 4] {
+    // SAFETY: readable context fields, by the caller's promise.
+    unsafe { [0, 1, 2, 3].map(|at| words.add(at).read_volatile()) }
 }
 
 #[inline(always)]
 fn read_port(ctx: &SockAddrContext) -> u16 {
     // SAFETY: a readable context field: the port in network byte order in the lower half of a u32.
-    unsafe { addr_of!((*ctx.sock_addr).user_port).read_volatile() as u16 }
+    unsafe { (&raw const (*ctx.sock_addr).user_port).read_volatile() as u16 }
 }
 
 #[inline(always)]
 pub fn write_address_v6(raw: *mut bpf_sock_addr, address: [u32; 4]) {
-    let words = unsafe { addr_of_mut!((*raw).user_ip6) }.cast::<u32>();
     // SAFETY: writable context fields; one store a word.
     unsafe {
+        let words = (&raw mut (*raw).user_ip6).cast::<u32>();
         words.write_volatile(address[0]);
         words.add(1).write_volatile(address[1]);
         words.add(2).write_volatile(address[2]);
@@ -156,5 +144,5 @@ pub fn write_address_v6(raw: *mut bpf_sock_addr, address: [u32; 4]) {
 #[inline(always)]
 pub fn write_port(raw: *mut bpf_sock_addr, port: u16) {
     // SAFETY: a writable context field.
-    unsafe { addr_of_mut!((*raw).user_port).write_volatile(u32::from(port)) };
+    unsafe { (&raw mut (*raw).user_port).write_volatile(u32::from(port)) };
 }

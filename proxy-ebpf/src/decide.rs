@@ -3,28 +3,35 @@
 //! `decide` gives the verdict in the order the rules are meant to be read; `connect` carries it out. Rules by
 //! destination, port, user or name belong into `decide`, after the exemptions and beside the cgroup.
 
-use aya_ebpf::helpers::{
-    bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid, generated::*,
+use core::mem::MaybeUninit;
+
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_current_comm,
+    bpf_get_netns_cookie, bpf_set_retval,
 };
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_current_uid_gid};
 use aya_log_ebpf::debug;
 use proxy_common::{
-    ACTION_BYPASS, ACTION_DENY, Captured, ClaimKey, Counter, Endpoint, FAIL_OPEN, MAX_CGROUP_DEPTH, Policy,
+    ACTION_BYPASS, ACTION_DENY, Captured, ClaimKey, Comm, Counter, Endpoint, FAIL_OPEN, MAX_CGROUP_DEPTH,
+    Policy,
 };
 
 use crate::attempt::{Attempt, Listener, is_mapped};
 use crate::gate;
-use crate::maps::{CGROUPS, FIRST_LEVEL, HAS_SET_RETVAL, LISTENER_NETNS, ORIGINALS, OWN_TGID, count};
+use crate::maps::{
+    BPF_ANY, CGROUPS, FIRST_LEVEL, HAS_CURRENT_COMM, HAS_SET_RETVAL, LISTENER_NETNS, ORIGINALS, OWN_TGID,
+    count,
+};
 
-const PROCEED: i32 = 1;
+/// The system call goes on.
+pub const PROCEED: i32 = 1;
 const REFUSE: i32 = 0;
-/// Insert or replace.
-const BPF_ANY: u64 = 0;
 
 enum Verdict {
     /// Leave it alone; the counter says why.
     Pass(Counter),
-    Deny(Policy),
-    Redirect(Policy, Listener),
+    Deny(&'static Policy),
+    Redirect(&'static Policy, Listener),
 }
 
 /// Runs in connect4 and connect6.
@@ -48,7 +55,7 @@ fn decide(attempt: &Attempt<'_>) -> Verdict {
     if !attempt.is_tcp() {
         return Verdict::Pass(Counter::BypassProtocol);
     }
-    if own_process() {
+    if tgid() == OWN_TGID.load() {
         return Verdict::Pass(Counter::BypassOwn);
     }
     if is_exempt(&attempt.destination.address) {
@@ -77,8 +84,8 @@ fn decide(attempt: &Attempt<'_>) -> Verdict {
 
 /// Never redirects without a record of the original destination, and never to a proxy that isn't there.
 #[inline(always)]
-fn redirect(attempt: &Attempt<'_>, policy: Policy, listener: Listener) -> i32 {
-    if let Some(reason) = gate::closed(attempt.ctx(), listener) {
+fn redirect(attempt: &Attempt<'_>, policy: &Policy, listener: Listener) -> i32 {
+    if let Some(reason) = gate::closed(attempt.ctx, listener) {
         return fail(reason, policy);
     }
     let captured = record(attempt);
@@ -88,7 +95,7 @@ fn redirect(attempt: &Attempt<'_>, policy: Policy, listener: Listener) -> i32 {
     attempt.rewrite(listener);
     count(Counter::Redirected);
     debug!(
-        attempt.ctx(),
+        attempt.ctx,
         "redirect pid {} cookie {} port {}",
         captured.pid,
         captured.cookie,
@@ -98,7 +105,7 @@ fn redirect(attempt: &Attempt<'_>, policy: Policy, listener: Listener) -> i32 {
 }
 
 #[inline(always)]
-fn fail(reason: Counter, policy: Policy) -> i32 {
+fn fail(reason: Counter, policy: &Policy) -> i32 {
     count(reason);
     if policy.fail == FAIL_OPEN {
         count(Counter::FailedOpen);
@@ -109,7 +116,7 @@ fn fail(reason: Counter, policy: Policy) -> i32 {
 }
 
 #[inline(always)]
-fn refuse(policy: Policy) -> i32 {
+fn refuse(policy: &Policy) -> i32 {
     if HAS_SET_RETVAL.load() != 0 {
         // SAFETY: a plain helper call; without it the kernel answers EPERM.
         unsafe { bpf_set_retval(-(policy.errno as i32)) };
@@ -122,24 +129,38 @@ fn record(attempt: &Attempt<'_>) -> Captured {
     let netns = if LISTENER_NETNS.load() == 0 { 0 } else { attempt.netns() };
     Captured {
         original: attempt.destination,
-        claim: ClaimKey { netns, client: Endpoint::new([0; 4], 0) },
+        // The address is filler: see `comm` for zeros.
+        claim: ClaimKey::new(Endpoint::new(attempt.destination.address, 0), netns),
         cookie: attempt.cookie(),
         // SAFETY: a plain helper call.
         cgroup: unsafe { bpf_get_current_cgroup_id() },
         pid: tgid(),
         uid: bpf_get_current_uid_gid() as u32,
-        comm: bpf_get_current_comm().unwrap_or_default(),
+        padding: 0,
+        comm: comm(),
+    }
+}
+
+#[inline(always)]
+fn comm() -> Comm {
+    let mut comm = MaybeUninit::<Comm>::uninit();
+    // SAFETY: either way all of it is written; the helper pads with zeros.
+    unsafe {
+        if HAS_CURRENT_COMM.load() != 0 {
+            bpf_get_current_comm(comm.as_mut_ptr().cast(), size_of::<Comm>() as u32);
+        } else {
+            // Words, one by one: zeroing bytes is a loop, which is refused without CAP_PERFMON.
+            let words = comm.as_mut_ptr().cast::<u64>();
+            words.write_volatile(0);
+            words.add(1).write_volatile(0);
+        }
+        comm.assume_init()
     }
 }
 
 #[inline(always)]
 fn tgid() -> u32 {
     (bpf_get_current_pid_tgid() >> 32) as u32
-}
-
-#[inline(always)]
-fn own_process() -> bool {
-    tgid() == OWN_TGID.load()
 }
 
 /// 127.0.0.1 is a different place in another network namespace. Where the proxy can't learn its own cookie it runs
@@ -156,7 +177,7 @@ fn in_listener_netns(attempt: &Attempt<'_>) -> bool {
 
 /// The policy of the nearest selected ancestor of the current cgroup, itself included.
 #[inline(always)]
-fn selected_cgroup() -> Option<Policy> {
+fn selected_cgroup() -> Option<&'static Policy> {
     let mut nearest = None;
     let first = FIRST_LEVEL.load();
     for level in first..first + MAX_CGROUP_DEPTH {
@@ -165,9 +186,9 @@ fn selected_cgroup() -> Option<Policy> {
         if id == 0 {
             break;
         }
-        // SAFETY: copied out at once; userspace replaces a policy, it doesn't modify one in place.
+        // SAFETY: read during this run of the program only. Userspace may replace it meanwhile: either one is right.
         if let Some(policy) = unsafe { CGROUPS.get(id) } {
-            nearest = Some(*policy);
+            nearest = Some(policy);
         }
     }
     nearest

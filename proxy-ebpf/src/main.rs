@@ -21,9 +21,8 @@ use aya_ebpf::{
 };
 
 use crate::attempt::Attempt;
+use crate::decide::PROCEED;
 
-/// The system call goes on.
-const PROCEED: i32 = 1;
 /// sockops: nothing to say.
 const HANDLED: u32 = 1;
 

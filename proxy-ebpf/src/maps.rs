@@ -12,6 +12,8 @@ use aya_ebpf::{
 use proxy_common::{Captured, ClaimKey, Counter, Policy};
 
 const PLACEHOLDER: u32 = 1;
+/// Insert or replace.
+pub const BPF_ANY: u64 = 0;
 
 /// Captured connections by socket cookie, from connect() to the end of the socket.
 #[map]
@@ -58,6 +60,9 @@ pub static FIRST_LEVEL: Global<u32> = Global::new(0);
 /// 1 if `bpf_set_retval` exists here (Linux ≥ 5.18); without it a refused connect() gives EPERM.
 #[unsafe(no_mangle)]
 pub static HAS_SET_RETVAL: Global<u8> = Global::new(0);
+/// 1 if these programs may ask for the process's name (newer kernels want CAP_PERFMON for it).
+#[unsafe(no_mangle)]
+pub static HAS_CURRENT_COMM: Global<u8> = Global::new(0);
 
 /// Adds one to a counter of this CPU.
 #[inline(always)]

@@ -12,10 +12,8 @@ use aya_ebpf::{
 };
 use proxy_common::{Captured, Counter, Endpoint};
 
-use crate::attempt::{MAPPED, is_mapped, write_address_v6, write_port};
-use crate::maps::{CLAIMS, CLOSED, LISTENER_PORT_V4, LISTENER_PORT_V6, ORIGINALS, count};
-
-const BPF_ANY: u64 = 0;
+use crate::attempt::{MAPPED, is_mapped, read_words, write_address_v6, write_port};
+use crate::maps::{BPF_ANY, CLAIMS, CLOSED, LISTENER_PORT_V4, LISTENER_PORT_V6, ORIGINALS, count};
 
 /// TCP_CONNECT_CB: the local address and port are chosen, the SYN hasn't left.
 #[inline(always)]
@@ -113,16 +111,8 @@ fn local_endpoint(ctx: &SockOpsContext, v4: bool) -> Endpoint {
     let address = if v4 {
         [0, 0, MAPPED, ctx.local_ip4()]
     } else {
-        let words = (unsafe { &raw const (*ctx.ops).local_ip6 }).cast::<u32>();
-        // SAFETY: readable context fields; one load a word.
-        unsafe {
-            [
-                words.read_volatile(),
-                words.add(1).read_volatile(),
-                words.add(2).read_volatile(),
-                words.add(3).read_volatile(),
-            ]
-        }
+        // SAFETY: a field of the context.
+        unsafe { read_words((&raw const (*ctx.ops).local_ip6).cast()) }
     };
     // The local port, unlike the remote one, is in host byte order.
     Endpoint::new(address, (ctx.local_port() as u16).to_be())

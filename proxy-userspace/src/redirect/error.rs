@@ -68,8 +68,8 @@ pub enum RedirectError {
     Attach { cgroup: PathBuf, hook: &'static str, source: aya::programs::ProgramError },
 
     #[error(
-        "the kernel does not accept the program for the {hook} hook: {source}. This is a defect of weir, or a kernel \
-         built without this feature; the explicit proxy works"
+        "the kernel does not accept the program for the {hook} hook: {}. This is a defect of weir, or a kernel built \
+         without this feature; the explicit proxy works", brief(.source)
     )]
     Load { hook: &'static str, source: aya::programs::ProgramError },
 
@@ -86,6 +86,14 @@ pub enum RedirectError {
 
     #[error("{what}: {source}")]
     Io { what: &'static str, source: io::Error },
+}
+
+/// Without the verifier's log, which is for the source chain.
+fn brief(error: &aya::programs::ProgramError) -> String {
+    match error {
+        aya::programs::ProgramError::LoadError { io_error, .. } => io_error.to_string(),
+        other => other.to_string(),
+    }
 }
 
 fn program_list(programs: &[u32]) -> String {

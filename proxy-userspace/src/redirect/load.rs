@@ -39,7 +39,8 @@ pub(super) fn load(
     let port_v4 = listeners.v4.map_or(0, |address| address.port()).to_be();
     let port_v6 = listeners.v6.map_or(0, |address| address.port()).to_be();
     let heartbeat_timeout = u64::try_from(capture.heartbeat_timeout.as_nanos()).unwrap_or(u64::MAX);
-    let has_set_retval = u8::from(has_set_retval());
+    let has_set_retval = u8::from(has_helper(BpfHelper::BPF_FUNC_set_retval));
+    let has_current_comm = u8::from(has_helper(BpfHelper::BPF_FUNC_get_current_comm));
     let log_level = if capture.kernel_log { LOG_DEBUG } else { LOG_OFF };
     let mut ebpf = EbpfLoader::new()
         .override_global("OWN_TGID", &own_tgid, true)
@@ -49,6 +50,7 @@ pub(super) fn load(
         .override_global("HEARTBEAT_TIMEOUT", &heartbeat_timeout, true)
         .override_global("FIRST_LEVEL", &first_level, true)
         .override_global("HAS_SET_RETVAL", &has_set_retval, true)
+        .override_global("HAS_CURRENT_COMM", &has_current_comm, true)
         .override_global(aya_log::LEVEL, &log_level, true)
         .map_max_entries("ORIGINALS", capture.max_connections)
         .map_max_entries("CLAIMS", capture.max_connections)
@@ -126,9 +128,10 @@ fn in_initial_netns() -> bool {
     matches!((inode("/proc/thread-self/ns/net"), inode("/proc/1/ns/net")), (Ok(own), Ok(initial)) if own == initial)
 }
 
-fn has_set_retval() -> bool {
-    // Not to be found out means not to be used: a refused connect() then gives EPERM.
-    is_helper_supported(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_set_retval).unwrap_or(false)
+/// Whether the connect programs may call it, on this kernel and with our privilege.
+fn has_helper(helper: BpfHelper) -> bool {
+    // Not to be found out means not to be used: the programs do without.
+    is_helper_supported(ProgramType::CgroupSockAddr, helper).unwrap_or(false)
 }
 
 /// Old kernels charge maps to this limit, 64 KiB by default. A failure shows when the maps are made.

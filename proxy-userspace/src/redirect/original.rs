@@ -21,7 +21,8 @@ pub struct Captured {
     pub uid: u32,
     /// Its cgroup's id.
     pub cgroup: u64,
-    /// Its name, at most 15 bytes; what isn't UTF-8 is replaced.
+    /// Its name, at most 15 bytes; what isn't UTF-8 is replaced. Where the kernel half may not ask for it (without
+    /// CAP_PERFMON on newer kernels) it is read from /proc, and empty if the process is gone.
     pub comm: String,
 }
 
@@ -42,7 +43,7 @@ struct Maps {
 impl OriginalDestinations {
     pub(super) fn new(claims: OwnedFd, closed: OwnedFd, netns: u64) -> Self {
         // No connection has port 0.
-        let absent = ClaimKey { netns, client: Endpoint::default() };
+        let absent = ClaimKey::new(Endpoint::default(), netns);
         let atomic = sys::takes_atomically::<_, proxy_common::Captured>(claims.as_fd(), &absent);
         Self { maps: Arc::new(Maps { claims, closed, netns, atomic }) }
     }
@@ -55,7 +56,7 @@ impl OriginalDestinations {
     /// # Errors
     /// The kernel refused; the destination is as lost as with None.
     pub fn claim(&self, peer: SocketAddr) -> io::Result<Option<Captured>> {
-        let key = ClaimKey { netns: self.maps.netns, client: endpoint(peer) };
+        let key = ClaimKey::new(endpoint(peer), self.maps.netns);
         // The kernel half puts a record into the second before it takes it from the first.
         for map in [&self.maps.claims, &self.maps.closed] {
             match sys::take::<_, proxy_common::Captured>(map.as_fd(), &key, self.maps.atomic) {
@@ -71,14 +72,23 @@ impl OriginalDestinations {
 }
 
 fn captured(record: &proxy_common::Captured) -> Captured {
-    let end = record.comm.iter().position(|&byte| byte == 0).unwrap_or(record.comm.len());
+    let name = record.comm.0.split(|&byte| byte == 0).next().unwrap_or_default();
     Captured {
         original: socket_addr(&record.original),
         pid: record.pid,
         uid: record.uid,
         cgroup: record.cgroup,
-        comm: String::from_utf8_lossy(&record.comm[..end]).into_owned(),
+        comm: if name.is_empty() {
+            name_in_proc(record.pid)
+        } else {
+            String::from_utf8_lossy(name).into_owned()
+        },
     }
+}
+
+fn name_in_proc(pid: u32) -> String {
+    let name = std::fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
+    String::from_utf8_lossy(name.trim_ascii_end()).into_owned()
 }
 
 /// Network byte order, IPv4 as v4-mapped: what both halves agreed on.
@@ -125,9 +135,9 @@ mod tests {
     #[test]
     fn a_process_name_ends_at_nul_and_may_be_any_bytes() {
         let mut record = proxy_common::Captured::default();
-        record.comm[..5].copy_from_slice(b"a\xffb\0c");
+        record.comm.0[..5].copy_from_slice(b"a\xffb\0c");
         assert_eq!(captured(&record).comm, "a\u{fffd}b");
-        record.comm = *b"sixteen bytes...";
+        record.comm.0 = *b"sixteen bytes...";
         assert_eq!(captured(&record).comm, "sixteen bytes...");
     }
 }

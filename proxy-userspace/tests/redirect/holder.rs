@@ -1,4 +1,5 @@
-//! A weir without a data plane, in a process that tests can kill and stop: captures, beats, and answers "captured".
+//! A weir without a data plane, in a process that tests can kill and stop: captures, beats, and
+//! answers "captured" where it knows who connects whereto, "lost" where it doesn't.
 //! Arguments: the attach cgroup, the cgroup to capture. Says "ready" on standard output.
 
 use std::io::Write as _;
@@ -28,9 +29,11 @@ fn main() -> anyhow::Result<()> {
         }
     });
     println!("ready");
-    for mut stream in listener.incoming().flatten() {
+    let originals = redirect.original_destinations();
+    loop {
+        let (mut stream, peer) = listener.accept()?;
+        let named = originals.claim(peer)?.is_some_and(|captured| !captured.comm.is_empty());
         // A client that is gone is no matter.
-        let _ = stream.write_all(b"captured");
+        let _ = stream.write_all(if named { b"captured" } else { b"lost" });
     }
-    Ok(())
 }

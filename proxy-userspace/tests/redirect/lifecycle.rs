@@ -100,6 +100,47 @@ fn an_exec_cgroup_tells_when_it_is_empty() {
     assert!(!rig.groups.attach.join("weir").exists());
 }
 
+const HOLDER: &str = env!("CARGO_BIN_EXE_redirect-holder");
+
+/// The holder with no capabilities but these (setpriv's names, e.g. `+bpf`).
+fn with_capabilities(capabilities: &str) -> Command {
+    let mut command = Command::new("setpriv");
+    // A root process gets on exec what the bounding set leaves.
+    command.args(["--inh-caps=-all", &format!("--bounding-set=-all{capabilities}"), HOLDER]);
+    command
+}
+
+#[test]
+fn two_capabilities_suffice() {
+    let rig = Rig::new();
+    let _holder = Holder::start_by(with_capabilities(",+bpf,+net_admin"), &rig);
+    assert_eq!(Client::start(&rig.groups.captured()).ask(), "captured");
+}
+
+#[test]
+fn a_missing_privilege_is_named() {
+    let rig = Rig::new();
+    for (capabilities, missing) in [
+        ("", "CAP_BPF and CAP_NET_ADMIN are missing"),
+        (",+bpf", "CAP_NET_ADMIN is missing"),
+        (",+net_admin", "CAP_BPF is missing"),
+    ] {
+        let mut command = with_capabilities(capabilities);
+        let output = command.args([&rig.groups.attach, &rig.groups.captured()]).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && text.contains(missing) && text.contains("setcap"), "{text}");
+    }
+}
+
+#[test]
+fn a_pid_namespace_is_refused() {
+    let rig = Rig::new();
+    let mut command = Command::new("unshare");
+    command.args(["--pid", "--fork", HOLDER]).args([&rig.groups.attach, &rig.groups.captured()]);
+    let text = String::from_utf8_lossy(&command.output().unwrap().stderr).into_owned();
+    assert!(text.contains("pid namespace"), "{text}");
+}
+
 /// A weir in a process of its own, to be killed and stopped.
 struct Holder {
     process: Child,
@@ -107,11 +148,12 @@ struct Holder {
 
 impl Holder {
     fn start(rig: &Rig) -> Self {
-        let mut process = Command::new(env!("CARGO_BIN_EXE_redirect-holder"))
-            .args([&rig.groups.attach, &rig.groups.captured()])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        Self::start_by(Command::new(HOLDER), rig)
+    }
+
+    fn start_by(mut command: Command, rig: &Rig) -> Self {
+        command.args([&rig.groups.attach, &rig.groups.captured()]);
+        let mut process = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(process.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
         assert_eq!(line, "ready\n");

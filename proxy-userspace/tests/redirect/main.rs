@@ -6,5 +6,6 @@ mod destinations;
 mod failure;
 mod foreign;
 mod lifecycle;
+mod log;
 mod records;
 mod rig;
