@@ -106,7 +106,8 @@ fn is_installed(program: &str) -> bool {
 
 /// `cargo test`, after the binary that end-to-end tests start has been built.
 fn cargo_test() -> Result<Command> {
-    setup::run(cargo("build").args(["--locked", "--package", "proxy-userspace", "--bin", "weir"]))?;
+    // No --package: with the same packages selected as by the tests, the dependencies are built once.
+    setup::run(cargo("build").args(["--locked", "--bin", "weir"]))?;
     let mut command = cargo("test");
     command
         .args(["--locked", "--no-fail-fast"])
@@ -143,8 +144,7 @@ fn root_tests(targets: &[(String, String)], privilege: Privilege) -> Result<Comm
     ensure!(!targets.is_empty(), "no test target has required-features = [\"{ROOT_FEATURE}\"]");
     let mut command = cargo_test()?;
     for (package, target) in targets {
-        command.args(["--package", package, "--test", target]);
-        command.arg("--features").arg(format!("{package}/{ROOT_FEATURE}"));
+        command.args(["--test", target]).arg("--features").arg(format!("{package}/{ROOT_FEATURE}"));
     }
     if let Some(runner) = runner(&privilege.prefix()) {
         command.arg("--config").arg(runner);
