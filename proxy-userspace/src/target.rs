@@ -1,7 +1,7 @@
 //! Where a request or connection goes, how that was learned, and who asks. Every front ends in these.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -17,7 +17,16 @@ pub struct Target {
     /// Where a captured connection was going. If present, it decides; the authority never does.
     pub original_destination: Option<SocketAddr>,
     /// The local address to connect from: that of a captured socket which was bound before it connected.
-    pub source: Option<std::net::IpAddr>,
+    pub source: Option<IpAddr>,
+}
+
+/// Where to connect to: what a route makes of a target.
+#[derive(Debug, Clone)]
+pub enum Hop {
+    /// A name or address to find addresses for.
+    Authority(Authority),
+    /// An address that is settled, and the local address to connect from.
+    Address(SocketAddr, Option<IpAddr>),
 }
 
 /// Through which door it came.

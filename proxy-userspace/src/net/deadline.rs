@@ -93,7 +93,11 @@ impl Deadline {
         self.race(future).await
     }
 
-    async fn race<T>(&self, future: impl Future<Output = T>) -> Result<T, Expired> {
+    /// `future`, until the deadline that was armed before.
+    ///
+    /// # Errors
+    /// [`Expired`] if that passed first.
+    pub async fn race<T>(&self, future: impl Future<Output = T>) -> Result<T, Expired> {
         let mut future = pin!(future);
         std::future::poll_fn(|cx| {
             if let Poll::Ready(value) = future.as_mut().poll(cx) {

@@ -1,1 +1,279 @@
 //! The kernel half seen from userspace: load, attach, tell what is captured, look up original destinations.
+//!
+//! A `Redirect` is the attachment: it exists exactly while the programs are attached, and nothing that outlives the
+//! process (no pinned object, no file) is made. What is captured is a set of cgroups; the listeners, the data plane
+//! that serves them and the heartbeat belong to others. Containers' network namespaces are not entered here.
+#![deny(unsafe_code)]
+
+mod cgroup;
+mod error;
+mod explain;
+mod hooks;
+mod load;
+mod lock;
+mod log;
+mod original;
+mod state;
+pub mod support;
+mod sys;
+
+use std::io;
+use std::net::{SocketAddrV4, SocketAddrV6};
+use std::os::fd::AsFd as _;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use aya::maps::{Array, HashMap, IterableMap as _, MapData, PerCpuArray};
+use aya::{Ebpf, Pod};
+use nix::time::{ClockId, clock_gettime};
+use proxy_common::{
+    ACTION_BYPASS, ACTION_DENY, ACTION_REDIRECT, ClaimKey, Counter, FAIL_CLOSED, FAIL_OPEN, Policy,
+};
+
+use crate::config::{self, DenyErrno, FailMode};
+
+pub use cgroup::{CgroupId, ExecCgroup, Mount};
+pub use error::RedirectError;
+pub use explain::Explained;
+pub use original::{Captured, OriginalDestinations};
+pub use proxy_common::Counter as KernelCounter;
+pub use state::{Counters, HookState, MapState, State};
+
+use cgroup::Cgroup;
+use hooks::HOOKS;
+use load::{map_fd, take_map};
+
+/// Where the transparent front listens, in the network namespace of the thread that calls `Redirect::start`.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Listeners {
+    /// On 127.0.0.1; None: IPv4 connections are not captured.
+    pub v4: Option<SocketAddrV4>,
+    /// On ::1; None: IPv6 connections are not captured.
+    pub v6: Option<SocketAddrV6>,
+}
+
+/// What happens to connections from a selected cgroup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// They go to the proxy.
+    Redirect,
+    /// They go direct: an exception below a selected cgroup.
+    Bypass,
+    /// connect() fails with the configured errno.
+    Deny,
+}
+
+/// The attached kernel half. Dropping it detaches; so does the death of the process.
+pub struct Redirect {
+    ebpf: Ebpf,
+    cgroup: Cgroup,
+    fail: FailMode,
+    errno: DenyErrno,
+    originals: HashMap<MapData, u64, proxy_common::Captured>,
+    claims: HashMap<MapData, ClaimKey, proxy_common::Captured>,
+    closed: HashMap<MapData, ClaimKey, proxy_common::Captured>,
+    cgroups: Mutex<HashMap<MapData, u64, Policy>>,
+    counters: PerCpuArray<MapData, u64>,
+    heartbeat: Heartbeat,
+    original_destinations: OriginalDestinations,
+    _log: Option<log::KernelLog>,
+    /// Last: the next weir may only start when this one is detached.
+    _lock: lock::InstanceLock,
+}
+
+impl Redirect {
+    /// Loads and attaches the kernel half; nothing is captured until a cgroup is selected. Gives the first heartbeat.
+    ///
+    /// # Errors
+    /// Each says what to do about it; nothing stays attached.
+    pub fn start(capture: &config::Capture, listeners: &Listeners) -> Result<Self, RedirectError> {
+        support::in_build()?;
+        support::kernel()?;
+        support::privilege()?;
+        support::pid_namespace()?;
+        let (mount, cgroup) = support::attach_cgroup(capture)?;
+        let lock = lock::InstanceLock::acquire(&cgroup)?;
+        let netns = load::listener_netns()?;
+        let mut ebpf = load::load(capture, listeners, netns, mount.level(&cgroup.path))?;
+        let log = capture.kernel_log.then(|| log::KernelLog::start(&mut ebpf)).transpose();
+        let log =
+            log.map_err(|source| RedirectError::Io { what: "can't read the kernel half's log", source })?;
+        let claims: HashMap<_, _, _> = take_map(&mut ebpf, "CLAIMS")?;
+        let closed: HashMap<_, _, _> = take_map(&mut ebpf, "CLOSED")?;
+        let original_destinations =
+            OriginalDestinations::new(map_fd(claims.map())?, map_fd(closed.map())?, netns);
+        let mut redirect = Self {
+            cgroup,
+            fail: capture.fail,
+            errno: capture.errno,
+            originals: take_map(&mut ebpf, "ORIGINALS")?,
+            claims,
+            closed,
+            cgroups: Mutex::new(take_map(&mut ebpf, "CGROUPS")?),
+            counters: take_map(&mut ebpf, "COUNTERS")?,
+            heartbeat: Heartbeat { map: Arc::new(Mutex::new(take_map(&mut ebpf, "HEARTBEAT")?)) },
+            original_destinations,
+            ebpf,
+            _log: log,
+            _lock: lock,
+        };
+        let beaten = monotonic_ns().and_then(|now| redirect.heartbeat.beat(now));
+        beaten.map_err(|source| RedirectError::Io { what: "can't write the first heartbeat", source })?;
+        load::attach(&mut redirect.ebpf, &mount, &redirect.cgroup)?;
+        Ok(redirect)
+    }
+
+    /// Handle for whoever accepts captured connections.
+    pub fn original_destinations(&self) -> OriginalDestinations {
+        self.original_destinations.clone()
+    }
+
+    /// Handle for whoever knows that the data plane is alive.
+    pub fn heartbeat(&self) -> Heartbeat {
+        self.heartbeat.clone()
+    }
+
+    /// Redirects what processes in that cgroup and below connect to from now on.
+    ///
+    /// # Errors
+    /// As `select_cgroup`.
+    pub fn capture_cgroup(&self, cgroup: &Path) -> Result<CgroupId, RedirectError> {
+        self.select_cgroup(cgroup, Action::Redirect)
+    }
+
+    /// Says what happens to connections from that cgroup and below; the nearest selected ancestor decides.
+    ///
+    /// # Errors
+    /// `Cgroup`, `NotCgroup2` if it is none; `Map` if `capture.max_cgroups` are selected already.
+    pub fn select_cgroup(&self, cgroup: &Path, action: Action) -> Result<CgroupId, RedirectError> {
+        let id = Cgroup::open(cgroup)?.id;
+        let mut cgroups = self.cgroups.lock().unwrap_or_else(PoisonError::into_inner);
+        cgroups
+            .insert(id.0, self.policy(action), 0)
+            .map_err(|source| RedirectError::Map { map: "CGROUPS", source })?;
+        Ok(id)
+    }
+
+    /// Forgets a selected cgroup; connections already captured go on. One that isn't selected is no error.
+    ///
+    /// # Errors
+    /// `Map` if the kernel refuses.
+    pub fn release_cgroup(&self, cgroup: CgroupId) -> Result<(), RedirectError> {
+        let mut cgroups = self.cgroups.lock().unwrap_or_else(PoisonError::into_inner);
+        match cgroups.remove(&cgroup.0).map_err(load::io_error) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(RedirectError::Io { what: "can't release a cgroup", source })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The attach cgroup's directory; `weir exec` cgroups are made below it.
+    pub fn cgroup(&self) -> &Path {
+        &self.cgroup.path
+    }
+
+    /// What the kernel has attached and how full its maps are. Walks the maps: for status, not for each connection.
+    pub fn state(&self) -> State {
+        let hooks = HOOKS.iter().map(|hook| self.hook_state(hook)).collect();
+        let cgroups = self.cgroups.lock().unwrap_or_else(PoisonError::into_inner);
+        let maps = vec![
+            map_state("ORIGINALS", &self.originals),
+            map_state("CLAIMS", &self.claims),
+            map_state("CLOSED", &self.closed),
+            map_state("CGROUPS", &cgroups),
+        ];
+        State { cgroup: self.cgroup.path.clone(), hooks, maps }
+    }
+
+    /// The kernel half's counters; a counter the kernel won't read is 0.
+    pub fn counters(&self) -> Counters {
+        let mut values = [0; Counter::COUNT as usize];
+        for (index, value) in (0..).zip(&mut values) {
+            *value = self.counters.get(&index, 0).map_or(0, |per_cpu| per_cpu.iter().sum());
+        }
+        Counters::new(values)
+    }
+
+    /// What is selected for exactly this cgroup.
+    fn policy_of(&self, cgroup: CgroupId) -> Option<Policy> {
+        let cgroups = self.cgroups.lock().unwrap_or_else(PoisonError::into_inner);
+        cgroups.get(&cgroup.0, 0).ok()
+    }
+
+    fn policy(&self, action: Action) -> Policy {
+        Policy {
+            action: match action {
+                Action::Redirect => ACTION_REDIRECT,
+                Action::Bypass => ACTION_BYPASS,
+                Action::Deny => ACTION_DENY,
+            },
+            fail: match self.fail {
+                FailMode::Open => FAIL_OPEN,
+                FailMode::Closed => FAIL_CLOSED,
+            },
+            errno: match self.errno {
+                DenyErrno::Refused => libc::ECONNREFUSED,
+                DenyErrno::HostUnreachable => libc::EHOSTUNREACH,
+            }
+            .cast_unsigned(),
+        }
+    }
+
+    fn hook_state(&self, hook: &hooks::Hook) -> HookState {
+        let program = self.ebpf.program(hook.program).and_then(|program| program.info().ok());
+        let program_id = program.map_or(0, |info| info.id());
+        let attached = sys::attached_programs(self.cgroup.dir.as_fd(), hook.attach_type);
+        let attached = attached.map_or_else(|_| Vec::new(), |attached| attached.program_ids);
+        HookState {
+            name: hook.name,
+            program_id,
+            attached: attached.contains(&program_id),
+            foreign: attached.into_iter().filter(|&id| id != program_id).collect(),
+        }
+    }
+}
+
+fn map_state<K: Pod, V: Pod>(name: &'static str, map: &HashMap<MapData, K, V>) -> MapState {
+    let capacity = map.map().info().map_or(0, |info| info.max_entries());
+    // The walk starts anew when the entry it stands on is deleted: bounded, or a busy map would never end it.
+    let entries = map.keys().take(capacity as usize).filter(Result::is_ok).count();
+    MapState { name, entries: u32::try_from(entries).unwrap_or(capacity), capacity }
+}
+
+impl Drop for Redirect {
+    fn drop(&mut self) {
+        for hook in HOOKS.iter().rev() {
+            if let Some(program) = self.ebpf.program_mut(hook.program) {
+                // Not attached, after a failed start: nothing to do.
+                let _ = hooks::detach(program);
+            }
+        }
+    }
+}
+
+/// Tells the kernel half that the data plane is alive. Cheap to clone.
+#[derive(Clone)]
+pub struct Heartbeat {
+    map: Arc<Mutex<Array<MapData, u64>>>,
+}
+
+impl Heartbeat {
+    /// Records life at `monotonic_ns` (CLOCK_MONOTONIC, the programs' clock): one system call.
+    ///
+    /// # Errors
+    /// The kernel refused; the programs will take weir for dead after `capture.heartbeat_timeout`.
+    pub fn beat(&self, monotonic_ns: u64) -> io::Result<()> {
+        let mut map = self.map.lock().unwrap_or_else(PoisonError::into_inner);
+        map.set(0, monotonic_ns, 0).map_err(load::io_error)
+    }
+}
+
+/// Now, on the clock that `Heartbeat::beat` wants.
+///
+/// # Errors
+/// The system has no monotonic clock.
+pub fn monotonic_ns() -> io::Result<u64> {
+    let now = std::time::Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC)?);
+    Ok(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX))
+}

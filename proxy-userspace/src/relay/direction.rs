@@ -74,13 +74,15 @@ impl Direction {
         self.ended == Ended::PassedOn
     }
 
-    /// Moves bytes until one socket blocks (Pending), or the stream's end was passed on (Ready).
+    /// Moves bytes until one socket blocks (Pending), or the stream's end was passed on (Ready). The `last`
+    /// direction to end leaves its FIN to close(2), which follows at once.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
         from: &mut (Side, TcpStream),
         to: &mut (Side, TcpStream),
         pipe_size: usize,
+        last: bool,
     ) -> Poll<Result<(), Broken>> {
         for _ in 0..MOVES_PER_POLL {
             let sent = ready!(self.poll_send(cx, &mut to.1)).map_err(|error| (to.0, error))?;
@@ -88,9 +90,11 @@ impl Direction {
             match self.ended {
                 Ended::PassedOn => return Poll::Ready(Ok(())),
                 Ended::Received => {
-                    ready!(Pin::new(&mut to.1).poll_shutdown(cx))
-                        .or_else(not_connected)
-                        .map_err(|error| (to.0, error))?;
+                    if !last {
+                        ready!(Pin::new(&mut to.1).poll_shutdown(cx))
+                            .or_else(not_connected)
+                            .map_err(|error| (to.0, error))?;
+                    }
                     self.ended = Ended::PassedOn;
                     return Poll::Ready(Ok(()));
                 }

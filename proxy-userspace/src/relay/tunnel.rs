@@ -59,7 +59,8 @@ pub enum End {
 /// downstream and goes first.
 ///
 /// Both sockets must carry SO_LINGER{on, 0} (see [`crate::net::listener`] and [`crate::upstream`]).
-pub async fn relay(downstream: TcpStream, upstream: TcpStream, prefix: &[u8], settings: Settings) -> Outcome {
+#[must_use]
+pub fn relay(downstream: TcpStream, upstream: TcpStream, prefix: &[u8], settings: Settings) -> Tunnel {
     let tunnel = Tunnel {
         downstream: (Side::Downstream, downstream),
         upstream: (Side::Upstream, upstream),
@@ -69,10 +70,12 @@ pub async fn relay(downstream: TcpStream, upstream: TcpStream, prefix: &[u8], se
         settings,
     };
     tunnel.deadline.arm(settings.idle);
-    tunnel.await
+    tunnel
 }
 
-struct Tunnel {
+/// A tunnel under way; a future that ends with it.
+#[derive(Debug)]
+pub struct Tunnel {
     downstream: (Side, TcpStream),
     upstream: (Side, TcpStream),
     up: Direction,
@@ -111,11 +114,17 @@ impl Tunnel {
         let pipe_size = self.settings.pipe_size;
         let up = match self.up.has_ended() {
             true => Poll::Ready(Ok(())),
-            false => self.up.poll(cx, &mut self.downstream, &mut self.upstream, pipe_size),
+            false => {
+                let last = self.down.has_ended();
+                self.up.poll(cx, &mut self.downstream, &mut self.upstream, pipe_size, last)
+            }
         };
         let down = match self.down.has_ended() {
             true => Poll::Ready(Ok(())),
-            false => self.down.poll(cx, &mut self.upstream, &mut self.downstream, pipe_size),
+            false => {
+                let last = self.up.has_ended();
+                self.down.poll(cx, &mut self.upstream, &mut self.downstream, pipe_size, last)
+            }
         };
         match (up, down) {
             (Poll::Ready(Err(broken)), _) | (_, Poll::Ready(Err(broken))) => Poll::Ready(Err(broken)),
@@ -124,7 +133,7 @@ impl Tunnel {
         }
     }
 
-    /// Both FINs are on their way: from here on the kernel delivers what is still queued.
+    /// Both streams have ended: close(2) now sends FIN where it is still missing, after what is queued.
     fn complete(&self) -> End {
         for (side, socket) in [&self.downstream, &self.upstream] {
             if let Err(error) = socket2::SockRef::from(socket).set_linger(None) {

@@ -42,6 +42,9 @@ pub struct Flow {
     pub sent: u64,
     /// Bytes of content from the upstream that the client took.
     pub received: u64,
+    /// Why the cache did not answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache: Option<CacheForward>,
     /// Policy's verdict, if it was not simply to allow.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verdict: Option<Cow<'static, str>>,
@@ -60,6 +63,16 @@ pub enum Protocol {
     Http2,
     Tls,
     Opaque,
+}
+
+/// Why a request went on to the upstream instead of being answered from a cache (`fwd` in RFC 9211 §2.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CacheForward {
+    /// The method's semantics require it.
+    Method,
+    /// The cache was not asked.
+    Bypass,
 }
 
 /// Durations in microseconds; absent where the phase did not take place.
@@ -93,6 +106,7 @@ impl Flow {
             status: None,
             sent: 0,
             received: 0,
+            cache: None,
             verdict: None,
             end: Cow::Borrowed("complete"),
             timings: Timings::default(),

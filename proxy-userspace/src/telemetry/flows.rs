@@ -75,6 +75,13 @@ impl Flows {
         self.live.subscribe()
     }
 
+    /// Waits until what was flushed so far is collected.
+    pub async fn settled(&self) {
+        while COLLECTOR.get().is_some_and(|collector| collector.capacity() < BATCHES) {
+            tokio::task::yield_now().await;
+        }
+    }
+
     async fn run(self: Arc<Self>, mut batches: mpsc::Receiver<Vec<Flow>>, logging: Logging) {
         while let Some(batch) = batches.recv().await {
             let batch: Vec<_> = batch.into_iter().map(Arc::new).collect();

@@ -95,9 +95,9 @@ impl Counter {
     }
 }
 
-/// Runs `record` on this thread's counters.
-pub fn with<R>(record: impl FnOnce(&Worker) -> R) -> R {
-    WORKER.with(|worker| record(worker))
+/// Runs `record` on this thread's counters. Does nothing while the thread ends and they are gone.
+pub fn with(record: impl FnOnce(&Worker)) {
+    let _ = WORKER.try_with(|worker| record(worker));
 }
 
 /// The sum of one counter over all workers.

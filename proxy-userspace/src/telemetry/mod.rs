@@ -4,3 +4,4 @@ pub mod flow;
 pub mod flows;
 pub mod log;
 pub mod metrics;
+pub mod redact;

@@ -1,0 +1,58 @@
+//! The hooks, in the order they are attached: what keeps the records first, what redirects last, so that no
+//! connection is redirected that wouldn't be recorded. They go in the opposite order.
+#![forbid(unsafe_code)]
+
+use std::os::fd::AsFd;
+
+use aya::programs::{CgroupAttachMode, CgroupSock, CgroupSockAddr, Program, ProgramError, SockOps};
+
+/// One hook of the attach cgroup.
+#[derive(Debug)]
+pub(super) struct Hook {
+    /// What people and `bpftool cgroup show` call it.
+    pub(super) name: &'static str,
+    /// The program's name in the object.
+    pub(super) program: &'static str,
+    /// `enum bpf_attach_type` of the kernel's uapi/linux/bpf.h.
+    pub(super) attach_type: u32,
+}
+
+pub(super) const HOOKS: [Hook; 6] = [
+    Hook { name: "sock_ops", program: "weir_sockops", attach_type: 3 },
+    Hook { name: "cgroup_inet_sock_release", program: "weir_release", attach_type: 34 },
+    Hook { name: "cgroup_inet4_getpeername", program: "weir_peername4", attach_type: 29 },
+    Hook { name: "cgroup_inet6_getpeername", program: "weir_peername6", attach_type: 30 },
+    Hook { name: "cgroup_inet4_connect", program: "weir_connect4", attach_type: 10 },
+    Hook { name: "cgroup_inet6_connect", program: "weir_connect6", attach_type: 11 },
+];
+
+pub(super) fn load(program: &mut Program) -> Result<(), ProgramError> {
+    match program {
+        Program::CgroupSockAddr(program) => program.load(),
+        Program::CgroupSock(program) => program.load(),
+        Program::SockOps(program) => program.load(),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
+}
+
+/// Attaches by an unpinned link: it goes with the last file descriptor, so also when weir is killed.
+pub(super) fn attach(program: &mut Program, cgroup: impl AsFd) -> Result<(), ProgramError> {
+    // The kernel's link interface is always "multi" and refuses the flags that say so: Single is no flag.
+    let mode = CgroupAttachMode::Single;
+    match program {
+        Program::CgroupSockAddr(program) => CgroupSockAddr::attach(program, cgroup, mode).map(drop),
+        Program::CgroupSock(program) => CgroupSock::attach(program, cgroup, mode).map(drop),
+        Program::SockOps(program) => SockOps::attach(program, cgroup, mode).map(drop),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
+}
+
+/// Detaches and unloads.
+pub(super) fn detach(program: &mut Program) -> Result<(), ProgramError> {
+    match program {
+        Program::CgroupSockAddr(program) => program.unload(),
+        Program::CgroupSock(program) => program.unload(),
+        Program::SockOps(program) => program.unload(),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
+}

@@ -1,0 +1,159 @@
+//! From the object in this build to programs attached to a cgroup: fix the settings, load, attach, all or nothing.
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::MetadataExt as _;
+
+use aya::maps::{Map, MapData};
+use aya::programs::ProgramType;
+use aya::sys::{BpfHelper, is_helper_supported};
+use aya::{Ebpf, EbpfLoader};
+
+use crate::config;
+
+use super::cgroup::{Cgroup, Mount};
+use super::error::RedirectError;
+use super::hooks::{self, HOOKS, Hook};
+use super::{Listeners, support, sys};
+
+/// Ended connections the proxy may still ask for; enough for a full accept queue.
+const CLOSED_CAPACITY: u32 = 8192;
+
+/// Levels of aya's kernel log: none, and everything up to debug.
+const LOG_OFF: u8 = 0;
+const LOG_DEBUG: u8 = aya_log::Level::Debug as u8;
+
+/// First kernel that doesn't count BPF memory against RLIMIT_MEMLOCK.
+const NO_MEMLOCK_KERNEL: support::Kernel = support::Kernel { major: 5, minor: 11 };
+
+/// The object with all programs accepted by the kernel, none attached. `netns` as `listener_netns` gives it.
+pub(super) fn load(
+    capture: &config::Capture,
+    listeners: &Listeners,
+    netns: u64,
+    first_level: u32,
+) -> Result<Ebpf, RedirectError> {
+    lift_memlock();
+    let own_tgid = std::process::id();
+    let port_v4 = listeners.v4.map_or(0, |address| address.port()).to_be();
+    let port_v6 = listeners.v6.map_or(0, |address| address.port()).to_be();
+    let heartbeat_timeout = u64::try_from(capture.heartbeat_timeout.as_nanos()).unwrap_or(u64::MAX);
+    let has_set_retval = u8::from(has_set_retval());
+    let log_level = if capture.kernel_log { LOG_DEBUG } else { LOG_OFF };
+    let mut ebpf = EbpfLoader::new()
+        .override_global("OWN_TGID", &own_tgid, true)
+        .override_global("LISTENER_NETNS", &netns, true)
+        .override_global("LISTENER_PORT_V4", &port_v4, true)
+        .override_global("LISTENER_PORT_V6", &port_v6, true)
+        .override_global("HEARTBEAT_TIMEOUT", &heartbeat_timeout, true)
+        .override_global("FIRST_LEVEL", &first_level, true)
+        .override_global("HAS_SET_RETVAL", &has_set_retval, true)
+        .override_global(aya_log::LEVEL, &log_level, true)
+        .map_max_entries("ORIGINALS", capture.max_connections)
+        .map_max_entries("CLAIMS", capture.max_connections)
+        .map_max_entries("CLOSED", CLOSED_CAPACITY)
+        .map_max_entries("CGROUPS", capture.max_cgroups)
+        .load(object()?)?;
+    for hook in &HOOKS {
+        let program = ebpf.program_mut(hook.program).ok_or(RedirectError::Mismatch(hook.program))?;
+        hooks::load(program).map_err(|source| RedirectError::Load { hook: hook.name, source })?;
+    }
+    Ok(ebpf)
+}
+
+/// Attaches every program. On an error the caller drops the object, and with it what was attached.
+pub(super) fn attach(ebpf: &mut Ebpf, mount: &Mount, cgroup: &Cgroup) -> Result<(), RedirectError> {
+    for hook in &HOOKS {
+        let program = ebpf.program_mut(hook.program).ok_or(RedirectError::Mismatch(hook.program))?;
+        hooks::attach(program, &cgroup.dir).map_err(|source| attach_error(mount, cgroup, hook, source))?;
+    }
+    Ok(())
+}
+
+/// EPERM with all privileges means that a program which tolerates no other is there, or further up.
+fn attach_error(
+    mount: &Mount,
+    cgroup: &Cgroup,
+    hook: &Hook,
+    source: aya::programs::ProgramError,
+) -> RedirectError {
+    match support::exclusive_program(mount, &cgroup.path, hook.attach_type) {
+        Some((path, programs)) => RedirectError::ForeignProgram { cgroup: path, hook: hook.name, programs },
+        None => RedirectError::Attach { cgroup: cgroup.path.clone(), hook: hook.name, source },
+    }
+}
+
+/// Takes a map out of the object, typed.
+pub(super) fn take_map<M>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, RedirectError>
+where
+    M: TryFrom<Map, Error = aya::maps::MapError>,
+{
+    let map = ebpf.take_map(name).ok_or(RedirectError::Mismatch(name))?;
+    M::try_from(map).map_err(|source| RedirectError::Map { map: name, source })
+}
+
+/// Another descriptor of a hash map, for the raw calls in `sys`.
+pub(super) fn map_fd(map: &MapData) -> Result<std::os::fd::OwnedFd, RedirectError> {
+    map.fd()
+        .as_fd()
+        .try_clone_to_owned()
+        .map_err(|source| RedirectError::Io { what: "can't duplicate a map's descriptor", source })
+}
+
+/// The cookie of this thread's network namespace. 0: unknown before Linux 5.14, then it must be the initial one, which
+/// the programs can name.
+pub(super) fn listener_netns() -> Result<u64, RedirectError> {
+    let socket = std::net::UdpSocket::bind((std::net::Ipv4Addr::UNSPECIFIED, 0)).map_err(|source| {
+        RedirectError::Io { what: "can't open a socket to learn the network namespace", source }
+    })?;
+    match sys::netns_cookie(socket.as_fd()) {
+        Ok(cookie) => Ok(cookie),
+        Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => {
+            if in_initial_netns() {
+                Ok(0)
+            } else {
+                Err(RedirectError::NetnsUnknown)
+            }
+        }
+        Err(source) => Err(RedirectError::Io { what: "can't learn the network namespace's cookie", source }),
+    }
+}
+
+/// As process 1 is, as far as anybody can tell.
+fn in_initial_netns() -> bool {
+    let inode = |path| std::fs::metadata(path).map(|metadata| metadata.ino());
+    matches!((inode("/proc/thread-self/ns/net"), inode("/proc/1/ns/net")), (Ok(own), Ok(initial)) if own == initial)
+}
+
+fn has_set_retval() -> bool {
+    // Not to be found out means not to be used: a refused connect() then gives EPERM.
+    is_helper_supported(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_set_retval).unwrap_or(false)
+}
+
+/// Old kernels charge maps to this limit, 64 KiB by default. A failure shows when the maps are made.
+fn lift_memlock() {
+    use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
+    if support::Kernel::running().is_some_and(|kernel| kernel < NO_MEMLOCK_KERNEL) {
+        let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
+    }
+}
+
+#[cfg(weir_kernel_half)]
+#[expect(clippy::unnecessary_wraps, reason = "the other build has no object")]
+fn object() -> Result<&'static [u8], RedirectError> {
+    Ok(aya::include_bytes_aligned!(env!("WEIR_BPF_OBJECT")))
+}
+
+#[cfg(not(weir_kernel_half))]
+fn object() -> Result<&'static [u8], RedirectError> {
+    Err(RedirectError::NotInBuild)
+}
+
+pub(super) fn io_error(error: aya::maps::MapError) -> io::Error {
+    match error {
+        aya::maps::MapError::SyscallError(error) => error.io_error,
+        aya::maps::MapError::IoError(error) => error,
+        other => io::Error::other(other),
+    }
+}

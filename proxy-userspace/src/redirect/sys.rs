@@ -1,0 +1,137 @@
+//! The few system calls that neither aya nor nix offers: taking a map entry in one step, asking a cgroup which
+//! programs are attached, and the cookie of a network namespace. The only unsafe code of `redirect`.
+#![expect(unsafe_code, reason = "raw system calls")]
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
+
+use aya::Pod;
+
+const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
+const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
+const BPF_PROG_QUERY: libc::c_long = 16;
+const BPF_MAP_LOOKUP_AND_DELETE_ELEM: libc::c_long = 21;
+
+/// `BPF_F_ALLOW_OVERRIDE` and `BPF_F_ALLOW_MULTI`: how a cgroup's programs of one kind tolerate others.
+pub(super) const ATTACH_MULTI: u32 = 2;
+
+/// Programs of one kind that a cgroup is asked for; more are not listed.
+const MAX_QUERIED: usize = 64;
+
+/// `union bpf_attr`, the part for map elements.
+#[repr(C)]
+#[derive(Default)]
+struct ElementAttr {
+    map_fd: u32,
+    padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// `union bpf_attr`, the part for BPF_PROG_QUERY as Linux 5.10 knows it.
+#[repr(C)]
+#[derive(Default)]
+struct QueryAttr {
+    target_fd: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    prog_ids: u64,
+    prog_cnt: u32,
+    padding: u32,
+}
+
+/// What a cgroup has attached for one hook.
+pub(super) struct Attached {
+    pub(super) program_ids: Vec<u32>,
+    /// 0: one program, and no other below it in the tree.
+    pub(super) flags: u32,
+}
+
+/// Reads and deletes an entry. Atomic since Linux 5.14; before, in two steps.
+///
+/// # Errors
+/// `NotFound` if there is no such entry.
+pub(super) fn take<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K, atomic: bool) -> io::Result<V> {
+    if atomic {
+        return element(BPF_MAP_LOOKUP_AND_DELETE_ELEM, map, key);
+    }
+    let value = element(BPF_MAP_LOOKUP_ELEM, map, key)?;
+    let mut attr = element_attr(map, key);
+    // SAFETY: key points to a live K; deletion reads nothing else.
+    match unsafe { bpf(BPF_MAP_DELETE_ELEM, &mut attr) } {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(value),
+    }
+}
+
+/// Whether `take` can be atomic on this kernel. `key` must not be in the map.
+pub(super) fn takes_atomically<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K) -> bool {
+    match element::<K, V>(BPF_MAP_LOOKUP_AND_DELETE_ELEM, map, key) {
+        Ok(_) => true,
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
+}
+
+/// Programs attached directly to that cgroup for a hook (`bpf_attach_type`), inherited ones not included.
+pub(super) fn attached_programs(cgroup: BorrowedFd<'_>, attach_type: u32) -> io::Result<Attached> {
+    let mut program_ids = vec![0_u32; MAX_QUERIED];
+    let mut attr = QueryAttr {
+        target_fd: cgroup.as_raw_fd().cast_unsigned(),
+        attach_type,
+        prog_ids: program_ids.as_mut_ptr() as u64,
+        prog_cnt: MAX_QUERIED as u32,
+        ..QueryAttr::default()
+    };
+    // SAFETY: prog_ids points to prog_cnt writable u32; both live until the call returns.
+    match unsafe { bpf(BPF_PROG_QUERY, &mut attr) } {
+        // ENOSPC: there are more; the first ones were written.
+        Err(error) if error.raw_os_error() != Some(libc::ENOSPC) => return Err(error),
+        _ => program_ids.truncate((attr.prog_cnt as usize).min(MAX_QUERIED)),
+    }
+    Ok(Attached { program_ids, flags: attr.attach_flags })
+}
+
+/// The cookie of the network namespace that socket lives in (Linux 5.14).
+pub(super) fn netns_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut cookie = 0_u64;
+    let mut length = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: the buffer is a u64 of the length given.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
+}
+
+fn element_attr<K: Pod>(map: BorrowedFd<'_>, key: &K) -> ElementAttr {
+    ElementAttr {
+        map_fd: map.as_raw_fd().cast_unsigned(),
+        key: std::ptr::from_ref(key) as u64,
+        ..ElementAttr::default()
+    }
+}
+
+fn element<K: Pod, V: Pod>(command: libc::c_long, map: BorrowedFd<'_>, key: &K) -> io::Result<V> {
+    let mut value = MaybeUninit::<V>::zeroed();
+    let mut attr = ElementAttr { value: value.as_mut_ptr() as u64, ..element_attr(map, key) };
+    // SAFETY: key and value point to a K and room for a V, the map's own sizes; both live until the call returns.
+    unsafe { bpf(command, &mut attr) }?;
+    // SAFETY: zeroed, then written by the kernel; V is Pod, so every bit pattern is one.
+    Ok(unsafe { value.assume_init() })
+}
+
+/// # Safety
+/// Every pointer in `attr` must be valid for what `command` does with it.
+unsafe fn bpf<A>(command: libc::c_long, attr: &mut A) -> io::Result<()> {
+    // SAFETY: attr is a readable and writable part of bpf_attr of that size; the rest is the caller's promise.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<A>()) };
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

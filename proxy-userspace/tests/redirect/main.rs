@@ -1,0 +1,10 @@
+//! The kernel half on the real kernel: real sockets of real processes in cgroups and network namespaces that each
+//! test makes for itself. Needs root and a build with the kernel half; fails without.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod destinations;
+mod failure;
+mod foreign;
+mod lifecycle;
+mod records;
+mod rig;
