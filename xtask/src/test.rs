@@ -131,7 +131,8 @@ fn targets_that_require(feature: &str, metadata: &Value) -> Vec<(String, String)
     let mut found = Vec::new();
     for package in list(&metadata["packages"]) {
         for target in list(&package["targets"]) {
-            if list(&target["required-features"]).iter().any(|required| required == feature) {
+            let has = |key: &str, wanted: &str| list(&target[key]).iter().any(|value| value == wanted);
+            if has("kind", "test") && has("required-features", feature) {
                 let name = |value: &Value| value["name"].as_str().unwrap_or_default().to_owned();
                 found.push((name(&package), name(&target)));
             }
@@ -234,7 +235,9 @@ impl Summary {
     fn add(&mut self, name: &str, filtered: bool, counts: &Counts) {
         self.total.passed += counts.passed;
         self.total.failed += counts.failed;
-        if !counts.succeeded || counts.failed > 0 {
+        if !counts.succeeded && counts.failed == 0 {
+            self.fail(name, &format!("{counts}, and cargo test failed; its message is above"));
+        } else if counts.failed > 0 {
             self.fail(name, &counts.to_string());
         } else if counts.ignored > 0 {
             self.fail(name, &format!("{counts}, {} ignored; none may be", counts.ignored));
@@ -304,9 +307,10 @@ mod tests {
     #[test]
     fn root_targets_are_found() {
         let metadata = serde_json::json!({"packages": [{"name": "p", "targets": [
-            {"name": "a", "required-features": ["root-tests"]},
-            {"name": "b", "required-features": ["other"]},
-            {"name": "c"},
+            {"name": "a", "kind": ["test"], "required-features": ["root-tests"]},
+            {"name": "b", "kind": ["test"], "required-features": ["other"]},
+            {"name": "c", "kind": ["test"]},
+            {"name": "d", "kind": ["bin"], "required-features": ["root-tests"]},
         ]}]});
         let found = targets_that_require("root-tests", &metadata);
         assert_eq!(found, [("p".to_owned(), "a".to_owned())]);
