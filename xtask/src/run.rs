@@ -56,9 +56,16 @@ pub(crate) fn run(options: &Options) -> Result<u8> {
                 signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false)))?;
             }
             let server = Server::start(&weir)?;
-            let code = captured(&weir, command);
-            server.stop()?;
-            code
+            let code = captured(&weir, command)?;
+            match server.stop() {
+                Err(error) if code == 0 => Err(error),
+                Err(error) => {
+                    // The command's own failure is what the caller asked for.
+                    eprintln!("{error:#}");
+                    Ok(code)
+                }
+                Ok(()) => Ok(code),
+            }
         }
     }
 }
@@ -89,7 +96,7 @@ fn hints() {
     println!(
         "\n  curl -x http://127.0.0.1:22180 https://example.com/     through the explicit proxy\n  \
          cargo xtask run -- curl https://example.com/            captured, nothing configured\n  \
-         curl http://{ADMIN}/proxy/status                    what weir does and what the kernel has\n"
+         curl http://{ADMIN}/proxy/status               what weir does and what the kernel has\n"
     );
 }
 

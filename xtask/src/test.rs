@@ -106,7 +106,8 @@ fn is_installed(program: &str) -> bool {
 
 /// `cargo test`, after the binary that end-to-end tests start has been built.
 fn cargo_test() -> Result<Command> {
-    setup::run(cargo("build").args(["--locked", "--package", "proxy-userspace", "--bin", "weir"]))?;
+    // No --package: with the same packages selected as by the tests, the dependencies are built once.
+    setup::run(cargo("build").args(["--locked", "--bin", "weir"]))?;
     let mut command = cargo("test");
     command
         .args(["--locked", "--no-fail-fast"])
@@ -130,7 +131,8 @@ fn targets_that_require(feature: &str, metadata: &Value) -> Vec<(String, String)
     let mut found = Vec::new();
     for package in list(&metadata["packages"]) {
         for target in list(&package["targets"]) {
-            if list(&target["required-features"]).iter().any(|required| required == feature) {
+            let has = |key: &str, wanted: &str| list(&target[key]).iter().any(|value| value == wanted);
+            if has("kind", "test") && has("required-features", feature) {
                 let name = |value: &Value| value["name"].as_str().unwrap_or_default().to_owned();
                 found.push((name(&package), name(&target)));
             }
@@ -143,8 +145,7 @@ fn root_tests(targets: &[(String, String)], privilege: Privilege) -> Result<Comm
     ensure!(!targets.is_empty(), "no test target has required-features = [\"{ROOT_FEATURE}\"]");
     let mut command = cargo_test()?;
     for (package, target) in targets {
-        command.args(["--package", package, "--test", target]);
-        command.arg("--features").arg(format!("{package}/{ROOT_FEATURE}"));
+        command.args(["--test", target]).arg("--features").arg(format!("{package}/{ROOT_FEATURE}"));
     }
     if let Some(runner) = runner(&privilege.prefix()) {
         command.arg("--config").arg(runner);
@@ -234,7 +235,9 @@ impl Summary {
     fn add(&mut self, name: &str, filtered: bool, counts: &Counts) {
         self.total.passed += counts.passed;
         self.total.failed += counts.failed;
-        if !counts.succeeded || counts.failed > 0 {
+        if !counts.succeeded && counts.failed == 0 {
+            self.fail(name, &format!("{counts}, and cargo test failed; its message is above"));
+        } else if counts.failed > 0 {
             self.fail(name, &counts.to_string());
         } else if counts.ignored > 0 {
             self.fail(name, &format!("{counts}, {} ignored; none may be", counts.ignored));
@@ -304,9 +307,10 @@ mod tests {
     #[test]
     fn root_targets_are_found() {
         let metadata = serde_json::json!({"packages": [{"name": "p", "targets": [
-            {"name": "a", "required-features": ["root-tests"]},
-            {"name": "b", "required-features": ["other"]},
-            {"name": "c"},
+            {"name": "a", "kind": ["test"], "required-features": ["root-tests"]},
+            {"name": "b", "kind": ["test"], "required-features": ["other"]},
+            {"name": "c", "kind": ["test"]},
+            {"name": "d", "kind": ["bin"], "required-features": ["root-tests"]},
         ]}]});
         let found = targets_that_require("root-tests", &metadata);
         assert_eq!(found, [("p".to_owned(), "a".to_owned())]);
