@@ -16,6 +16,7 @@ pub mod policy;
 pub mod redirect;
 pub mod relay;
 pub mod route;
+pub mod running;
 pub mod target;
 pub mod telemetry;
 pub mod tls;

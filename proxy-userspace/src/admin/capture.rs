@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 
 use super::problem::Problem;
 use super::status;
-use crate::app::{Capture, Running};
 use crate::redirect::{ExecCgroup, Redirect, RedirectError};
+use crate::running::{Capture, Running};
 
 /// How long a new cgroup may stay empty: the program that asked for it moves in at once, or never.
 const MOVE_IN: Duration = Duration::from_secs(10);
@@ -69,6 +69,19 @@ pub(crate) fn adopt_existing(running: &Arc<Running>) {
             }
             Err(error) => tracing::warn!(%error, "can't capture again what an earlier weir captured"),
         }
+    }
+}
+
+/// Stops capturing: what connects from now on goes direct. cgroups in which programs still run are left for
+/// them to live in, and for the next weir to capture again.
+pub fn release(running: &Running) {
+    let capture = std::mem::replace(&mut *running.capture(), Capture::Detached);
+    let Capture::On(redirect) = capture else { return };
+    let existing = ExecCgroup::existing(redirect.cgroup());
+    drop(redirect);
+    for cgroup in existing.unwrap_or_default() {
+        // One that is not empty refuses, as it should.
+        let _ = cgroup.remove();
     }
 }
 

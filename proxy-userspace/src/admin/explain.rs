@@ -11,8 +11,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::problem::Problem;
-use crate::app::{Capture, Running};
 use crate::http::authority::{Authority, Host};
+use crate::running::{Capture, Running};
 
 pub(super) fn routes() -> Router<Arc<Running>> {
     Router::new().route("/explain", get(explain))

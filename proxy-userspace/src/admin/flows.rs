@@ -12,7 +12,7 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use tokio::sync::broadcast::{self, error::RecvError};
 
-use crate::app::Running;
+use crate::running::Running;
 use crate::telemetry::flow::Flow;
 
 pub(super) fn routes() -> Router<Arc<Running>> {
@@ -49,11 +49,11 @@ async fn flows(State(running): State<Arc<Running>>, Query(wanted): Query<Wanted>
     last.drain(..last.len().saturating_sub(wanted.count));
     match live {
         None => Json(last).into_response(),
-        Some(live) => follow(last, live, wanted),
+        Some(live) => follow(&last, live, wanted),
     }
 }
 
-fn follow(last: Vec<Arc<Flow>>, live: broadcast::Receiver<Arc<Flow>>, wanted: Wanted) -> Response {
+fn follow(last: &[Arc<Flow>], live: broadcast::Receiver<Arc<Flow>>, wanted: Wanted) -> Response {
     let start: Vec<u8> = last.iter().flat_map(|flow| line(flow)).collect();
     let stream =
         futures_util::stream::unfold((live, wanted, Some(start)), |(mut live, wanted, start)| async {

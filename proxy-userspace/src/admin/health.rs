@@ -8,8 +8,8 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
-use crate::app::{Capture, Running};
 use crate::config::CaptureMode;
+use crate::running::{Capture, Running};
 
 pub(super) fn routes() -> Router<Arc<Running>> {
     Router::new()

@@ -8,7 +8,7 @@ use axum::http::header;
 use axum::response::IntoResponse;
 use axum::routing::get;
 
-use crate::app::{Capture, Running};
+use crate::running::{Capture, Running};
 use crate::telemetry::metrics::{prometheus, write_metric};
 
 pub(super) fn routes() -> Router<Arc<Running>> {

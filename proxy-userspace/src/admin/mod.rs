@@ -12,9 +12,10 @@ mod metrics;
 mod problem;
 mod status;
 
+use std::fs::DirBuilder;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -23,8 +24,10 @@ use axum::middleware::from_fn_with_state;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinHandle;
 
-use crate::app::Running;
+pub use capture::release as release_captured;
+
 use crate::config;
+use crate::running::Running;
 
 /// The admin API's sockets, bound but not served yet.
 #[derive(Debug)]
@@ -59,7 +62,7 @@ impl Listeners {
         let tcp = |error| ListenError::Tcp { address, error };
         let listener = TcpListener::bind(address).await.map_err(tcp)?;
         let address = listener.local_addr().map_err(tcp)?;
-        let socket = admin.socket.clone().unwrap_or_else(|| admin.state_dir.join("admin.sock"));
+        let socket = admin.socket_path();
         let unix = bind_unix(&socket).await?;
         Ok(Self { tcp: listener, address, unix, socket })
     }
@@ -128,7 +131,7 @@ fn questions_and_changes() -> Router<Arc<Running>> {
 async fn bind_unix(path: &Path) -> Result<UnixListener, ListenError> {
     let failed = |error| ListenError::Unix { path: path.to_owned(), error };
     if let Some(folder) = path.parent() {
-        crate::app::make_folder(folder).map_err(failed)?;
+        make_folder(folder).map_err(failed)?;
     }
     if path.exists() {
         if tokio::net::UnixStream::connect(path).await.is_ok() {
@@ -139,6 +142,11 @@ async fn bind_unix(path: &Path) -> Result<UnixListener, ListenError> {
     let listener = UnixListener::bind(path).map_err(failed)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
     Ok(listener)
+}
+
+/// Makes the folder for weir's state, for its owner alone to change.
+fn make_folder(folder: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o755).create(folder)
 }
 
 fn report(result: io::Result<()>) {

@@ -7,7 +7,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
-use crate::app::{Capture, Running};
+use crate::running::{Capture, Running};
 use crate::telemetry::metrics;
 
 pub(super) fn routes() -> Router<Arc<Running>> {

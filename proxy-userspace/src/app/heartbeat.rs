@@ -4,40 +4,12 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use crate::net::deadline::TICK;
-use crate::redirect::{Heartbeat, monotonic_ns};
-
-/// When each worker ticked last.
-#[derive(Debug)]
-pub struct Beats(Box<[AtomicU64]>);
-
-impl Beats {
-    pub(super) fn new(workers: usize) -> io::Result<Arc<Self>> {
-        let now = monotonic_ns()?;
-        Ok(Arc::new(Self((0..workers).map(|_| AtomicU64::new(now)).collect())))
-    }
-
-    /// Notes that a worker ticks now.
-    pub fn beat(&self, worker: usize) {
-        if let (Some(slot), Ok(now)) = (self.0.get(worker), monotonic_ns()) {
-            slot.store(now, Ordering::Relaxed);
-        }
-    }
-
-    /// The time since the slowest worker's last tick.
-    #[must_use]
-    pub fn age(&self) -> Duration {
-        monotonic_ns().map_or(Duration::MAX, |now| Duration::from_nanos(now.saturating_sub(self.oldest())))
-    }
-
-    fn oldest(&self) -> u64 {
-        self.0.iter().map(|slot| slot.load(Ordering::Relaxed)).min().unwrap_or(0)
-    }
-}
+use crate::redirect::Heartbeat;
+use crate::running::Beats;
 
 /// The beating thread.
 #[derive(Debug)]

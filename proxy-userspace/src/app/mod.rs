@@ -9,14 +9,11 @@ mod worker;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-
-pub use heartbeat::Beats;
-pub use state_file::{StateFile, make_folder};
 
 use crate::admin;
 use crate::config::{CaptureMode, Config};
@@ -25,7 +22,9 @@ use crate::net::listener;
 use crate::net::stream::Admission;
 use crate::policy::acl::Acl;
 use crate::redirect::{Listeners, Redirect, RedirectError};
+use crate::running::{Beats, Capture, Running};
 use crate::telemetry::flows::Flows;
+use state_file::StateFile;
 use worker::Plan;
 
 /// Why weir could not start.
@@ -46,36 +45,6 @@ pub enum StartError {
     State(#[from] state_file::StateError),
     #[error("can't start a thread or runtime: {0}")]
     Runtime(#[from] std::io::Error),
-}
-
-/// What runs, as the control plane sees it.
-pub struct Running {
-    pub config: Arc<Config>,
-    pub proxy: SocketAddr,
-    pub started: Instant,
-    pub admission: Arc<Admission>,
-    pub flows: Arc<Flows>,
-    pub beats: Arc<Beats>,
-    pub acl: Acl,
-    pub capture: Mutex<Capture>,
-}
-
-/// Whether and what weir captures.
-pub enum Capture {
-    /// `capture.mode: off`.
-    Off,
-    /// It can't, and why.
-    Unavailable(RedirectError),
-    On(Box<Redirect>),
-    /// weir is stopping.
-    Detached,
-}
-
-impl Running {
-    /// The capture state, locked.
-    pub fn capture(&self) -> std::sync::MutexGuard<'_, Capture> {
-        self.capture.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// Runs weir until SIGTERM or SIGINT.
@@ -139,7 +108,7 @@ async fn run(config: Arc<Config>) -> Result<(), StartError> {
         "stopping: captured programs go direct from now on; open connections have {} s",
         config.server.timeouts.drain.as_secs()
     );
-    *running.capture() = Capture::Detached;
+    admin::release_captured(&running);
     heartbeat.stop();
     // The receivers live in the workers; if all are gone, they have stopped already.
     let _ = drain.send(true);
@@ -216,9 +185,6 @@ fn start_capture(config: &Config, transparent: &Transparent) -> Result<Capture, 
 fn announce(running: &Running) {
     let proxy = running.proxy;
     tracing::info!("explicit proxy on http://{proxy}: try `curl -x http://{proxy} http://example.com/`");
-    if !proxy.ip().is_loopback() {
-        tracing::warn!("{proxy} is not a loopback address: whoever reaches it can use this proxy");
-    }
     if matches!(*running.capture(), Capture::On(_)) {
         tracing::info!("capturing: try `weir exec -- curl http://example.com/`");
     }

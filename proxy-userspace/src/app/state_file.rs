@@ -2,15 +2,14 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use super::Running;
 use crate::admin;
+use crate::running::Running;
 
 /// The file of a running weir; removed when dropped.
 #[derive(Debug)]
-pub struct StateFile {
+pub(super) struct StateFile {
     path: PathBuf,
 }
 
@@ -49,14 +48,6 @@ impl Drop for StateFile {
         // Gone already is as good.
         let _ = fs::remove_file(&self.path);
     }
-}
-
-/// Makes the state folder, for its owner and group alone to change.
-///
-/// # Errors
-/// What mkdir(2) says.
-pub fn make_folder(folder: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o755).create(folder)
 }
 
 /// A reader sees the old file or the new one, never half of it.

@@ -12,7 +12,7 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::{Beats, Transparent};
+use super::Transparent;
 use crate::config::Config;
 use crate::front::{self, Shared, explicit, transparent};
 use crate::http::forward::Pseudonym;
@@ -21,6 +21,7 @@ use crate::net::stream::Admission;
 use crate::pipeline::Engine;
 use crate::policy::acl::Acl;
 use crate::redirect::OriginalDestinations;
+use crate::running::Beats;
 use crate::telemetry::flows;
 use crate::upstream::Upstream;
 

@@ -27,7 +27,7 @@ enum Address {
 pub(super) fn ask(admin: Option<&str>, method: &Method, path: &str) -> Result<Value, Failed> {
     block_on(async {
         let answer = send(admin, method, path).await?;
-        let body = answer.into_body().collect().await.map_err(broken)?.to_bytes();
+        let body = answer.into_body().collect().await.map_err(|error| broken(&error))?.to_bytes();
         serde_json::from_slice(&body).map_err(|error| Failed::new(FAILED, format!("strange answer: {error}")))
     })
 }
@@ -42,7 +42,7 @@ pub(super) fn follow(
         let mut body = send(admin, &Method::GET, path).await?.into_body();
         let mut rest = String::new();
         while let Some(frame) = body.frame().await {
-            let Ok(data) = frame.map_err(broken)?.into_data() else { continue };
+            let Ok(data) = frame.map_err(|error| broken(&error))?.into_data() else { continue };
             rest.push_str(&String::from_utf8_lossy(&data));
             while let Some((first, others)) = rest.split_once('\n') {
                 line(first)?;
@@ -68,7 +68,7 @@ async fn send(admin: Option<&str>, method: &Method, path: &str) -> Result<Respon
         return Ok(answer);
     }
     let status = answer.status();
-    let body = answer.into_body().collect().await.map_err(broken)?.to_bytes();
+    let body = answer.into_body().collect().await.map_err(|error| broken(&error))?.to_bytes();
     let problem: Value = serde_json::from_slice(&body).unwrap_or_default();
     Err(Failed::new(FAILED, problem["detail"].as_str().unwrap_or(status.as_str())))
 }
@@ -89,7 +89,7 @@ async fn request(
         sender.send_request(request).await
     };
     match tokio::time::timeout(TIMEOUT, exchange).await {
-        Ok(answer) => answer.map_err(broken),
+        Ok(answer) => answer.map_err(|error| broken(&error)),
         Err(_) => Err(Failed::new(FAILED, format!("weir did not answer within {} s", TIMEOUT.as_secs()))),
     }
 }
@@ -119,7 +119,7 @@ fn not_running(at: &str, error: &std::io::Error) -> Failed {
     Failed::new(NOT_RUNNING, format!("no weir answers at {at}: {error}; {hint}"))
 }
 
-fn broken(error: hyper::Error) -> Failed {
+fn broken(error: &hyper::Error) -> Failed {
     Failed::new(FAILED, format!("the connection to weir broke: {error}"))
 }
 

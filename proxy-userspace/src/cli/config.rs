@@ -13,7 +13,8 @@ pub(crate) enum Command {
 
 pub(super) fn run(command: &Command) -> Result<(), Failed> {
     let Command::Check(arguments) = command;
-    load(arguments)?;
+    let config = load(arguments)?;
+    crate::config::warnings(&config).iter().try_for_each(|warning| say(&format!("warning: {warning}")))?;
     say("the configuration is right")
 }
 

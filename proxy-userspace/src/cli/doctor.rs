@@ -18,7 +18,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failed> {
     let checks = support::probe(&config.capture);
     if arguments.json {
         let checks = serde_json::to_string_pretty(&checks);
-        return say(&checks.map_err(|error| Failed::new(FAILED, error))?);
+        return say(&checks.map_err(|error| Failed::new(FAILED, error.to_string()))?);
     }
     for check in &checks {
         let mark = match check.verdict {

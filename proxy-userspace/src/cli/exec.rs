@@ -23,7 +23,7 @@ pub(crate) struct Arguments {
 const CANNOT_RUN: u8 = 126;
 const NOT_FOUND: u8 = 127;
 
-pub(super) fn run(arguments: Arguments, admin: Option<&str>) -> Result<(), Failed> {
+pub(super) fn run(arguments: &Arguments, admin: Option<&str>) -> Result<(), Failed> {
     let made = client::ask(admin, &Method::POST, "/capture/exec")?;
     let (Some(cgroup), Some(id)) = (made["cgroup"].as_str(), made["id"].as_u64()) else {
         return Err(Failed::new(FAILED, format!("strange answer: {made}")));

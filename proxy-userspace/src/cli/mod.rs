@@ -65,8 +65,8 @@ pub(crate) struct Failed {
 }
 
 impl Failed {
-    pub(crate) fn new(code: u8, message: impl ToString) -> Self {
-        Self { code, message: message.to_string() }
+    pub(crate) fn new(code: u8, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
     }
 }
 
@@ -80,7 +80,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
     let admin = arguments.admin;
     let result = match arguments.command {
         Command::Serve(arguments) => serve::run(&arguments),
-        Command::Exec(arguments) => exec::run(arguments, admin.as_deref()),
+        Command::Exec(arguments) => exec::run(&arguments, admin.as_deref()),
         Command::Status(arguments) => status::run(&arguments, admin.as_deref()),
         Command::Flows(arguments) => flows::run(&arguments, admin.as_deref()),
         Command::Doctor(arguments) => doctor::run(&arguments),

@@ -69,17 +69,17 @@ mod tests {
     use proptest::prelude::*;
 
     #[track_caller]
-    fn check(bytes: &[u8], expected: Detected) {
-        assert_eq!(detect(bytes), expected, "{}", String::from_utf8_lossy(bytes));
+    fn check(bytes: &[u8], expected: &Detected) {
+        assert_eq!(detect(bytes), *expected, "{}", String::from_utf8_lossy(bytes));
     }
 
     #[test]
     fn http() {
-        check(b"GET / HTTP/1.1\r\nHost: a\r\n", Detected::Http1);
-        check(b"OPTIONS * HTTP/1.0\r\n", Detected::Http1);
-        check(b"VERSION-CONTROL /x HTTP/1.1\r\n", Detected::Http1);
-        check(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Detected::Http2);
-        check(&[b"GET /".as_slice(), &[b'a'; MAX_LOOK]].concat(), Detected::Http1);
+        check(b"GET / HTTP/1.1\r\nHost: a\r\n", &Detected::Http1);
+        check(b"OPTIONS * HTTP/1.0\r\n", &Detected::Http1);
+        check(b"VERSION-CONTROL /x HTTP/1.1\r\n", &Detected::Http1);
+        check(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &Detected::Http2);
+        check(&[b"GET /".as_slice(), &[b'a'; MAX_LOOK]].concat(), &Detected::Http1);
     }
 
     #[test]
@@ -87,19 +87,19 @@ mod tests {
         for beginning in
             ["", "G", "GET", "GET ", "GET /", "GET /x HTTP/1.1\r", "PRI * HT", "\x16", "\x16\x03"]
         {
-            check(beginning.as_bytes(), Detected::Unknown);
+            check(beginning.as_bytes(), &Detected::Unknown);
         }
     }
 
     #[test]
     fn opaque() {
-        check(b"SSH-2.0-OpenSSH\r\n", Detected::Opaque);
-        check(b"GET http://a/ HTTP/1.1\r\n", Detected::Opaque);
-        check(b"CONNECT a:443 HTTP/1.1\r\n", Detected::Opaque);
-        check(b"GET /x\r\n", Detected::Opaque);
-        check(b"NICK weir\r\n", Detected::Opaque);
-        check(b"\0\0\0\x08\x04\xd2\x16\x2f", Detected::Opaque);
-        check(b"*1\r\n$4\r\nPING\r\n", Detected::Opaque);
+        check(b"SSH-2.0-OpenSSH\r\n", &Detected::Opaque);
+        check(b"GET http://a/ HTTP/1.1\r\n", &Detected::Opaque);
+        check(b"CONNECT a:443 HTTP/1.1\r\n", &Detected::Opaque);
+        check(b"GET /x\r\n", &Detected::Opaque);
+        check(b"NICK weir\r\n", &Detected::Opaque);
+        check(b"\0\0\0\x08\x04\xd2\x16\x2f", &Detected::Opaque);
+        check(b"*1\r\n$4\r\nPING\r\n", &Detected::Opaque);
     }
 
     proptest! {

@@ -81,7 +81,7 @@ mod tests {
         match (verdict, refused_by) {
             (Ok(()), None) => {}
             (Err(denied), Some(rule)) => {
-                assert!(denied.reason.contains(rule), "{address}: {}", denied.reason)
+                assert!(denied.reason.contains(rule), "{address}: {}", denied.reason);
             }
             (verdict, expected) => panic!("{address}: {verdict:?}, expected {expected:?}"),
         }

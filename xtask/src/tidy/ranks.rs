@@ -10,7 +10,7 @@ const RANKS: &[&[&str]] = &[
     &["main", "cli"],
     &["app"],
     &["admin", "front"],
-    &["pipeline"],
+    &["pipeline", "running"],
     &[
         "policy",
         "filters",
