@@ -1,3 +1,22 @@
 //! weir: an eBPF-assisted transparent and explicit HTTP proxy for Linux.
+
+#![deny(unsafe_code)]
+
+pub mod admin;
+pub mod app;
+pub mod cache;
+pub mod cli;
 pub mod config;
+pub mod filters;
+pub mod front;
+pub mod http;
+pub mod net;
+pub mod pipeline;
+pub mod policy;
 pub mod redirect;
+pub mod relay;
+pub mod route;
+pub mod target;
+pub mod telemetry;
+pub mod tls;
+pub mod upstream;

@@ -1,1 +1,5 @@
 //! Starts weir, peers and clients for the end-to-end tests.
+
+pub mod http;
+pub mod netns;
+pub mod weir;

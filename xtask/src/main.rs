@@ -1,9 +1,14 @@
 //! Development commands. `cargo xtask --help` lists them; each is a file of its own.
 
 mod build_ebpf;
+mod privilege;
+mod run;
 mod setup;
+mod test;
+mod tidy;
 
 use std::path::PathBuf;
+use std::process::{self, ExitCode};
 
 use clap::{Parser, Subcommand};
 
@@ -20,16 +25,37 @@ enum Command {
     Setup,
     /// Build the kernel half, for the next build of weir to embed.
     BuildEbpf(build_ebpf::Options),
+    /// Build both halves and start weir, or run one command captured by it.
+    Run(run::Options),
+    /// Run every check and every test, those that need root too.
+    Test(test::Options),
+    /// Check the rules of this workspace that the compiler does not know.
+    Tidy,
 }
 
-fn main() -> anyhow::Result<()> {
-    match Xtask::parse().command {
-        Command::Setup => setup::setup().map(drop),
-        Command::BuildEbpf(options) => {
-            let toolchain = setup::setup()?;
-            build_ebpf::build(&toolchain, &options).map(drop)
+fn main() -> ExitCode {
+    match dispatch(Xtask::parse().command) {
+        Ok(code) => code.into(),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
         }
     }
+}
+
+/// The exit code; only `run` has one of its own.
+fn dispatch(command: Command) -> anyhow::Result<u8> {
+    match command {
+        Command::Setup => setup::setup().map(drop)?,
+        Command::BuildEbpf(options) => {
+            let toolchain = setup::setup()?;
+            build_ebpf::build(&toolchain, &options).map(drop)?;
+        }
+        Command::Run(options) => return run::run(&options),
+        Command::Test(options) => test::test(&options)?,
+        Command::Tidy => tidy::run(&workspace())?,
+    }
+    Ok(0)
 }
 
 /// The workspace's root: the parent of this package.
@@ -37,6 +63,13 @@ fn workspace() -> PathBuf {
     let mut root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     root.pop();
     root
+}
+
+/// The cargo that runs this, in the workspace.
+fn cargo(command: &str) -> process::Command {
+    let mut cargo = process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.arg(command).current_dir(workspace());
+    cargo
 }
 
 /// Where cargo puts what it builds; the build script of proxy-userspace follows the same rule.

@@ -161,7 +161,7 @@ fn linker_root(llvm: u32) -> Result<PathBuf> {
 }
 
 /// Installs Debian packages, through sudo where this isn't root. Never removes a package.
-fn apt_install(packages: &[&str]) -> Result<()> {
+pub(crate) fn apt_install(packages: &[&str]) -> Result<()> {
     if !works(Path::new("apt-get")) {
         bail!("this system has no apt-get");
     }
@@ -196,24 +196,24 @@ fn apt(args: &[&str]) -> Result<()> {
     run(command.env("DEBIAN_FRONTEND", "noninteractive").args(args))
 }
 
-fn is_root() -> Result<bool> {
+pub(crate) fn is_root() -> Result<bool> {
     let status = fs::read_to_string("/proc/self/status").context("can't read /proc/self/status")?;
     let effective = field(&status, "Uid:").and_then(|ids| ids.split_whitespace().nth(1));
     Ok(effective == Some("0"))
 }
 
 /// Does it start and exit with 0 when asked for its version?
-fn works(program: &Path) -> bool {
+pub(crate) fn works(program: &Path) -> bool {
     output(Command::new(program).arg("--version")).is_some()
 }
 
 /// Standard output of a command that succeeds; what it writes to standard error is of no interest.
-fn output(command: &mut Command) -> Option<String> {
+pub(crate) fn output(command: &mut Command) -> Option<String> {
     let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
 }
 
-fn run(command: &mut Command) -> Result<()> {
+pub(crate) fn run(command: &mut Command) -> Result<()> {
     let name = command.get_program().to_string_lossy().into_owned();
     let args = command.get_args().collect::<Vec<_>>().join(OsStr::new(" "));
     let shown = format!("{name} {}", args.to_string_lossy());

@@ -1,13 +1,30 @@
 //! The checked configuration: every value below has been validated; nothing downstream checks it again.
 //!
-//! Reading and checking YAML is done by the files beside this one; this file is what the rest of weir sees.
+//! [`load`] makes one out of files, environment and flags: text → located tree (`yaml`, `tree`, `sources`)
+//! → checked keys (`keys`, through `section` and `kinds`) → checked combinations (`clashes`). This file is
+//! what the rest of weir sees.
 
+mod clashes;
 mod defaults;
+mod errors;
+mod keys;
+mod kinds;
+mod section;
+mod sources;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod yaml;
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
+
+pub use clashes::warnings;
+pub use errors::{ConfigError, ConfigErrors, Origin};
+pub use keys::keys;
+pub use sources::{DEFAULT_FILE, Sources, load};
 
 /// Everything that can be configured.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -27,7 +44,7 @@ pub struct Config {
 pub struct Server {
     /// Address to listen on. Default 127.0.0.1.
     pub host: IpAddr,
-    /// First port to try. Default 22180.
+    /// First port to try; 0 takes any free one. Default 22180.
     pub port: u16,
     /// Ports to try in turn when `port` is taken. Default 22180-22189.
     pub port_range: RangeInclusive<u16>,
@@ -178,12 +195,19 @@ pub struct Relay {
 pub struct Admin {
     /// Default 127.0.0.1; anything but a loopback address is refused.
     pub host: IpAddr,
-    /// Default 22140.
+    /// Default 22140; 0 takes any free one.
     pub port: u16,
     /// Unix socket. Default `<state_dir>/admin.sock`; where that can't be made, none.
     pub socket: Option<PathBuf>,
     /// Folder for the state file, the lock and the socket. Default /run/weir.
     pub state_dir: PathBuf,
+}
+
+impl Admin {
+    /// Where the Unix socket goes: `socket`, or its default within `state_dir`.
+    pub fn socket_path(&self) -> PathBuf {
+        self.socket.clone().unwrap_or_else(|| self.state_dir.join("admin.sock"))
+    }
 }
 
 /// `flows`: the record of what passed.

@@ -7,6 +7,7 @@
 
 mod cgroup;
 mod error;
+mod explain;
 mod hooks;
 mod load;
 mod lock;
@@ -33,6 +34,7 @@ use crate::config::{self, DenyErrno, FailMode};
 
 pub use cgroup::{CgroupId, ExecCgroup, Mount};
 pub use error::RedirectError;
+pub use explain::Explained;
 pub use original::{Captured, OriginalDestinations};
 pub use proxy_common::Counter as KernelCounter;
 pub use state::{Counters, HookState, MapState, State};
@@ -191,6 +193,12 @@ impl Redirect {
             *value = self.counters.get(&index, 0).map_or(0, |per_cpu| per_cpu.iter().sum());
         }
         Counters::new(values)
+    }
+
+    /// What is selected for exactly this cgroup.
+    fn policy_of(&self, cgroup: CgroupId) -> Option<Policy> {
+        let cgroups = self.cgroups.lock().unwrap_or_else(PoisonError::into_inner);
+        cgroups.get(&cgroup.0, 0).ok()
     }
 
     fn policy(&self, action: Action) -> Policy {

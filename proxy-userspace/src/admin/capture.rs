@@ -1,0 +1,96 @@
+//! GET /capture: what is captured. POST /capture/exec: a cgroup for one program (`weir exec`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde_json::{Value, json};
+
+use super::problem::Problem;
+use super::status;
+use crate::app::{Capture, Running};
+use crate::redirect::{ExecCgroup, Redirect, RedirectError};
+
+/// How long a new cgroup may stay empty: the program that asked for it moves in at once, or never.
+const MOVE_IN: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether a cgroup is empty.
+const LOOK: Duration = Duration::from_millis(250);
+
+pub(super) fn questions() -> Router<Arc<Running>> {
+    Router::new()
+        .route("/capture", get(async |State(running): State<Arc<Running>>| Json(status::capture(&running))))
+}
+
+pub(super) fn changes() -> Router<Arc<Running>> {
+    Router::new().route("/capture/exec", post(exec))
+}
+
+async fn exec(State(running): State<Arc<Running>>) -> Result<(StatusCode, Json<Value>), Problem> {
+    let cgroup = {
+        let capture = running.capture();
+        let redirect = match &*capture {
+            Capture::On(redirect) => redirect,
+            Capture::Off => return Err(unavailable("capture.mode is off")),
+            Capture::Detached => return Err(unavailable("weir is stopping")),
+            Capture::Unavailable(error) => return Err(unavailable(&error.to_string())),
+        };
+        new_cgroup(redirect).map_err(|error| {
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("can't make a cgroup for it: {error}"))
+        })?
+    };
+    let answer = json!({ "cgroup": cgroup.path(), "id": cgroup.id().0 });
+    tokio::spawn(remove_when_empty(cgroup, running));
+    Ok((StatusCode::CREATED, Json(answer)))
+}
+
+fn unavailable(reason: &str) -> Problem {
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, format!("nothing can be captured: {reason}"))
+}
+
+fn new_cgroup(redirect: &Redirect) -> Result<ExecCgroup, RedirectError> {
+    let cgroup = ExecCgroup::create(redirect.cgroup())?;
+    redirect.capture_cgroup(cgroup.path())?;
+    Ok(cgroup)
+}
+
+/// Captures again what an earlier weir left running, and removes what it left empty.
+pub(crate) fn adopt_existing(running: &Arc<Running>) {
+    let capture = running.capture();
+    let Capture::On(redirect) = &*capture else { return };
+    let existing = ExecCgroup::existing(redirect.cgroup());
+    for cgroup in existing.unwrap_or_default() {
+        match redirect.capture_cgroup(cgroup.path()) {
+            Ok(_) => {
+                tokio::spawn(remove_when_empty(cgroup, Arc::clone(running)));
+            }
+            Err(error) => tracing::warn!(%error, "can't capture again what an earlier weir captured"),
+        }
+    }
+}
+
+/// Waits until everybody has left the cgroup, and takes it away.
+async fn remove_when_empty(cgroup: ExecCgroup, running: Arc<Running>) {
+    let moved_in = async {
+        while !cgroup.is_populated().unwrap_or(true) {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    if tokio::time::timeout(MOVE_IN, moved_in).await.is_ok() {
+        while cgroup.is_populated().unwrap_or(false) {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+    let path = cgroup.path().display().to_string();
+    if let Capture::On(redirect) = &*running.capture()
+        && let Err(error) = redirect.release_cgroup(cgroup.id())
+    {
+        tracing::warn!(%error, path, "can't release the cgroup of a captured program");
+    }
+    if let Err(error) = cgroup.remove() {
+        tracing::warn!(%error, path, "can't remove the cgroup of a captured program");
+    }
+}

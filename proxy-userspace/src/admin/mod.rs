@@ -1,0 +1,148 @@
+//! The admin API: what weir does and has done, over HTTP on loopback and on a Unix socket.
+//!
+//! Over TCP it only answers questions. What changes something is asked over the Unix socket, whose file
+//! permissions say who may.
+
+mod capture;
+mod explain;
+mod flows;
+mod guard;
+mod health;
+mod metrics;
+mod problem;
+mod status;
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::task::JoinHandle;
+
+use crate::app::Running;
+use crate::config;
+
+/// The admin API's sockets, bound but not served yet.
+#[derive(Debug)]
+pub struct Listeners {
+    tcp: TcpListener,
+    address: SocketAddr,
+    unix: UnixListener,
+    socket: PathBuf,
+}
+
+/// Why a socket could not be bound.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    #[error(
+        "can't listen on {address} for the admin API: {error}; is another weir running? \
+         `weir status` tells, admin.port chooses another port"
+    )]
+    Tcp { address: SocketAddr, error: io::Error },
+    #[error("can't listen on {} for the admin API: {error}; set admin.state_dir or admin.socket", .path.display())]
+    Unix { path: PathBuf, error: io::Error },
+    #[error("{} belongs to a weir that is running; stop it, or set admin.state_dir", .path.display())]
+    Taken { path: PathBuf },
+}
+
+impl Listeners {
+    /// Binds both sockets. A socket file that nobody listens on any more is replaced.
+    ///
+    /// # Errors
+    /// [`ListenError`].
+    pub async fn bind(admin: &config::Admin) -> Result<Self, ListenError> {
+        let address = SocketAddr::new(admin.host, admin.port);
+        let tcp = |error| ListenError::Tcp { address, error };
+        let listener = TcpListener::bind(address).await.map_err(tcp)?;
+        let address = listener.local_addr().map_err(tcp)?;
+        let socket = admin.socket.clone().unwrap_or_else(|| admin.state_dir.join("admin.sock"));
+        let unix = bind_unix(&socket).await?;
+        Ok(Self { tcp: listener, address, unix, socket })
+    }
+
+    /// The TCP address in use.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The Unix socket in use.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Serves both sockets until the handle is aborted or dropped.
+    pub fn serve(self, running: Arc<Running>) -> Serving {
+        capture::adopt_existing(&running);
+        let allowed = guard::AllowedHosts::of(self.address);
+        let questions = questions().layer(from_fn_with_state(allowed, guard::check));
+        let tcp = questions.with_state(Arc::clone(&running));
+        let unix = questions_and_changes().with_state(running);
+        Serving {
+            tasks: [
+                tokio::spawn(async move { report(axum::serve(self.tcp, tcp).await) }),
+                tokio::spawn(async move { report(axum::serve(self.unix, unix).await) }),
+            ],
+            socket: self.socket,
+        }
+    }
+}
+
+/// The API being served.
+#[derive(Debug)]
+pub struct Serving {
+    tasks: [JoinHandle<()>; 2],
+    socket: PathBuf,
+}
+
+impl Serving {
+    /// Stops serving and removes the socket file.
+    pub fn abort(self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+        // Gone already is as good.
+        let _ = std::fs::remove_file(&self.socket);
+    }
+}
+
+/// What only asks. A resource is a file and a line here.
+fn questions() -> Router<Arc<Running>> {
+    Router::new()
+        .merge(status::routes())
+        .merge(health::routes())
+        .merge(metrics::routes())
+        .merge(flows::routes())
+        .merge(explain::routes())
+        .merge(capture::questions())
+        .fallback(problem::no_such_resource)
+}
+
+fn questions_and_changes() -> Router<Arc<Running>> {
+    questions().merge(capture::changes())
+}
+
+async fn bind_unix(path: &Path) -> Result<UnixListener, ListenError> {
+    let failed = |error| ListenError::Unix { path: path.to_owned(), error };
+    if let Some(folder) = path.parent() {
+        crate::app::make_folder(folder).map_err(failed)?;
+    }
+    if path.exists() {
+        if tokio::net::UnixStream::connect(path).await.is_ok() {
+            return Err(ListenError::Taken { path: path.to_owned() });
+        }
+        std::fs::remove_file(path).map_err(failed)?;
+    }
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    Ok(listener)
+}
+
+fn report(result: io::Result<()>) {
+    if let Err(error) = result {
+        tracing::error!(%error, "the admin API stopped");
+    }
+}

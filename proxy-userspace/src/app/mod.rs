@@ -1,0 +1,281 @@
+//! Wiring: what is started in which order, and stopped in the reverse one.
+//!
+//! Start: sockets → kernel half loaded → workers → admin → captured.
+//! Stop: kernel half detached (new connections go direct) → no more accepts → drain → workers end.
+
+mod heartbeat;
+mod state_file;
+mod worker;
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+pub use heartbeat::Beats;
+pub use state_file::{StateFile, make_folder};
+
+use crate::admin;
+use crate::config::{CaptureMode, Config};
+use crate::http::forward::Pseudonym;
+use crate::net::listener;
+use crate::net::stream::Admission;
+use crate::policy::acl::Acl;
+use crate::redirect::{Listeners, Redirect, RedirectError};
+use crate::telemetry::flows::Flows;
+use worker::Plan;
+
+/// Why weir could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(
+        "can't listen on {host}: ports {first}-{last} are taken or not allowed ({error}); \
+         free one, or set server.port and server.port_range"
+    )]
+    Listen { host: std::net::IpAddr, first: u16, last: u16, error: std::io::Error },
+    #[error("can't listen for captured connections on loopback: {0}")]
+    Transparent(std::io::Error),
+    #[error("{0}")]
+    Admin(#[from] admin::ListenError),
+    #[error("capture.mode is `required`, but nothing can be captured: {0}")]
+    Capture(#[from] RedirectError),
+    #[error("{0}")]
+    State(#[from] state_file::StateError),
+    #[error("can't start a thread or runtime: {0}")]
+    Runtime(#[from] std::io::Error),
+}
+
+/// What runs, as the control plane sees it.
+pub struct Running {
+    pub config: Arc<Config>,
+    pub proxy: SocketAddr,
+    pub started: Instant,
+    pub admission: Arc<Admission>,
+    pub flows: Arc<Flows>,
+    pub beats: Arc<Beats>,
+    pub acl: Acl,
+    pub capture: Mutex<Capture>,
+}
+
+/// Whether and what weir captures.
+pub enum Capture {
+    /// `capture.mode: off`.
+    Off,
+    /// It can't, and why.
+    Unavailable(RedirectError),
+    On(Box<Redirect>),
+    /// weir is stopping.
+    Detached,
+}
+
+impl Running {
+    /// The capture state, locked.
+    pub fn capture(&self) -> std::sync::MutexGuard<'_, Capture> {
+        self.capture.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Runs weir until SIGTERM or SIGINT.
+///
+/// # Errors
+/// [`StartError`]; nothing is left behind then.
+pub fn serve(config: Config) -> Result<(), StartError> {
+    raise_file_limit();
+    let control = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    control.block_on(run(Arc::new(config)))
+}
+
+async fn run(config: Arc<Config>) -> Result<(), StartError> {
+    let explicit = listen_explicit(&config)?;
+    let proxy = local_address(&explicit)?;
+    let transparent = Transparent::listen(&config)?;
+    let admin = admin::Listeners::bind(&config.admin).await?;
+    let mut own = vec![proxy, admin.address()];
+    own.extend(transparent.addresses());
+    let acl = Acl::new(&config.security.acl.destinations, &own);
+
+    let capture = start_capture(&config, &transparent)?;
+    let originals = match &capture {
+        Capture::On(redirect) => Some(redirect.original_destinations()),
+        _ => None,
+    };
+    let kernel_beat = match &capture {
+        Capture::On(redirect) => Some(redirect.heartbeat()),
+        _ => None,
+    };
+    let workers = config.server.workers;
+    let running = Arc::new(Running {
+        proxy,
+        started: Instant::now(),
+        admission: Admission::new(config.server.limits.connections),
+        flows: Flows::collect(config.flows.keep, config.logging.clone()),
+        beats: Beats::new(workers)?,
+        acl: acl.clone(),
+        capture: Mutex::new(capture),
+        config: Arc::clone(&config),
+    });
+    let (drain, draining) = watch::channel(false);
+    let plan = Plan {
+        config: Arc::clone(&config),
+        acl,
+        via: Pseudonym::new(random_seed()),
+        admission: Arc::clone(&running.admission),
+        beats: Arc::clone(&running.beats),
+        originals,
+        draining,
+    };
+    let threads = worker::start(&plan, explicit, transparent)?;
+    let heartbeat = heartbeat::start(Arc::clone(&running.beats), kernel_beat)?;
+    let state_file = StateFile::write(&config.admin.state_dir, &running, &admin)?;
+    let admin = admin.serve(Arc::clone(&running));
+    announce(&running);
+
+    wait_for_signal().await?;
+    tracing::info!(
+        open = running.admission.open(),
+        "stopping: captured programs go direct from now on; open connections have {} s",
+        config.server.timeouts.drain.as_secs()
+    );
+    *running.capture() = Capture::Detached;
+    heartbeat.stop();
+    // The receivers live in the workers; if all are gone, they have stopped already.
+    let _ = drain.send(true);
+    tokio::select! {
+        () = joined(threads) => {}
+        _ = wait_for_signal() => tracing::warn!("stopping at once: a second signal arrived"),
+    }
+    // What the workers recorded last is still on its way to the log.
+    running.flows.settled().await;
+    admin.abort();
+    drop(state_file);
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn listen_explicit(config: &Config) -> Result<Vec<TcpListener>, StartError> {
+    let server = &config.server;
+    let (host, range) = (server.host, &server.port_range);
+    listener::listen_in_range(host, server.port, range, server.workers).map_err(|error| StartError::Listen {
+        host,
+        first: *range.start(),
+        last: *range.end(),
+        error,
+    })
+}
+
+/// The sockets that captured connections arrive on: any free ports of loopback, as only the kernel half
+/// needs to know them.
+#[derive(Debug, Default)]
+struct Transparent {
+    v4: Vec<TcpListener>,
+    v6: Vec<TcpListener>,
+}
+
+impl Transparent {
+    fn listen(config: &Config) -> Result<Self, StartError> {
+        if config.capture.mode == CaptureMode::Off {
+            return Ok(Self::default());
+        }
+        let workers = config.server.workers;
+        let v4 =
+            listener::listen((Ipv4Addr::LOCALHOST, 0).into(), workers).map_err(StartError::Transparent)?;
+        // A host may have no IPv6; then there is nothing of it to capture.
+        let v6 = listener::listen((Ipv6Addr::LOCALHOST, 0).into(), workers).unwrap_or_default();
+        Ok(Self { v4, v6 })
+    }
+
+    fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        [&self.v4, &self.v6].into_iter().filter_map(|sockets| sockets.first()?.local_addr().ok())
+    }
+}
+
+fn start_capture(config: &Config, transparent: &Transparent) -> Result<Capture, StartError> {
+    if config.capture.mode == CaptureMode::Off {
+        return Ok(Capture::Off);
+    }
+    let mut listeners = Listeners { v4: None, v6: None };
+    for address in transparent.addresses() {
+        match address {
+            SocketAddr::V4(address) => listeners.v4 = Some(address),
+            SocketAddr::V6(address) => listeners.v6 = Some(address),
+        }
+    }
+    match Redirect::start(&config.capture, &listeners) {
+        Ok(redirect) => Ok(Capture::On(Box::new(redirect))),
+        Err(error) if config.capture.mode == CaptureMode::Required => Err(error.into()),
+        Err(error) => {
+            tracing::warn!("nothing is captured: {error}");
+            Ok(Capture::Unavailable(error))
+        }
+    }
+}
+
+fn announce(running: &Running) {
+    let proxy = running.proxy;
+    tracing::info!("explicit proxy on http://{proxy}: try `curl -x http://{proxy} http://example.com/`");
+    if !proxy.ip().is_loopback() {
+        tracing::warn!("{proxy} is not a loopback address: whoever reaches it can use this proxy");
+    }
+    if matches!(*running.capture(), Capture::On(_)) {
+        tracing::info!("capturing: try `weir exec -- curl http://example.com/`");
+    }
+}
+
+async fn wait_for_signal() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+async fn joined(threads: Vec<JoinHandle<()>>) {
+    for thread in threads {
+        while !thread.is_finished() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        if thread.join().is_err() {
+            tracing::error!("a worker panicked; see above");
+        }
+    }
+}
+
+fn local_address(listeners: &[TcpListener]) -> std::io::Result<SocketAddr> {
+    listeners.first().ok_or(std::io::ErrorKind::AddrNotAvailable)?.local_addr()
+}
+
+/// As many descriptors as are allowed: a tunnel takes two, and two more while a pipe is in use.
+fn raise_file_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+    {
+        tracing::warn!(%error, soft, "can't raise the limit of open files");
+    }
+}
+
+/// A number that differs from instance to instance. `RandomState` is seeded by the kernel.
+fn random_seed() -> u32 {
+    use std::hash::{BuildHasher, RandomState};
+    let hash = RandomState::new().hash_one(std::process::id());
+    u32::try_from(hash & u64::from(u32::MAX)).unwrap_or_default()
+}
+
+/// Where a running weir's admin API listens, by default.
+#[must_use]
+pub fn default_admin_address() -> SocketAddr {
+    let admin = Config::default().admin;
+    SocketAddr::new(admin.host, admin.port)
+}
+
+/// Where a running weir's state lies, by default.
+#[must_use]
+pub fn default_state_dir() -> PathBuf {
+    Config::default().admin.state_dir
+}

@@ -1,0 +1,129 @@
+//! Talks to the admin API of the running weir.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1;
+use hyper::{Method, Request, Response};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+
+use super::{FAILED, Failed, MISUSED, NOT_RUNNING};
+
+/// How long the admin API may take for an answer's head.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Where the admin API listens.
+enum Address {
+    Socket(PathBuf),
+    Tcp(String),
+}
+
+/// Asks, and waits for the whole answer.
+pub(super) fn ask(admin: Option<&str>, method: &Method, path: &str) -> Result<Value, Failed> {
+    block_on(async {
+        let answer = send(admin, method, path).await?;
+        let body = answer.into_body().collect().await.map_err(broken)?.to_bytes();
+        serde_json::from_slice(&body).map_err(|error| Failed::new(FAILED, format!("strange answer: {error}")))
+    })
+}
+
+/// Asks, and hands over each line of the answer as it comes.
+pub(super) fn follow(
+    admin: Option<&str>,
+    path: &str,
+    mut line: impl FnMut(&str) -> Result<(), Failed>,
+) -> Result<(), Failed> {
+    block_on(async {
+        let mut body = send(admin, &Method::GET, path).await?.into_body();
+        let mut rest = String::new();
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame.map_err(broken)?.into_data() else { continue };
+            rest.push_str(&String::from_utf8_lossy(&data));
+            while let Some((first, others)) = rest.split_once('\n') {
+                line(first)?;
+                rest = others.to_owned();
+            }
+        }
+        Ok(())
+    })
+}
+
+async fn send(admin: Option<&str>, method: &Method, path: &str) -> Result<Response<Incoming>, Failed> {
+    let answer = match address(admin)? {
+        Address::Socket(socket) => match UnixStream::connect(&socket).await {
+            Ok(stream) => request(stream, "localhost", method, path).await,
+            Err(error) => return Err(not_running(&socket.display().to_string(), &error)),
+        },
+        Address::Tcp(host) => match TcpStream::connect(&host).await {
+            Ok(stream) => request(stream, &host, method, path).await,
+            Err(error) => return Err(not_running(&format!("http://{host}"), &error)),
+        },
+    }?;
+    if answer.status().is_success() {
+        return Ok(answer);
+    }
+    let status = answer.status();
+    let body = answer.into_body().collect().await.map_err(broken)?.to_bytes();
+    let problem: Value = serde_json::from_slice(&body).unwrap_or_default();
+    Err(Failed::new(FAILED, problem["detail"].as_str().unwrap_or(status.as_str())))
+}
+
+async fn request(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    host: &str,
+    method: &Method,
+    path: &str,
+) -> Result<Response<Incoming>, Failed> {
+    let request = Request::builder().method(method).uri(path).header("Host", host);
+    let request = request
+        .body(Full::<Bytes>::default())
+        .map_err(|error| Failed::new(MISUSED, format!("can't ask for {path}: {error}")))?;
+    let exchange = async {
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        sender.send_request(request).await
+    };
+    match tokio::time::timeout(TIMEOUT, exchange).await {
+        Ok(answer) => answer.map_err(broken),
+        Err(_) => Err(Failed::new(FAILED, format!("weir did not answer within {} s", TIMEOUT.as_secs()))),
+    }
+}
+
+fn address(admin: Option<&str>) -> Result<Address, Failed> {
+    let Some(admin) = admin else {
+        let socket = crate::app::default_state_dir().join("admin.sock");
+        return Ok(match std::os::unix::net::UnixStream::connect(&socket) {
+            Ok(_) => Address::Socket(socket),
+            Err(_) => Address::Tcp(crate::app::default_admin_address().to_string()),
+        });
+    };
+    match admin.strip_prefix("http://") {
+        Some(host) => Ok(Address::Tcp(host.trim_end_matches('/').to_owned())),
+        None if admin.contains("://") => {
+            Err(Failed::new(MISUSED, format!("--admin {admin}: give a socket's path or an http:// URL")))
+        }
+        None => Ok(Address::Socket(Path::new(admin).to_owned())),
+    }
+}
+
+fn not_running(at: &str, error: &std::io::Error) -> Failed {
+    let hint = match error.kind() {
+        std::io::ErrorKind::PermissionDenied => "try it with sudo",
+        _ => "start it with `sudo weir serve`, or say with --admin where it is",
+    };
+    Failed::new(NOT_RUNNING, format!("no weir answers at {at}: {error}; {hint}"))
+}
+
+fn broken(error: hyper::Error) -> Failed {
+    Failed::new(FAILED, format!("the connection to weir broke: {error}"))
+}
+
+fn block_on<T>(task: impl Future<Output = Result<T, Failed>>) -> Result<T, Failed> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Failed::new(FAILED, format!("can't start a runtime: {error}")))?.block_on(task)
+}

@@ -1,0 +1,25 @@
+//! `weir config check`
+
+use clap::Subcommand;
+
+use super::{ConfigArguments, Failed, MISUSED, say};
+use crate::config::{Config, Sources};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Says whether the configuration is right; if not, what is wrong with which line.
+    Check(ConfigArguments),
+}
+
+pub(super) fn run(command: &Command) -> Result<(), Failed> {
+    let Command::Check(arguments) = command;
+    load(arguments)?;
+    say("the configuration is right")
+}
+
+/// The configuration that these arguments, the files and the environment make.
+pub(super) fn load(arguments: &ConfigArguments) -> Result<Config, Failed> {
+    let sources = Sources::of_process(arguments.files.clone(), arguments.overrides.clone());
+    crate::config::load(&sources)
+        .map_err(|errors| Failed::new(MISUSED, format!("bad configuration:\n{errors}")))
+}

@@ -1,0 +1,44 @@
+//! `weir explain`
+
+use hyper::Method;
+
+use super::{Failed, client, say};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// The process that would connect. Without it: what the explicit proxy would do.
+    #[arg(long)]
+    pid: Option<u32>,
+    /// HOST:PORT.
+    destination: String,
+    /// Prints the admin API's answer as it is.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(arguments: &Arguments, admin: Option<&str>) -> Result<(), Failed> {
+    let pid = arguments.pid.map(|pid| format!("&pid={pid}")).unwrap_or_default();
+    let path = format!("/explain?destination={}{pid}", escape(&arguments.destination));
+    let explained = client::ask(admin, &Method::GET, &path)?;
+    if arguments.json {
+        return say(&format!("{explained:#}"));
+    }
+    for verdict in explained["verdicts"].as_array().into_iter().flatten() {
+        say(verdict["address"].as_str().unwrap_or_default())?;
+        for (part, name) in [("connect", "connect()"), ("proxy", "proxy")] {
+            if let Some(decision) = verdict[part]["verdict"].as_str() {
+                let reason = verdict[part]["reason"].as_str().map(|reason| format!(": {reason}"));
+                say(&format!("  {name:<10} {decision}{}", reason.unwrap_or_default()))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Percent-encodes what may not stand in a query (RFC 3986 §3.4).
+fn escape(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:[]".contains(&byte);
+    text.bytes()
+        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
+}

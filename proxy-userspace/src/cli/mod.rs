@@ -1,0 +1,106 @@
+//! The commands, a file each.
+
+mod client;
+mod config;
+mod doctor;
+mod exec;
+mod explain;
+mod flows;
+mod serve;
+mod status;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// An eBPF-assisted transparent and explicit HTTP proxy for Linux.
+#[derive(Debug, Parser)]
+#[command(name = "weir", version, arg_required_else_help = true)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    /// The admin API of the weir to talk to: the path of its socket, or http://HOST:PORT.
+    ///
+    /// Default: the socket in /run/weir if it can be used, else http://127.0.0.1:22140.
+    #[arg(long, global = true, env = "WEIR_ADMIN", value_name = "SOCKET|URL")]
+    admin: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the proxy until SIGTERM or SIGINT.
+    Serve(ConfigArguments),
+    /// Runs a program whose TCP connections pass through weir, those of its children included.
+    Exec(exec::Arguments),
+    /// Says what the running weir does.
+    Status(status::Arguments),
+    /// Shows what passed.
+    Flows(flows::Arguments),
+    /// Checks this host, and says what to do about what is missing.
+    Doctor(doctor::Arguments),
+    /// Says what would happen to a connection, and which rule decides.
+    Explain(explain::Arguments),
+    /// Checks and shows the configuration.
+    #[command(subcommand)]
+    Config(config::Command),
+}
+
+/// Where the configuration comes from; later ones override earlier ones.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct ConfigArguments {
+    /// Configuration file; give it again for overlays. Default: /etc/weir/proxy.yaml if there is one.
+    #[arg(long = "config", short = 'c', value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Sets one key, e.g. --set server.port=8080.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+}
+
+/// Why a command failed: what is told on standard error, and the exit code.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    pub code: u8,
+    pub message: String,
+}
+
+impl Failed {
+    pub(crate) fn new(code: u8, message: impl ToString) -> Self {
+        Self { code, message: message.to_string() }
+    }
+}
+
+const FAILED: u8 = 1;
+const MISUSED: u8 = 2;
+const NOT_RUNNING: u8 = 3;
+
+/// Runs one command.
+#[must_use]
+pub fn run(arguments: Arguments) -> ExitCode {
+    let admin = arguments.admin;
+    let result = match arguments.command {
+        Command::Serve(arguments) => serve::run(&arguments),
+        Command::Exec(arguments) => exec::run(arguments, admin.as_deref()),
+        Command::Status(arguments) => status::run(&arguments, admin.as_deref()),
+        Command::Flows(arguments) => flows::run(&arguments, admin.as_deref()),
+        Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Explain(arguments) => explain::run(&arguments, admin.as_deref()),
+        Command::Config(command) => config::run(&command),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failed) => {
+            eprintln!("weir: {}", failed.message);
+            ExitCode::from(failed.code)
+        }
+    }
+}
+
+/// Prints a line for the user; a reader that has gone away (`| head`) ends the command quietly.
+pub(crate) fn say(line: &str) -> Result<(), Failed> {
+    use std::io::Write;
+    match writeln!(std::io::stdout(), "{line}") {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+        result => result.map_err(|error| Failed::new(FAILED, format!("can't write: {error}"))),
+    }
+}

@@ -1,0 +1,10 @@
+//! `weir serve`
+
+use super::{ConfigArguments, FAILED, Failed, config};
+use crate::telemetry::log;
+
+pub(super) fn run(arguments: &ConfigArguments) -> Result<(), Failed> {
+    let config = config::load(arguments)?;
+    log::start(&config.logging).map_err(|error| Failed::new(FAILED, error))?;
+    crate::app::serve(config).map_err(|error| Failed::new(FAILED, error))
+}

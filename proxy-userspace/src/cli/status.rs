@@ -1,0 +1,49 @@
+//! `weir status`
+
+use hyper::Method;
+use serde_json::Value;
+
+use super::{Failed, client, say};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Prints the admin API's answer as it is.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(arguments: &Arguments, admin: Option<&str>) -> Result<(), Failed> {
+    let status = client::ask(admin, &Method::GET, "/proxy/status")?;
+    if arguments.json {
+        return say(&format!("{status:#}"));
+    }
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    say(&format!("weir {} (pid {})", text(&status["version"]), status["pid"]))?;
+    say(&format!("proxy        {}", text(&status["proxy_url"])))?;
+    say(&format!("up           {} s", status["uptime_seconds"]))?;
+    say(&format!("connections  {}", status["active_connections"]))?;
+    say(&format!("requests     {}", status["request_count"]))?;
+    say(&format!("forwarded    {} bytes", status["bytes_forwarded"]))?;
+    say_capture(&status["capture"])
+}
+
+fn say_capture(capture: &Value) -> Result<(), Failed> {
+    let state = capture["state"].as_str().unwrap_or("unknown");
+    match capture["reason"].as_str() {
+        Some(reason) => say(&format!("capture      {state}: {reason}"))?,
+        None => say(&format!("capture      {state}"))?,
+    }
+    let kernel = &capture["kernel"];
+    if let Some(cgroup) = kernel["cgroup"].as_str() {
+        say(&format!("  cgroup     {cgroup}"))?;
+    }
+    for hook in kernel["hooks"].as_array().into_iter().flatten() {
+        let attached = if hook["attached"] == true { "attached" } else { "NOT ATTACHED" };
+        say(&format!("  {:<16} {attached}", hook["name"].as_str().unwrap_or_default()))?;
+    }
+    for map in kernel["maps"].as_array().into_iter().flatten() {
+        let name = map["name"].as_str().unwrap_or_default();
+        say(&format!("  {name:<16} {} of {} entries", map["entries"], map["capacity"]))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,78 @@
+//! Values that are right by themselves and wrong together, and those that are legal but deserve a warning.
+
+use std::os::unix::ffi::OsStrExt;
+
+use super::Config;
+use super::errors::{Origin, Report};
+use super::tree::Node;
+
+/// `sun_path` of a Unix socket address, less its closing NUL (unix(7)).
+const MAX_SOCKET_PATH: usize = 107;
+
+/// Reports each clash at the first of the keys that was given.
+pub(super) fn check(config: &Config, tree: &Node, report: &mut Report) {
+    for (keys, clash) in [
+        (&["admin.host"][..], public_admin(config)),
+        (&["admin.port", "server.port"], same_port(config)),
+        (&["admin.socket", "admin.state_dir"], long_socket_path(config)),
+        (&["server.limits.url", "server.limits.head"], url_over_head(config)),
+    ] {
+        let Some(message) = clash else { continue };
+        let given = keys.iter().find_map(|key| Some((*key, tree.origin_of(key)?)));
+        let (key, origin) = given.unwrap_or((keys[0], &Origin::Default));
+        report.error(origin, key, message);
+    }
+}
+
+/// What the operator should know, though it is allowed: a line each.
+pub fn warnings(config: &Config) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let host = config.server.host;
+    if !host.is_loopback() {
+        warnings.push(format!(
+            "server.host {host} is not a loopback address: whoever reaches it can use this proxy; \
+             use 127.0.0.1 unless a firewall bounds who that is"
+        ));
+    }
+    warnings
+}
+
+fn public_admin(config: &Config) -> Option<String> {
+    let host = config.admin.host;
+    (!host.is_loopback()).then(|| {
+        format!(
+            "{host} is not a loopback address, and the admin API controls this machine's traffic; \
+             use 127.0.0.1 or ::1, and reach it through ssh -L"
+        )
+    })
+}
+
+fn same_port(config: &Config) -> Option<String> {
+    let (server, admin) = (&config.server, &config.admin);
+    let same_address = server.host == admin.host || server.host.is_unspecified();
+    // Port 0 is a different free port for each.
+    (server.port != 0 && server.port == admin.port && same_address)
+        .then(|| format!("server and admin both want port {}; give one of them another", server.port))
+}
+
+fn long_socket_path(config: &Config) -> Option<String> {
+    let path = config.admin.socket_path();
+    let length = path.as_os_str().as_bytes().len();
+    (length > MAX_SOCKET_PATH).then(|| {
+        format!(
+            "the socket path {} has {length} bytes, and Linux takes {MAX_SOCKET_PATH}; shorten it",
+            path.display()
+        )
+    })
+}
+
+fn url_over_head(config: &Config) -> Option<String> {
+    let limits = &config.server.limits;
+    (limits.url > limits.head).then(|| {
+        format!(
+            "server.limits.url ({}) is larger than server.limits.head ({}), which holds the URL too; \
+             raise head or lower url",
+            limits.url, limits.head
+        )
+    })
+}

@@ -1,0 +1,163 @@
+//! Every key, one line each: name, default, kind and range.
+//!
+//! What a key means is told by the field of the same name in `mod.rs`, and to users by config/proxy.yaml.
+//! Limits that one key sets on another are in `clashes.rs`.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::errors::Report;
+use super::kinds::{
+    GIB, KIB, MIB, address, auto_or, choice, duration, log_filter, number, path, port_range, size, switch,
+};
+use super::section::Section;
+use super::tree::Node;
+use super::{
+    Access, Acl, Admin, Capture, CaptureMode, Config, DenyErrno, Destinations, FailMode, Flows, Limits,
+    LogFormat, Logging, Relay, Security, Server, Timeouts, Upstream,
+};
+
+pub(super) fn read(tree: &Node, report: &mut Report) -> Config {
+    Section::root(tree, report, |s| Config {
+        server: s.section("server", server),
+        capture: s.section("capture", capture),
+        security: s.section("security", security),
+        upstream: s.section("upstream", upstream),
+        relay: s.section("relay", relay),
+        admin: s.section("admin", admin),
+        flows: s.section("flows", flows),
+        logging: s.section("logging", logging),
+    })
+}
+
+/// Every key that there is, sections too, as `server.timeouts.read`.
+pub fn keys() -> Vec<String> {
+    let mut report = Report::default();
+    read(&Node::empty(), &mut report);
+    report.known_keys()
+}
+
+fn server(s: &mut Section<'_, '_>) -> Server {
+    let d = Server::default();
+    Server {
+        host: s.read("host", d.host, address),
+        port: s.read("port", d.port, number(0..=u16::MAX)),
+        port_range: s.read("port_range", d.port_range, port_range),
+        workers: s.read("workers", d.workers, auto_or(|| Server::default().workers, number(1..=1024))),
+        timeouts: s.section("timeouts", timeouts),
+        limits: s.section("limits", limits),
+    }
+}
+
+fn timeouts(s: &mut Section<'_, '_>) -> Timeouts {
+    let d = Timeouts::default();
+    Timeouts {
+        request_head: s.read("request_head", d.request_head, duration(ms(10)..=hours(1))),
+        read: s.read("read", d.read, duration(ms(10)..=hours(24))),
+        write: s.read("write", d.write, duration(ms(10)..=hours(24))),
+        idle: s.read("idle", d.idle, duration(ms(10)..=hours(24))),
+        tunnel_idle: s.read("tunnel_idle", d.tunnel_idle, duration(ms(10)..=hours(30 * 24))),
+        drain: s.read("drain", d.drain, duration(ms(0)..=hours(1))),
+    }
+}
+
+fn limits(s: &mut Section<'_, '_>) -> Limits {
+    let d = Limits::default();
+    Limits {
+        url: s.read("url", d.url, size(64..=MIB)),
+        head: s.read("head", d.head, size(KIB..=MIB)),
+        header_count: s.read("header_count", d.header_count, number(1..=4096)),
+        body: s.read("body", d.body, size(0..=1024 * GIB)),
+        connections: s.read("connections", d.connections, number(1..=1_000_000)),
+    }
+}
+
+fn capture(s: &mut Section<'_, '_>) -> Capture {
+    const MODES: &[(&str, CaptureMode)] =
+        &[("auto", CaptureMode::Auto), ("required", CaptureMode::Required), ("off", CaptureMode::Off)];
+    const FAIL_MODES: &[(&str, FailMode)] = &[("open", FailMode::Open), ("closed", FailMode::Closed)];
+    const ERRNOS: &[(&str, DenyErrno)] =
+        &[("refused", DenyErrno::Refused), ("host_unreachable", DenyErrno::HostUnreachable)];
+    // A beat comes every 100 ms: a shorter timeout would take a busy machine for a dead weir.
+    const HEARTBEAT: RangeInclusive<Duration> = ms(200)..=ms(10_000);
+
+    let d = Capture::default();
+    Capture {
+        mode: s.read("mode", d.mode, choice(MODES)),
+        cgroup: s.read("cgroup", d.cgroup, auto_or(|| None, |text| path(text).map(Some))),
+        fail: s.read("fail", d.fail, choice(FAIL_MODES)),
+        errno: s.read("errno", d.errno, choice(ERRNOS)),
+        heartbeat_timeout: s.read("heartbeat_timeout", d.heartbeat_timeout, duration(HEARTBEAT)),
+        detect_timeout: s.read("detect_timeout", d.detect_timeout, duration(ms(1)..=ms(10_000))),
+        server_first_ports: s.list("server_first_ports", d.server_first_ports, number(1..=u16::MAX)),
+        max_connections: s.read("max_connections", d.max_connections, number(64..=4_194_304)),
+        max_cgroups: s.read("max_cgroups", d.max_cgroups, number(1..=65_536)),
+        kernel_log: s.read("kernel_log", d.kernel_log, switch),
+    }
+}
+
+fn security(s: &mut Section<'_, '_>) -> Security {
+    const ACCESS: &[(&str, Access)] = &[("allow", Access::Allow), ("deny", Access::Deny)];
+
+    let d = Destinations::default();
+    Security {
+        acl: s.section("acl", |s| Acl {
+            destinations: s.section("destinations", |s| Destinations {
+                loopback: s.read("loopback", d.loopback, choice(ACCESS)),
+                link_local: s.read("link_local", d.link_local, choice(ACCESS)),
+                metadata: s.read("metadata", d.metadata, choice(ACCESS)),
+                private: s.read("private", d.private, choice(ACCESS)),
+            }),
+        }),
+    }
+}
+
+fn upstream(s: &mut Section<'_, '_>) -> Upstream {
+    let d = Upstream::default();
+    Upstream {
+        connect_timeout: s.read("connect_timeout", d.connect_timeout, duration(ms(10)..=ms(600_000))),
+        dns_cache_ttl: s.read("dns_cache_ttl", d.dns_cache_ttl, duration(ms(0)..=hours(24))),
+        dns_cache_size: s.read("dns_cache_size", d.dns_cache_size, number(0..=1_000_000)),
+        idle_per_origin: s.read("idle_per_origin", d.idle_per_origin, number(0..=65_536)),
+        idle_timeout: s.read("idle_timeout", d.idle_timeout, duration(ms(10)..=hours(24))),
+    }
+}
+
+fn relay(s: &mut Section<'_, '_>) -> Relay {
+    let d = Relay::default();
+    Relay { pipe_size: s.read("pipe_size", d.pipe_size, size(4 * KIB..=64 * MIB)) }
+}
+
+fn admin(s: &mut Section<'_, '_>) -> Admin {
+    let d = Admin::default();
+    Admin {
+        host: s.read("host", d.host, address),
+        port: s.read("port", d.port, number(0..=u16::MAX)),
+        socket: s.read("socket", d.socket, auto_or(|| None, |text| path(text).map(Some))),
+        state_dir: s.read("state_dir", d.state_dir, path),
+    }
+}
+
+fn flows(s: &mut Section<'_, '_>) -> Flows {
+    let d = Flows::default();
+    Flows { keep: s.read("keep", d.keep, number(0..=1_000_000)) }
+}
+
+fn logging(s: &mut Section<'_, '_>) -> Logging {
+    const FORMATS: &[(&str, LogFormat)] = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
+
+    let d = Logging::default();
+    Logging {
+        level: s.read("level", d.level, log_filter),
+        format: s.read("format", d.format, choice(FORMATS)),
+        access: s.read("access", d.access, switch),
+    }
+}
+
+const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+const fn hours(hours: u64) -> Duration {
+    Duration::from_secs(hours * 3600)
+}

@@ -1,0 +1,130 @@
+//! Reads the keys of a section from the tree, and reports what is wrong with each.
+//!
+//! A key is known because it is asked for: what is left over at the end of a section is unknown.
+
+use super::errors::Report;
+use super::kinds::Fault;
+use super::tree::{Entry, Map, Node, Value, join};
+
+/// The longest list any key takes.
+const MAX_LIST: usize = 1024;
+
+pub(super) struct Section<'t, 'r> {
+    path: String,
+    entries: Option<&'t Map>,
+    asked: Vec<&'static str>,
+    report: &'r mut Report,
+}
+
+impl<'t> Section<'t, '_> {
+    /// Reads the whole tree.
+    pub(super) fn root<T>(
+        tree: &'t Node,
+        report: &mut Report,
+        read: impl FnOnce(&mut Section<'t, '_>) -> T,
+    ) -> T {
+        read_section(String::new(), Some(tree), report, read)
+    }
+
+    /// Reads the section below `key`.
+    pub(super) fn section<T>(
+        &mut self,
+        key: &'static str,
+        read: impl FnOnce(&mut Section<'t, '_>) -> T,
+    ) -> T {
+        let (path, entry) = self.ask(key);
+        read_section(path, entry.map(|entry| &entry.node), self.report, read)
+    }
+
+    /// The value of `key`, or its default where it is absent or wrong.
+    pub(super) fn read<T>(
+        &mut self,
+        key: &'static str,
+        default: T,
+        kind: impl Fn(&str) -> Result<T, Fault>,
+    ) -> T {
+        let (path, entry) = self.ask(key);
+        let Some(entry) = entry else { return default };
+        if let Value::Empty = entry.node.value {
+            self.report.error(&entry.origin, &path, "no value; leave the key out for its default");
+            return default;
+        }
+        scalar(&entry.node, &path, self.report, kind).unwrap_or(default)
+    }
+
+    /// The list at `key`, or its default where that is absent or wrong.
+    pub(super) fn list<T>(
+        &mut self,
+        key: &'static str,
+        default: Vec<T>,
+        kind: impl Fn(&str) -> Result<T, Fault>,
+    ) -> Vec<T> {
+        let (path, entry) = self.ask(key);
+        let Some(entry) = entry else { return default };
+        let (origin, message) = match &entry.node.value {
+            Value::List(items) if items.len() <= MAX_LIST => {
+                return items.iter().filter_map(|item| scalar(item, &path, self.report, &kind)).collect();
+            }
+            Value::List(items) => (
+                &entry.node.origin,
+                format!("{} entries are too many; at most {MAX_LIST} are taken", items.len()),
+            ),
+            Value::Empty => (&entry.origin, "no value; write [] for an empty list".to_owned()),
+            Value::Text(_) | Value::Map(_) => {
+                (&entry.node.origin, "not a list; write [a, b] or a line `- a` for each entry".to_owned())
+            }
+        };
+        self.report.error(origin, &path, message);
+        default
+    }
+
+    fn ask(&mut self, key: &'static str) -> (String, Option<&'t Entry>) {
+        let path = join(&self.path, key);
+        self.report.known(path.clone());
+        self.asked.push(key);
+        (path, self.entries.and_then(|entries| entries.get(key)))
+    }
+}
+
+fn read_section<'t, T>(
+    path: String,
+    node: Option<&'t Node>,
+    report: &mut Report,
+    read: impl FnOnce(&mut Section<'t, '_>) -> T,
+) -> T {
+    let entries = match node.map(|node| (&node.origin, &node.value)) {
+        Some((_, Value::Map(entries))) => Some(entries),
+        None | Some((_, Value::Empty)) => None,
+        Some((origin, Value::Text(_) | Value::List(_))) => {
+            report.error(origin, &path, "not a section; write its keys below it, as `key: value`");
+            None
+        }
+    };
+    let mut section = Section { path, entries, asked: Vec::new(), report };
+    let value = read(&mut section);
+    let Section { path, asked, report, .. } = section;
+    for (key, entry) in entries.into_iter().flatten() {
+        if !asked.contains(&key.as_str()) {
+            report.unknown(&entry.origin, join(&path, key));
+        }
+    }
+    value
+}
+
+fn scalar<T>(
+    node: &Node,
+    path: &str,
+    report: &mut Report,
+    kind: impl Fn(&str) -> Result<T, Fault>,
+) -> Option<T> {
+    match &node.value {
+        Value::Text(text) => match kind(text) {
+            Ok(value) => return Some(value),
+            Err(fault) => report.add(&node.origin, path, fault.message, fault.nearest),
+        },
+        Value::Empty => report.error(&node.origin, path, "an entry without a value"),
+        Value::List(_) => report.error(&node.origin, path, "a list where a single value belongs"),
+        Value::Map(_) => report.error(&node.origin, path, "keys below it, where a single value belongs"),
+    }
+    None
+}

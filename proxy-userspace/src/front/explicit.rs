@@ -1,0 +1,27 @@
+//! The explicit proxy: clients that know of it and say where they want to go (`curl -x`).
+
+use std::net::SocketAddr;
+
+use tokio::net::{TcpListener, TcpStream};
+
+use super::{Shared, accept, http1};
+use crate::net::buffered::Inbox;
+use crate::net::deadline::Deadline;
+use crate::net::stream::{Admitted, Downstream};
+use crate::target::{Client, Front};
+use crate::telemetry::metrics;
+
+/// Serves a listener until weir drains.
+pub async fn run(listener: TcpListener, shared: Shared) {
+    let engine = shared.engine;
+    accept(listener, shared.admission, shared.drain, |stream, peer, admitted| {
+        metrics::with(|metrics| metrics.explicit_connections.increment());
+        http1::serve(engine.clone(), downstream(stream, peer, admitted), Front::Explicit, None)
+    })
+    .await;
+}
+
+fn downstream(stream: TcpStream, peer: SocketAddr, admitted: Admitted) -> Downstream {
+    let client = Client { address: peer, process: None };
+    Downstream { stream, inbox: Inbox::default(), client, deadline: Deadline::new(), admitted }
+}

@@ -1,0 +1,251 @@
+//! HTTP/1 on a downstream connection: one request after the other, each with its target.
+
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+
+use tokio::io::AsyncWriteExt;
+
+use crate::http::authority::Authority;
+use crate::http::forward::wants_keep_alive;
+use crate::http::head::{RequestHead, Version};
+use crate::http::headers::Name;
+use crate::http::parse::{self, Parsed};
+use crate::net::stream::Downstream;
+use crate::pipeline::failure::Failure;
+use crate::pipeline::request::{self, Next, Request};
+use crate::pipeline::{Engine, tunnel};
+use crate::target::{Front, Target};
+use crate::telemetry::flow::Protocol;
+
+/// A captured connection's original destination, and the address its socket was bound to.
+pub(super) type Captured = Option<(SocketAddr, Option<IpAddr>)>;
+
+/// Serves requests until the connection ends or becomes a tunnel.
+pub(super) async fn serve(engine: Rc<Engine>, mut downstream: Downstream, front: Front, captured: Captured) {
+    loop {
+        let head = match read_head(&engine, &mut downstream).await {
+            Ok(Some(head)) => head,
+            Ok(None) => return downstream.close_idle(),
+            Err(failure) => return refuse(&engine, downstream, front, captured, &failure).await,
+        };
+        let next = match aim(head, front, captured) {
+            Ok(Aim::Request(request)) => request::serve(&engine, &mut downstream, &request).await,
+            Ok(Aim::Tunnel(target)) => return connect(&engine, downstream, &target).await,
+            Err(failure) => return refuse(&engine, downstream, front, captured, &failure).await,
+        };
+        match next {
+            Next::KeepAlive => {}
+            Next::Close => return downstream.close().await,
+            Next::Abort => return,
+            Next::Tunnel(opened) => return opened.relay(&engine, downstream),
+        }
+    }
+}
+
+/// Reads the next head. None: the client has ended the connection, or it was idle for too long.
+async fn read_head(engine: &Engine, downstream: &mut Downstream) -> Result<Option<RequestHead>, Failure> {
+    let timeouts = &engine.config.server.timeouts;
+    let limits = &engine.config.server.limits;
+    if downstream.inbox.bytes().is_empty() {
+        downstream.inbox.release();
+        // Wait without a buffer: an idle connection holds none.
+        let quiet = downstream.deadline.limit_idle(timeouts.idle, downstream.stream.readable()).await;
+        if !matches!(quiet, Ok(Ok(()))) {
+            return Ok(None);
+        }
+    }
+    downstream.deadline.arm(timeouts.request_head);
+    loop {
+        if !downstream.inbox.bytes().is_empty() {
+            match parse::request(downstream.inbox.bytes(), limits)? {
+                Parsed::Complete(head, length) => {
+                    downstream.inbox.consume(length);
+                    return Ok(Some(head));
+                }
+                Parsed::Partial => {}
+            }
+        }
+        let fill = downstream.inbox.fill(&mut downstream.stream);
+        match downstream.deadline.race(fill).await {
+            Err(_) => return Err(Failure::RequestTimedOut),
+            Ok(Ok(1..)) => {}
+            Ok(Ok(0)) if downstream.inbox.bytes().is_empty() => return Ok(None),
+            Ok(Ok(0) | Err(_)) => return Err(Failure::ClientGone),
+        }
+    }
+}
+
+/// What a request wants.
+enum Aim {
+    Request(Box<Request>),
+    Tunnel(Target),
+}
+
+/// Finds a request's target in its form (RFC 9112 §3.2).
+fn aim(head: RequestHead, front: Front, captured: Captured) -> Result<Aim, Failure> {
+    check_host(&head)?;
+    let keep_alive = wants_keep_alive(head.version, &head.headers);
+    let whole = |authority: Option<Authority>, front| Target {
+        front,
+        authority,
+        original_destination: captured.map(|(address, _)| address),
+        source: captured.and_then(|(_, source)| source),
+    };
+    if front == Front::Captured {
+        let authority = host_authority(&head)?;
+        let path = head.target().to_owned();
+        if !path.starts_with('/') && path != "*" {
+            return Err(Failure::BadRequest("a captured request must be in origin-form".into()));
+        }
+        let request = Request { target: whole(authority, front), path, keep_alive, head };
+        return Ok(Aim::Request(Box::new(request)));
+    }
+    if head.method() == "CONNECT" {
+        let authority = Authority::parse(head.target(), None).map_err(|error| bad_target(&head, &error))?;
+        return Ok(Aim::Tunnel(whole(Some(authority), front)));
+    }
+    let (authority, path) = match split_absolute(head.target()) {
+        Some((scheme, _, _)) if !scheme.eq_ignore_ascii_case("http") => {
+            return Err(Failure::NotImplemented(
+                "only http:// URLs are forwarded; ask for others with CONNECT",
+            ));
+        }
+        Some((_, authority, path)) => {
+            let authority =
+                Authority::parse(authority, Some(80)).map_err(|error| bad_target(&head, &error))?;
+            (Some(authority), absolute_path(path, head.method()))
+        }
+        None if head.target().starts_with('/') || head.target() == "*" => (None, head.target().to_owned()),
+        None => return Err(Failure::BadRequest(format!("`{}` is no request target", head.target()))),
+    };
+    let front = if authority.is_some() { front } else { Front::Gateway };
+    let request = Request { target: whole(authority, front), path, keep_alive, head };
+    Ok(Aim::Request(Box::new(request)))
+}
+
+/// RFC 9112 §3.2: exactly one Host in HTTP/1.1, never more than one.
+fn check_host(head: &RequestHead) -> Result<(), Failure> {
+    match (head.headers.all(Name::Host).count(), head.version) {
+        (1, _) | (0, Version::Http10) => Ok(()),
+        (0, _) => Err(Failure::BadRequest("the Host field is missing".into())),
+        _ => Err(Failure::BadRequest("there is more than one Host field".into())),
+    }
+}
+
+fn host_authority(head: &RequestHead) -> Result<Option<Authority>, Failure> {
+    let Some(host) = head.headers.first(Name::Host) else { return Ok(None) };
+    if host.is_empty() {
+        // RFC 9110 §7.2: sent by a client that has no authority.
+        return Ok(None);
+    }
+    let host =
+        std::str::from_utf8(host).map_err(|_| Failure::BadRequest("the Host field is not text".into()))?;
+    let authority = Authority::parse(host, Some(80));
+    authority.map(Some).map_err(|error| Failure::BadRequest(format!("the Host field `{host}`: {error}")))
+}
+
+fn bad_target(head: &RequestHead, error: &crate::http::authority::BadAuthority) -> Failure {
+    Failure::BadRequest(format!("the request target `{}`: {error}", head.target()))
+}
+
+/// Scheme, authority and the rest of `scheme://authority/rest`.
+fn split_absolute(target: &str) -> Option<(&str, &str, &str)> {
+    let (scheme, rest) = target.split_once("://")?;
+    if scheme.is_empty() || !scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
+    {
+        return None;
+    }
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    Some((scheme, &rest[..end], &rest[end..]))
+}
+
+/// The origin-form of what follows the authority (RFC 9112 §3.2.1, §3.2.4).
+fn absolute_path(rest: &str, method: &str) -> String {
+    let rest = rest.split('#').next().unwrap_or_default();
+    match rest {
+        "" if method == "OPTIONS" => "*".to_owned(),
+        rest if rest.starts_with('/') => rest.to_owned(),
+        rest => format!("/{rest}"),
+    }
+}
+
+async fn connect(engine: &Rc<Engine>, mut downstream: Downstream, target: &Target) {
+    let opened = tunnel::open(engine, &downstream.client, target, Protocol::Opaque, Some("CONNECT")).await;
+    let opened = match opened {
+        Ok(opened) => opened.with_status(200),
+        Err(refused) => return refused.answer(engine, downstream).await,
+    };
+    let write = downstream.stream.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n");
+    let written = downstream.deadline.limit(engine.config.server.timeouts.write, write).await;
+    if matches!(written, Ok(Ok(()))) {
+        opened.relay(engine, downstream);
+    }
+}
+
+/// Answers what is no acceptable request, and ends the connection: where the next one starts is unknown.
+async fn refuse(
+    engine: &Engine,
+    mut downstream: Downstream,
+    front: Front,
+    captured: Captured,
+    failure: &Failure,
+) {
+    let target = Target {
+        front,
+        authority: None,
+        original_destination: captured.map(|(address, _)| address),
+        source: None,
+    };
+    if request::refuse_head(engine, &mut downstream, &target, failure).await {
+        downstream.close().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Limits;
+
+    #[track_caller]
+    fn check(request: &str, expected: Result<&str, u16>) {
+        let request = format!("{request}\r\n\r\n");
+        let Ok(Parsed::Complete(head, _)) = parse::request(request.as_bytes(), &Limits::default()) else {
+            panic!("not a head: {request}")
+        };
+        let aim = match aim(head, Front::Explicit, None) {
+            Ok(Aim::Tunnel(target)) => Ok(format!("tunnel {}", target.authority.unwrap())),
+            Ok(Aim::Request(request)) => {
+                let authority =
+                    request.target.authority.map_or("-".into(), |authority| authority.to_string());
+                Ok(format!("{} {authority} {}", request.target.front, request.path))
+            }
+            Err(failure) => Err(failure.status().unwrap().0),
+        };
+        assert_eq!(aim.as_deref().map_err(|status| *status), expected, "{request}");
+    }
+
+    #[test]
+    fn forms_of_targets() {
+        check("CONNECT a.example:443 HTTP/1.1\r\nHost: x", Ok("tunnel a.example:443"));
+        check("GET http://A.example/p?q HTTP/1.1\r\nHost: x", Ok("explicit a.example:80 /p?q"));
+        check("GET http://a.example HTTP/1.1\r\nHost: x", Ok("explicit a.example:80 /"));
+        check("GET http://a.example?q HTTP/1.1\r\nHost: x", Ok("explicit a.example:80 /?q"));
+        check("GET http://[::1]:81/ HTTP/1.1\r\nHost: x", Ok("explicit [::1]:81 /"));
+        check("OPTIONS http://a.example HTTP/1.1\r\nHost: x", Ok("explicit a.example:80 *"));
+        check("GET /p HTTP/1.1\r\nHost: x", Ok("gateway - /p"));
+        check("OPTIONS * HTTP/1.1\r\nHost: x", Ok("gateway - *"));
+        check("GET http://a.example/ HTTP/1.0", Ok("explicit a.example:80 /"));
+    }
+
+    #[test]
+    fn bad_targets() {
+        check("CONNECT a.example HTTP/1.1\r\nHost: x", Err(400));
+        check("CONNECT http://a.example:443 HTTP/1.1\r\nHost: x", Err(400));
+        check("GET http://user@a.example/ HTTP/1.1\r\nHost: x", Err(400));
+        check("GET http:///p HTTP/1.1\r\nHost: x", Err(400));
+        check("GET a.example HTTP/1.1\r\nHost: x", Err(400));
+        check("GET https://a.example/ HTTP/1.1\r\nHost: x", Err(501));
+        check("GET /p HTTP/1.1", Err(400));
+        check("GET /p HTTP/1.1\r\nHost: x\r\nHost: x", Err(400));
+    }
+}

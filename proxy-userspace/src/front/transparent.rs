@@ -1,0 +1,97 @@
+//! Captured connections: the kernel half has redirected them here, and knows where they were going.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+
+use super::detect::{Detected, MAX_LOOK, detect};
+use super::{Shared, accept, http1};
+use crate::http::authority::{Authority, Host};
+use crate::net::buffered::Inbox;
+use crate::net::deadline::Deadline;
+use crate::net::stream::{Admitted, Downstream};
+use crate::pipeline::{Engine, tunnel};
+use crate::redirect::OriginalDestinations;
+use crate::target::{Client, Front, Process, Target};
+use crate::telemetry::flow::Protocol;
+use crate::telemetry::metrics;
+
+/// Serves a listener until weir drains.
+pub async fn run(listener: TcpListener, shared: Shared, originals: OriginalDestinations) {
+    let engine = shared.engine;
+    accept(listener, shared.admission, shared.drain, |stream, peer, admitted| {
+        metrics::with(|metrics| metrics.captured_connections.increment());
+        serve(engine.clone(), stream, peer, admitted, originals.clone())
+    })
+    .await;
+}
+
+async fn serve(
+    engine: Rc<Engine>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    admitted: Admitted,
+    originals: OriginalDestinations,
+) {
+    let captured = match originals.claim(peer) {
+        Ok(Some(captured)) => captured,
+        lost => {
+            // No original destination, no guess: dropping the socket resets it.
+            metrics::with(|metrics| metrics.lost_destinations.increment());
+            return tracing::warn!(%peer, ?lost, "a captured connection has no original destination; reset");
+        }
+    };
+    let original = captured.original;
+    let process =
+        Process { pid: captured.pid, uid: captured.uid, cgroup: captured.cgroup, comm: captured.comm };
+    let client = Client { address: peer, process: Some(Arc::new(process)) };
+    let mut downstream =
+        Downstream { stream, inbox: Inbox::default(), client, deadline: Deadline::new(), admitted };
+    let detected = look(&engine, &mut downstream, original.port()).await;
+    // A socket that was bound to an address of its own choice keeps it on the way out.
+    let source = Some(peer.ip()).filter(|ip| !ip.is_loopback());
+    let (protocol, authority) = match detected {
+        Detected::Http1 => {
+            return http1::serve(engine, downstream, Front::Captured, Some((original, source))).await;
+        }
+        Detected::Tls { server_name } => (Protocol::Tls, server_name.and_then(|name| named(&name, original))),
+        Detected::Http2 => (Protocol::Http2, None),
+        Detected::Opaque | Detected::Unknown => (Protocol::Opaque, None),
+    };
+    let target = Target { front: Front::Captured, authority, original_destination: Some(original), source };
+    match tunnel::open(&engine, &downstream.client, &target, protocol, None).await {
+        Ok(opened) => opened.relay(&engine, downstream),
+        Err(refused) => refused.reset(downstream),
+    }
+}
+
+/// Reads until it is clear what the client speaks, or it has been silent for `capture.detect_timeout`: in
+/// many protocols the server speaks first.
+async fn look(engine: &Engine, downstream: &mut Downstream, port: u16) -> Detected {
+    let capture = &engine.config.capture;
+    if capture.server_first_ports.contains(&port) {
+        return Detected::Unknown;
+    }
+    let limit: Duration = capture.detect_timeout;
+    let looking = async {
+        loop {
+            // The end of the stream, or its failure, is for the relay to pass on.
+            if !matches!(downstream.inbox.fill(&mut downstream.stream).await, Ok(1..)) {
+                return Detected::Opaque;
+            }
+            match detect(downstream.inbox.bytes()) {
+                Detected::Unknown if downstream.inbox.bytes().len() < MAX_LOOK => {}
+                detected => return detected,
+            }
+        }
+    };
+    timeout(limit, looking).await.unwrap_or(Detected::Unknown)
+}
+
+fn named(server_name: &str, original: SocketAddr) -> Option<Authority> {
+    Host::parse(server_name).ok().map(|host| Authority { host, port: original.port() })
+}

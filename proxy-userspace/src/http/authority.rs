@@ -1,0 +1,164 @@
+//! An authority: host and port (RFC 3986 §3.2), as CONNECT, absolute-form, Host and SNI give it.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
+
+/// The longest DNS name in its text form (RFC 1035 §2.3.4, without the root's dot).
+const MAX_NAME: usize = 253;
+
+/// Host and port. The host is in lower case.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Authority {
+    pub host: Host,
+    pub port: u16,
+}
+
+/// A name to resolve, or an address literal.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Host {
+    Name(Box<str>),
+    Address(IpAddr),
+}
+
+/// Why a text is no authority.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BadAuthority {
+    #[error("the host is empty")]
+    EmptyHost,
+    #[error("the port is missing")]
+    NoPort,
+    #[error("the port is not a number from 1 to 65535")]
+    BadPort,
+    #[error("the host contains a character that no host name has")]
+    BadHost,
+    #[error("the host name is longer than 253 characters")]
+    LongName,
+    #[error("the address in brackets is not an IPv6 address")]
+    BadAddress,
+    #[error("user information in an authority is not accepted (RFC 9110, section 4.2.4)")]
+    UserInformation,
+}
+
+impl Authority {
+    /// Parses `host:port` or, where `default_port` is given, `host`.
+    ///
+    /// # Errors
+    /// [`BadAuthority`] says what is wrong.
+    pub fn parse(text: &str, default_port: Option<u16>) -> Result<Self, BadAuthority> {
+        if text.contains('@') {
+            return Err(BadAuthority::UserInformation);
+        }
+        let (host, port) = match text.strip_prefix('[') {
+            Some(rest) => {
+                let (address, port) = rest.split_once(']').ok_or(BadAuthority::BadAddress)?;
+                let address: Ipv6Addr = address.parse().map_err(|_| BadAuthority::BadAddress)?;
+                let port = match port {
+                    "" => None,
+                    port => Some(port.strip_prefix(':').ok_or(BadAuthority::BadPort)?),
+                };
+                (Host::Address(IpAddr::V6(address)), port)
+            }
+            None => match text.split_once(':') {
+                Some((host, port)) => (Host::parse(host)?, Some(port)),
+                None => (Host::parse(text)?, None),
+            },
+        };
+        let port = match (port, default_port) {
+            // RFC 3986 §3.2.3: an empty port is the default one.
+            (None | Some(""), Some(default)) => default,
+            (None | Some(""), None) => return Err(BadAuthority::NoPort),
+            (Some(port), _) => parse_port(port)?,
+        };
+        Ok(Self { host, port })
+    }
+}
+
+impl Host {
+    /// Parses a registered name or an IPv4 literal, without port.
+    ///
+    /// # Errors
+    /// [`BadAuthority`] says what is wrong.
+    pub fn parse(text: &str) -> Result<Self, BadAuthority> {
+        if text.is_empty() {
+            return Err(BadAuthority::EmptyHost);
+        }
+        if let Ok(address) = text.parse::<IpAddr>() {
+            return Ok(Self::Address(address));
+        }
+        if text.len() > MAX_NAME {
+            return Err(BadAuthority::LongName);
+        }
+        // Letters, digits, hyphen (RFC 1123 §2.1), and the underscore that service names use.
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+        if !text.bytes().all(allowed) || text.starts_with('.') || text.contains("..") {
+            return Err(BadAuthority::BadHost);
+        }
+        Ok(Self::Name(text.to_ascii_lowercase().into()))
+    }
+}
+
+fn parse_port(text: &str) -> Result<u16, BadAuthority> {
+    // `u16::from_str` would also take "+80".
+    if !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(BadAuthority::BadPort);
+    }
+    text.parse().ok().filter(|port| *port != 0).ok_or(BadAuthority::BadPort)
+}
+
+impl fmt::Display for Authority {
+    fn fmt(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(text, "{}:{}", self.host, self.port)
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => text.write_str(name),
+            Self::Address(IpAddr::V4(address)) => write!(text, "{address}"),
+            Self::Address(IpAddr::V6(address)) => write!(text, "[{address}]"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, default_port: Option<u16>, expected: Result<&str, BadAuthority>) {
+        let parsed = Authority::parse(text, default_port).map(|authority| authority.to_string());
+        assert_eq!(parsed.as_deref().map_err(|error| *error), expected, "{text}");
+    }
+
+    #[test]
+    fn what_is_an_authority() {
+        check("Example.COM:443", None, Ok("example.com:443"));
+        check("example.com", Some(80), Ok("example.com:80"));
+        check("example.com:", Some(80), Ok("example.com:80"));
+        check("127.0.0.1:1", None, Ok("127.0.0.1:1"));
+        check("[::1]:8080", None, Ok("[::1]:8080"));
+        check("[2001:DB8::1]", Some(443), Ok("[2001:db8::1]:443"));
+        check("my_service.local:80", None, Ok("my_service.local:80"));
+        check("example.com.:80", None, Ok("example.com.:80"));
+    }
+
+    #[test]
+    fn what_is_not() {
+        check("", Some(80), Err(BadAuthority::EmptyHost));
+        check(":80", None, Err(BadAuthority::EmptyHost));
+        check("example.com", None, Err(BadAuthority::NoPort));
+        check("example.com:0", None, Err(BadAuthority::BadPort));
+        check("example.com:65536", None, Err(BadAuthority::BadPort));
+        check("example.com:+80", None, Err(BadAuthority::BadPort));
+        check("example.com:80:80", None, Err(BadAuthority::BadPort));
+        check("user@example.com:80", None, Err(BadAuthority::UserInformation));
+        check("exa mple.com:80", None, Err(BadAuthority::BadHost));
+        check("exa\0mple.com:80", None, Err(BadAuthority::BadHost));
+        check("a..b:80", None, Err(BadAuthority::BadHost));
+        check("[::1:80", None, Err(BadAuthority::BadAddress));
+        check("[127.0.0.1]:80", None, Err(BadAuthority::BadAddress));
+        check("[::1]80", None, Err(BadAuthority::BadPort));
+        check(&"a".repeat(254), Some(80), Err(BadAuthority::LongName));
+    }
+}

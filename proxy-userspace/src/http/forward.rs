@@ -1,0 +1,258 @@
+//! What of a head may be forwarded, and the head that is sent on (RFC 9110 §7.6, RFC 9112 §2.2).
+
+use std::io::Write;
+
+use super::authority::Authority;
+use super::framing::Framing;
+use super::head::{RequestHead, ResponseHead, Version};
+use super::headers::{Field, Headers, Name, list_items};
+
+/// Our name in Via: a pseudonym, so that no internal host name leaks (RFC 9110 §7.6.3), and random, so that
+/// a request which comes back to this very instance is known.
+#[derive(Debug, Clone)]
+pub struct Pseudonym(String);
+
+impl Pseudonym {
+    /// `weir-` and `seed` in hexadecimal.
+    #[must_use]
+    pub fn new(seed: u32) -> Self {
+        Self(format!("weir-{seed:08x}"))
+    }
+
+    /// Whether a request has passed this instance already.
+    #[must_use]
+    pub fn has_seen(&self, headers: &Headers) -> bool {
+        let by_us = |item: &[u8]| item.split(u8::is_ascii_whitespace).any(|part| part == self.0.as_bytes());
+        headers.all(Name::Via).flat_map(list_items).any(by_us)
+    }
+}
+
+/// Appends the request head for the next hop to `out`.
+///
+/// `target` is its request target, `host` what goes into Host, whatever the client wrote there; `upgrade`
+/// keeps the client's Upgrade.
+pub fn request(
+    head: &RequestHead,
+    target: &str,
+    host: &Authority,
+    framing: Framing,
+    upgrade: bool,
+    via: &Pseudonym,
+    out: &mut Vec<u8>,
+) {
+    // Writing to a Vec does not fail.
+    let _ = write!(out, "{} {target} HTTP/1.1\r\nHost: ", head.method());
+    let _ = match host.port {
+        80 => write!(out, "{}", host.host),
+        _ => write!(out, "{host}"),
+    };
+    out.extend_from_slice(b"\r\n");
+    end_to_end(&head.headers, out);
+    write_framing(framing, out);
+    if upgrade {
+        write_upgrade(&head.headers, out);
+    }
+    write_via(head.version, via, out);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// How a response's head is sent to the client.
+#[derive(Debug, Clone, Copy)]
+pub struct Delivery {
+    pub framing: Framing,
+    /// The connection ends after this response.
+    pub close: bool,
+    /// The client speaks HTTP/1.0 and asked to keep the connection.
+    pub keep_alive_10: bool,
+    /// A 101: the connection changes its protocol.
+    pub upgrade: bool,
+}
+
+/// Appends the response head for the client to `out`.
+pub fn response(head: &ResponseHead, delivery: Delivery, via: &Pseudonym, out: &mut Vec<u8>) {
+    let _ = write!(out, "HTTP/1.1 {:03} ", head.status);
+    out.extend_from_slice(head.reason());
+    out.extend_from_slice(b"\r\n");
+    end_to_end(&head.headers, out);
+    match delivery.framing {
+        // The length that a HEAD or 304 announces belongs to the representation: it is passed on.
+        Framing::None => copy_lengths(&head.headers, out),
+        framing => write_framing(framing, out),
+    }
+    if delivery.close {
+        out.extend_from_slice(b"Connection: close\r\n");
+    } else if delivery.keep_alive_10 {
+        out.extend_from_slice(b"Connection: keep-alive\r\n");
+    } else if delivery.upgrade {
+        write_upgrade(&head.headers, out);
+    }
+    write_via(head.version, via, out);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The framing in which a body that arrives as `framing` goes to a client of `version`.
+#[must_use]
+pub fn delivered_framing(framing: Framing, version: Version) -> Framing {
+    match (framing, version) {
+        (Framing::UntilClose, Version::Http11) => Framing::Chunked,
+        (Framing::Chunked, Version::Http10) => Framing::UntilClose,
+        (framing, _) => framing,
+    }
+}
+
+/// Whether the sender of these fields wants the connection kept (RFC 9112 §9.3).
+#[must_use]
+pub fn wants_keep_alive(version: Version, headers: &Headers) -> bool {
+    let says = |token| headers.lists(Name::Connection, token) || headers.lists(Name::ProxyConnection, token);
+    match version {
+        Version::Http11 => !says("close"),
+        Version::Http10 => says("keep-alive") && !says("close"),
+    }
+}
+
+/// Whether a request asks for another protocol on this connection (RFC 9110 §7.8).
+#[must_use]
+pub fn wants_upgrade(head: &RequestHead) -> bool {
+    head.version == Version::Http11
+        && head.headers.first(Name::Upgrade).is_some()
+        && head.headers.lists(Name::Connection, "upgrade")
+}
+
+fn end_to_end(headers: &Headers, out: &mut Vec<u8>) {
+    let named = names_in_connection(headers);
+    for field in headers.iter().filter(|field| is_end_to_end(field, named)) {
+        out.extend_from_slice(field.name);
+        out.extend_from_slice(b": ");
+        out.extend_from_slice(field.value);
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// The Connection field, if it names fields beyond those that are dropped anyway.
+fn names_in_connection(headers: &Headers) -> Option<&Headers> {
+    let usual = |item: &[u8]| {
+        ["close", "keep-alive", "upgrade"].iter().any(|token| item.eq_ignore_ascii_case(token.as_bytes()))
+    };
+    let unusual = headers.all(Name::Connection).flat_map(list_items).any(|item| !usual(item));
+    unusual.then_some(headers)
+}
+
+fn is_end_to_end(field: &Field<'_>, named: Option<&Headers>) -> bool {
+    match field.known {
+        // Written anew, or meant for this hop only (RFC 9110 §7.6.1).
+        Name::Connection
+        | Name::ContentLength
+        | Name::Host
+        | Name::KeepAlive
+        | Name::ProxyAuthenticate
+        | Name::ProxyAuthorization
+        | Name::ProxyConnection
+        | Name::Te
+        | Name::Trailer
+        | Name::TransferEncoding
+        | Name::Upgrade => false,
+        Name::Date | Name::Expect | Name::Via => true,
+        Name::Other => !named.is_some_and(|headers| is_named(headers, field.name)),
+    }
+}
+
+fn is_named(headers: &Headers, name: &[u8]) -> bool {
+    // A client must not be able to strip the fields that an upstream decides by.
+    let protected = ["authorization", "cookie", "content-type", "content-encoding", "content-range", "range"];
+    if protected.iter().any(|field| name.eq_ignore_ascii_case(field.as_bytes())) {
+        return false;
+    }
+    headers.all(Name::Connection).flat_map(list_items).any(|item| item.eq_ignore_ascii_case(name))
+}
+
+fn write_framing(framing: Framing, out: &mut Vec<u8>) {
+    let _ = match framing {
+        Framing::None | Framing::UntilClose => Ok(()),
+        Framing::Length(length) => write!(out, "Content-Length: {length}\r\n"),
+        Framing::Chunked => out.write_all(b"Transfer-Encoding: chunked\r\n"),
+    };
+}
+
+fn copy_lengths(headers: &Headers, out: &mut Vec<u8>) {
+    if let Some(length) = headers.first(Name::ContentLength) {
+        out.extend_from_slice(b"Content-Length: ");
+        out.extend_from_slice(length);
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+fn write_upgrade(headers: &Headers, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"Connection: upgrade\r\n");
+    for value in headers.all(Name::Upgrade) {
+        out.extend_from_slice(b"Upgrade: ");
+        out.extend_from_slice(value);
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+fn write_via(received: Version, via: &Pseudonym, out: &mut Vec<u8>) {
+    let version: &[u8] = if received == Version::Http10 { b"1.0" } else { b"1.1" };
+    out.extend_from_slice(b"Via: ");
+    out.extend_from_slice(version);
+    out.push(b' ');
+    out.extend_from_slice(via.0.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Limits;
+    use crate::http::parse::{self, Parsed};
+
+    #[track_caller]
+    fn check(fields: &str, upgrade: bool, expected: &str) {
+        let text = format!("GET http://x/ HTTP/1.1\r\n{fields}\r\n");
+        let Ok(Parsed::Complete(head, _)) = parse::request(text.as_bytes(), &Limits::default()) else {
+            panic!("not a head: {text}")
+        };
+        let host = Authority::parse("example.com:80", None).unwrap();
+        let mut out = Vec::new();
+        request(&head, "/", &host, Framing::None, upgrade, &Pseudonym::new(1), &mut out);
+        let expected =
+            format!("GET / HTTP/1.1\r\nHost: example.com\r\n{expected}Via: 1.1 weir-00000001\r\n\r\n");
+        assert_eq!(String::from_utf8_lossy(&out), expected);
+    }
+
+    #[test]
+    fn hop_by_hop_fields_stay_here() {
+        check("Host: evil\r\nAccept: */*\r\n", false, "Accept: */*\r\n");
+        check("Connection: close, X-Secret\r\nX-Secret: 1\r\nX-Other: 2\r\n", false, "X-Other: 2\r\n");
+        check("Proxy-Connection: keep-alive\r\nKeep-Alive: 5\r\nTE: trailers\r\n", false, "");
+        check("Proxy-Authorization: Basic eDp5\r\n", false, "");
+    }
+
+    #[test]
+    fn connection_cannot_strip_what_others_decide_by() {
+        check(
+            "Connection: authorization, host, content-length\r\nAuthorization: x\r\n",
+            false,
+            "Authorization: x\r\n",
+        );
+    }
+
+    #[test]
+    fn an_upgrade_is_passed_on_only_if_asked_for() {
+        let fields = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
+        check(fields, true, "Connection: upgrade\r\nUpgrade: websocket\r\n");
+        check(fields, false, "");
+    }
+
+    #[test]
+    fn a_loop_is_seen() {
+        let seen = |via: &str| {
+            let text = format!("GET / HTTP/1.1\r\nVia: {via}\r\n\r\n");
+            match parse::request(text.as_bytes(), &Limits::default()) {
+                Ok(Parsed::Complete(head, _)) => Pseudonym::new(0xabc).has_seen(&head.headers),
+                _ => panic!("not a head"),
+            }
+        };
+        assert!(seen("1.0 fred, 1.1 weir-00000abc"));
+        assert!(!seen("1.0 fred, 1.1 weir-00000abd"));
+    }
+}

@@ -1,0 +1,55 @@
+//! The heads of requests and responses, parsed.
+
+use super::headers::Headers;
+
+/// A request's head.
+#[derive(Debug, Clone)]
+pub struct RequestHead {
+    pub version: Version,
+    pub headers: Headers,
+    pub(super) method: (usize, usize),
+    pub(super) target: (usize, usize),
+}
+
+impl RequestHead {
+    /// The method, in its own case (RFC 9110 §9.1: methods are case-sensitive).
+    #[must_use]
+    pub fn method(&self) -> &str {
+        self.text(self.method)
+    }
+
+    /// The request target as it was sent.
+    #[must_use]
+    pub fn target(&self) -> &str {
+        self.text(self.target)
+    }
+
+    fn text(&self, (start, end): (usize, usize)) -> &str {
+        // The parser took both from a `str` of the same bytes.
+        std::str::from_utf8(&self.headers.bytes()[start..end]).unwrap_or_default()
+    }
+}
+
+/// A response's head.
+#[derive(Debug, Clone)]
+pub struct ResponseHead {
+    pub version: Version,
+    pub status: u16,
+    pub headers: Headers,
+    pub(super) reason: (usize, usize),
+}
+
+impl ResponseHead {
+    /// The reason phrase, which may be empty.
+    #[must_use]
+    pub fn reason(&self) -> &[u8] {
+        &self.headers.bytes()[self.reason.0..self.reason.1]
+    }
+}
+
+/// HTTP/1.x.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Version {
+    Http10,
+    Http11,
+}

@@ -1,0 +1,134 @@
+//! The fields of one head: spans into the bytes that were received, plus what was added.
+//!
+//! A head has some ten to thirty fields and is read a few times; a list with the known names recognised once
+//! is both smaller and faster than a hash map.
+
+use smallvec::SmallVec;
+
+/// The fields of a request or response, in their order.
+#[derive(Debug, Clone, Default)]
+pub struct Headers {
+    bytes: Vec<u8>,
+    fields: SmallVec<[Span; 24]>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    known: Name,
+    name: (u32, u32),
+    value: (u32, u32),
+}
+
+/// One field.
+#[derive(Debug, Clone, Copy)]
+pub struct Field<'a> {
+    pub known: Name,
+    pub name: &'a [u8],
+    pub value: &'a [u8],
+}
+
+impl Headers {
+    /// Takes over `bytes`, in which fields will be marked by [`Headers::mark`].
+    pub(super) fn over(bytes: Vec<u8>) -> Self {
+        Self { bytes, fields: SmallVec::new() }
+    }
+
+    /// Declares that a field's name and value stand at these places of the bytes.
+    pub(super) fn mark(&mut self, name: (usize, usize), value: (usize, usize)) {
+        let known = Name::of(&self.bytes[name.0..name.1]);
+        self.fields.push(Span { known, name: small(name), value: small(value) });
+    }
+
+    /// The bytes that spans of the head point into.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// All fields, in order.
+    pub fn iter(&self) -> impl Iterator<Item = Field<'_>> {
+        self.fields.iter().map(|span| Field {
+            known: span.known,
+            name: self.slice(span.name),
+            value: self.slice(span.value),
+        })
+    }
+
+    /// The values of one field, in order.
+    pub fn all(&self, name: Name) -> impl Iterator<Item = &[u8]> {
+        debug_assert_ne!(name, Name::Other);
+        self.fields.iter().filter(move |span| span.known == name).map(|span| self.slice(span.value))
+    }
+
+    /// The first value of a field.
+    #[must_use]
+    pub fn first(&self, name: Name) -> Option<&[u8]> {
+        self.all(name).next()
+    }
+
+    /// Whether a comma-separated field lists `token`, in any case (RFC 9110 §5.6.1).
+    #[must_use]
+    pub fn lists(&self, name: Name, token: &str) -> bool {
+        self.all(name).flat_map(list_items).any(|item| item.eq_ignore_ascii_case(token.as_bytes()))
+    }
+
+    fn slice(&self, (start, end): (u32, u32)) -> &[u8] {
+        &self.bytes[start as usize..end as usize]
+    }
+}
+
+/// The items of a comma-separated list, without white space around them and without empty ones.
+pub fn list_items(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|item| !item.is_empty())
+}
+
+/// Spans are 32 bits wide: no head comes near 4 GiB, its limit is `server.limits.head`.
+fn small((start, end): (usize, usize)) -> (u32, u32) {
+    (u32::try_from(start).unwrap_or(u32::MAX), u32::try_from(end).unwrap_or(u32::MAX))
+}
+
+/// Field names that weir itself has to do with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Name {
+    Connection,
+    ContentLength,
+    Date,
+    Expect,
+    Host,
+    KeepAlive,
+    ProxyAuthenticate,
+    ProxyAuthorization,
+    ProxyConnection,
+    Te,
+    Trailer,
+    TransferEncoding,
+    Upgrade,
+    Via,
+    Other,
+}
+
+impl Name {
+    /// Recognises a name, in any case.
+    #[must_use]
+    pub fn of(name: &[u8]) -> Self {
+        let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+        // The length settles most names without looking at them.
+        let found = match name.len() {
+            2 => is("te").then_some(Self::Te),
+            3 => is("via").then_some(Self::Via),
+            4 if is("host") => Some(Self::Host),
+            4 => is("date").then_some(Self::Date),
+            6 => is("expect").then_some(Self::Expect),
+            7 if is("upgrade") => Some(Self::Upgrade),
+            7 => is("trailer").then_some(Self::Trailer),
+            10 if is("connection") => Some(Self::Connection),
+            10 => is("keep-alive").then_some(Self::KeepAlive),
+            14 => is("content-length").then_some(Self::ContentLength),
+            16 => is("proxy-connection").then_some(Self::ProxyConnection),
+            17 => is("transfer-encoding").then_some(Self::TransferEncoding),
+            18 => is("proxy-authenticate").then_some(Self::ProxyAuthenticate),
+            19 => is("proxy-authorization").then_some(Self::ProxyAuthorization),
+            _ => None,
+        };
+        found.unwrap_or(Self::Other)
+    }
+}

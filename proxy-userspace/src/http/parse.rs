@@ -1,0 +1,193 @@
+//! Bytes → heads. Strict: what two implementations could read in two ways is an error, not a guess.
+
+use std::mem::MaybeUninit;
+
+use super::head::{RequestHead, ResponseHead, Version};
+use super::headers::Headers;
+use crate::config::Limits;
+
+/// The most fields any configuration may allow; `server.limits.header_count` is checked against it.
+pub const MAX_HEADER_COUNT: usize = 256;
+
+/// What a buffer holds.
+#[derive(Debug)]
+pub enum Parsed<T> {
+    /// A head, and the number of bytes it took.
+    Complete(T, usize),
+    /// The beginning of a head.
+    Partial,
+}
+
+/// Why bytes are no acceptable head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BadHead {
+    #[error("the head is not valid HTTP/1: {0}")]
+    Syntax(&'static str),
+    #[error("the HTTP version is not supported")]
+    Version,
+    #[error("the request target is too long")]
+    LongTarget,
+    #[error("the head is too large")]
+    TooLarge,
+    #[error("the head has too many fields")]
+    TooManyFields,
+}
+
+/// Parses a request's head at the start of `bytes`.
+///
+/// # Errors
+/// [`BadHead`], also when what is there already exceeds a limit.
+pub fn request(bytes: &[u8], limits: &Limits) -> Result<Parsed<RequestHead>, BadHead> {
+    let mut fields = [const { MaybeUninit::uninit() }; MAX_HEADER_COUNT];
+    let mut request = httparse::Request::new(&mut []);
+    let allowed = limits.header_count.min(MAX_HEADER_COUNT);
+    match request.parse_with_uninit_headers(bytes, &mut fields[..allowed]) {
+        Ok(httparse::Status::Complete(length)) => {
+            check_lines(&bytes[..length], limits)?;
+            let (Some(method), Some(target), Some(version)) = (request.method, request.path, request.version)
+            else {
+                return Err(BadHead::Syntax("the request line is incomplete"));
+            };
+            if target.len() > limits.url {
+                return Err(BadHead::LongTarget);
+            }
+            let (method, target) = (span(bytes, method.as_bytes()), span(bytes, target.as_bytes()));
+            let headers = headers(bytes, length, request.headers);
+            Ok(Parsed::Complete(
+                RequestHead { version: version_of(version), headers, method, target },
+                length,
+            ))
+        }
+        Ok(httparse::Status::Partial) => check_partial(bytes, limits),
+        Err(error) => Err(bad_head(error)),
+    }
+}
+
+/// Parses a response's head at the start of `bytes`.
+///
+/// # Errors
+/// As [`request`].
+pub fn response(bytes: &[u8], limits: &Limits) -> Result<Parsed<ResponseHead>, BadHead> {
+    let mut fields = [const { MaybeUninit::uninit() }; MAX_HEADER_COUNT];
+    let mut response = httparse::Response::new(&mut []);
+    let parser = httparse::ParserConfig::default();
+    match parser.parse_response_with_uninit_headers(&mut response, bytes, &mut fields) {
+        Ok(httparse::Status::Complete(length)) => {
+            check_lines(&bytes[..length], limits)?;
+            let (Some(status), Some(version)) = (response.code, response.version) else {
+                return Err(BadHead::Syntax("the status line is incomplete"));
+            };
+            let reason = span(bytes, response.reason.unwrap_or_default().as_bytes());
+            let headers = headers(bytes, length, response.headers);
+            let head = ResponseHead { version: version_of(version), status, headers, reason };
+            Ok(Parsed::Complete(head, length))
+        }
+        Ok(httparse::Status::Partial) if bytes.len() > limits.head => Err(BadHead::TooLarge),
+        Ok(httparse::Status::Partial) => Ok(Parsed::Partial),
+        Err(error) => Err(bad_head(error)),
+    }
+}
+
+/// A limit that is exceeded before the head is complete needs no more bytes to be an error.
+fn check_partial(bytes: &[u8], limits: &Limits) -> Result<Parsed<RequestHead>, BadHead> {
+    let line = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
+    // Method, version and spaces around the target are at most some dozens of bytes.
+    if line > limits.url + 64 {
+        return Err(BadHead::LongTarget);
+    }
+    if bytes.len() > limits.head {
+        return Err(BadHead::TooLarge);
+    }
+    Ok(Parsed::Partial)
+}
+
+/// The parser takes a bare LF as a line's end; RFC 9112 §2.2 allows that, and smuggling lives on it.
+fn check_lines(head: &[u8], limits: &Limits) -> Result<(), BadHead> {
+    if head.len() > limits.head {
+        return Err(BadHead::TooLarge);
+    }
+    let mut previous = 0;
+    for byte in head {
+        if *byte == b'\n' && previous != b'\r' {
+            return Err(BadHead::Syntax("a line ends in LF without CR"));
+        }
+        previous = *byte;
+    }
+    Ok(())
+}
+
+fn headers(bytes: &[u8], length: usize, fields: &[httparse::Header<'_>]) -> Headers {
+    let mut headers = Headers::over(bytes[..length].to_vec());
+    for field in fields {
+        headers.mark(span(bytes, field.name.as_bytes()), span(bytes, field.value));
+    }
+    headers
+}
+
+/// Where `part`, a slice of `whole`, stands in it.
+fn span(whole: &[u8], part: &[u8]) -> (usize, usize) {
+    if part.is_empty() {
+        return (0, 0);
+    }
+    let start = part.as_ptr() as usize - whole.as_ptr() as usize;
+    (start, start + part.len())
+}
+
+fn version_of(minor: u8) -> Version {
+    if minor == 0 { Version::Http10 } else { Version::Http11 }
+}
+
+fn bad_head(error: httparse::Error) -> BadHead {
+    match error {
+        httparse::Error::TooManyHeaders => BadHead::TooManyFields,
+        httparse::Error::Version => BadHead::Version,
+        httparse::Error::HeaderName => BadHead::Syntax("bad field name"),
+        httparse::Error::HeaderValue => BadHead::Syntax("bad field value"),
+        httparse::Error::NewLine => BadHead::Syntax("bad line end"),
+        httparse::Error::Status => BadHead::Syntax("bad status"),
+        httparse::Error::Token => BadHead::Syntax("bad character in the first line"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(bytes: &[u8], expected: Result<Option<usize>, BadHead>) {
+        let limits = Limits { url: 64, head: 512, header_count: 4, ..Limits::default() };
+        let parsed = request(bytes, &limits).map(|parsed| match parsed {
+            Parsed::Complete(_, length) => Some(length),
+            Parsed::Partial => None,
+        });
+        assert_eq!(parsed, expected, "{}", String::from_utf8_lossy(bytes));
+    }
+
+    #[test]
+    fn complete_and_partial() {
+        check(b"GET / HTTP/1.1\r\nHost: a\r\n\r\nrest", Ok(Some(27)));
+        check(b"GET / HTTP/1.1\r\nHost: a\r\n", Ok(None));
+        check(b"", Ok(None));
+        check(b"\r\nGET / HTTP/1.1\r\n\r\n", Ok(Some(20)));
+    }
+
+    #[test]
+    fn refused() {
+        check(b"GET / HTTP/1.1\nHost: a\n\n", Err(BadHead::Syntax("a line ends in LF without CR")));
+        check(b"GET / HTTP/1.1\r\nHost: a\n\r\n", Err(BadHead::Syntax("a line ends in LF without CR")));
+        check(b"GET / HTTP/1.1\r\nHost : a\r\n\r\n", Err(BadHead::Syntax("bad field name")));
+        check(b"GET / HTTP/1.1\r\nA: b\r\n c\r\n\r\n", Err(BadHead::Syntax("bad field name")));
+        check(b"GET / HTTP/1.1\r\nA: b\0c\r\n\r\n", Err(BadHead::Syntax("bad field value")));
+        check(b"GET / HTTP/2.0\r\n\r\n", Err(BadHead::Version));
+        check(b"\x16\x03\x01\x02\x00\x01\x00", Err(BadHead::Syntax("bad character in the first line")));
+        check(b"GET / HTTP/1.1\r\nA:1\r\nB:1\r\nC:1\r\nD:1\r\nE:1\r\n\r\n", Err(BadHead::TooManyFields));
+    }
+
+    #[test]
+    fn limits_hold_before_the_head_is_complete() {
+        let long_target = [b"GET /".as_slice(), &[b'a'; 200]].concat();
+        check(&long_target, Err(BadHead::LongTarget));
+        check(&[long_target.as_slice(), b" HTTP/1.1\r\n\r\n"].concat(), Err(BadHead::LongTarget));
+        check(&[b"GET / HTTP/1.1\r\nA: ".as_slice(), &[b'a'; 600]].concat(), Err(BadHead::TooLarge));
+    }
+}

@@ -1,0 +1,267 @@
+//! Coarse deadlines: one table per worker thread, looked through by the worker's tick.
+//!
+//! A connection sets and moves its deadline for every message it relays; a timer wheel would pay a lock and
+//! a re-insertion each time. Here that is one store, and the tick finds what is overdue. The price is
+//! precision: a deadline fires up to [`TICK`] (up to [`SWEEP_PERIOD`] with many connections) late.
+//! Short waits use tokio's timers instead.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use slab::Slab;
+
+/// How often a worker ticks: deadlines advance, and the kernel half hears a heartbeat.
+pub const TICK: Duration = Duration::from_millis(100);
+
+/// The longest time between two looks at the same deadline.
+pub const SWEEP_PERIOD: Duration = Duration::from_millis(500);
+
+/// Below this many deadlines, every tick looks at all of them.
+const SMALL_TABLE: usize = 1024;
+
+/// Why a wait ended early.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expired {
+    /// The time is up.
+    TimedOut,
+    /// weir drains, and the wait was one between requests.
+    Drained,
+}
+
+/// One deadline of one connection. Belongs to the thread that made it.
+#[derive(Debug)]
+pub struct Deadline {
+    slot: usize,
+    // Not Send: the slot is an index into this thread's table.
+    thread: std::marker::PhantomData<*const ()>,
+}
+
+impl Deadline {
+    /// A deadline that is not armed.
+    #[must_use]
+    pub fn new() -> Self {
+        let slot = TABLE.with_borrow_mut(|table| table.slots.insert(Slot::default()));
+        Self { slot, thread: std::marker::PhantomData }
+    }
+
+    /// Fires `after` from now; replaces what was set before.
+    pub fn arm(&self, after: Duration) {
+        self.set(after, false);
+    }
+
+    /// As [`Deadline::arm`], for a wait between requests: a drain ends it at once.
+    pub fn arm_idle(&self, after: Duration) {
+        self.set(after, true);
+    }
+
+    /// Ready once the deadline has passed; otherwise wakes the task when it does.
+    pub fn poll_expired(&self, cx: &mut Context<'_>) -> Poll<Expired> {
+        TABLE.with_borrow_mut(|table| {
+            let slot = &mut table.slots[self.slot];
+            if let Some(expired) = slot.expired {
+                return Poll::Ready(expired);
+            }
+            if !slot.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+                slot.waker = Some(cx.waker().clone());
+            }
+            Poll::Pending
+        })
+    }
+
+    /// `future`, but no longer than `after`.
+    ///
+    /// # Errors
+    /// [`Expired`] if the time was up first.
+    pub async fn limit<T>(&self, after: Duration, future: impl Future<Output = T>) -> Result<T, Expired> {
+        self.arm(after);
+        self.race(future).await
+    }
+
+    /// `future`, a wait between requests: no longer than `after`, and not into a drain.
+    ///
+    /// # Errors
+    /// [`Expired`] if the time was up or a drain began first.
+    pub async fn limit_idle<T>(
+        &self,
+        after: Duration,
+        future: impl Future<Output = T>,
+    ) -> Result<T, Expired> {
+        self.arm_idle(after);
+        self.race(future).await
+    }
+
+    /// `future`, until the deadline that was armed before.
+    ///
+    /// # Errors
+    /// [`Expired`] if that passed first.
+    pub async fn race<T>(&self, future: impl Future<Output = T>) -> Result<T, Expired> {
+        let mut future = pin!(future);
+        std::future::poll_fn(|cx| {
+            if let Poll::Ready(value) = future.as_mut().poll(cx) {
+                return Poll::Ready(Ok(value));
+            }
+            self.poll_expired(cx).map(Err)
+        })
+        .await
+    }
+
+    fn set(&self, after: Duration, idle: bool) {
+        let ticks = u64::try_from(after.as_millis() / TICK.as_millis()).unwrap_or(u64::MAX);
+        TABLE.with_borrow_mut(|table| {
+            let due = table.now.saturating_add(ticks).saturating_add(1);
+            let expired = (idle && table.draining).then_some(Expired::Drained);
+            let slot = &mut table.slots[self.slot];
+            (slot.due, slot.idle, slot.expired) = (due, idle, expired);
+        });
+    }
+}
+
+impl Default for Deadline {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Deadline {
+    fn drop(&mut self) {
+        // The thread's table may be gone already while the thread ends; then so is the slot.
+        let _ = TABLE.try_with(|table| table.borrow_mut().slots.try_remove(self.slot));
+    }
+}
+
+/// One tick of this thread: fires what is overdue.
+pub fn tick() {
+    let fired = TABLE.with_borrow_mut(Table::sweep);
+    fired.into_iter().for_each(Waker::wake);
+}
+
+/// Ends all waits between requests on this thread, now and from now on.
+pub fn drain() {
+    let fired = TABLE.with_borrow_mut(Table::drain);
+    fired.into_iter().for_each(Waker::wake);
+}
+
+thread_local! {
+    static TABLE: RefCell<Table> = RefCell::new(Table::default());
+}
+
+#[derive(Default)]
+struct Table {
+    slots: Slab<Slot>,
+    /// Ticks since the thread began.
+    now: u64,
+    /// Where the next partial sweep goes on.
+    cursor: usize,
+    draining: bool,
+}
+
+#[derive(Debug)]
+struct Slot {
+    waker: Option<Waker>,
+    due: u64,
+    idle: bool,
+    expired: Option<Expired>,
+}
+
+impl Default for Slot {
+    fn default() -> Self {
+        Self { waker: None, due: u64::MAX, idle: false, expired: None }
+    }
+}
+
+impl Table {
+    fn sweep(&mut self) -> Vec<Waker> {
+        self.now += 1;
+        let end = self.slots.capacity();
+        let per_period = usize::try_from(SWEEP_PERIOD.as_millis() / TICK.as_millis()).unwrap_or(1);
+        let span = SMALL_TABLE.max(end.div_ceil(per_period));
+        let start = if self.cursor >= end { 0 } else { self.cursor };
+        self.cursor = start + span;
+        let now = self.now;
+        let mut fired = Vec::new();
+        for index in start..(start + span).min(end) {
+            if let Some(slot) = self.slots.get_mut(index)
+                && slot.due <= now
+                && slot.expired.is_none()
+            {
+                slot.expired = Some(Expired::TimedOut);
+                fired.extend(slot.waker.take());
+            }
+        }
+        fired
+    }
+
+    fn drain(&mut self) -> Vec<Waker> {
+        self.draining = true;
+        let mut fired = Vec::new();
+        for (_, slot) in &mut self.slots {
+            if slot.idle && slot.expired.is_none() {
+                slot.expired = Some(Expired::Drained);
+                fired.extend(slot.waker.take());
+            }
+        }
+        fired
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::pending;
+
+    /// Runs `ticks` ticks, then says how a wait of `after` stands.
+    fn check(after: Duration, ticks: u64, idle: bool, drain_first: bool, expected: Option<Expired>) {
+        std::thread::spawn(move || {
+            let deadline = Deadline::new();
+            let wait = async {
+                match idle {
+                    true => deadline.limit_idle(after, pending::<()>()).await,
+                    false => deadline.limit(after, pending::<()>()).await,
+                }
+            };
+            let mut wait = pin!(wait);
+            let mut cx = Context::from_waker(Waker::noop());
+            assert!(wait.as_mut().poll(&mut cx).is_pending());
+            if drain_first {
+                drain();
+            }
+            (0..ticks).for_each(|_| tick());
+            let state = match wait.as_mut().poll(&mut cx) {
+                Poll::Ready(Err(expired)) => Some(expired),
+                Poll::Ready(Ok(())) => unreachable!("the future never ends"),
+                Poll::Pending => None,
+            };
+            assert_eq!(state, expected);
+        })
+        .join()
+        .unwrap();
+    }
+
+    #[test]
+    fn fires_after_its_time_and_not_before() {
+        check(TICK * 3, 3, false, false, None);
+        check(TICK * 3, 4, false, false, Some(Expired::TimedOut));
+    }
+
+    #[test]
+    fn a_drain_ends_only_waits_between_requests() {
+        check(TICK * 30, 1, true, true, Some(Expired::Drained));
+        check(TICK * 30, 1, false, true, None);
+    }
+
+    #[test]
+    fn every_deadline_of_a_large_table_is_seen_within_the_sweep_period() {
+        std::thread::spawn(|| {
+            let deadlines: Vec<_> = (0..10_000).map(|_| Deadline::new()).collect();
+            deadlines.iter().for_each(|deadline| deadline.arm(Duration::ZERO));
+            (0..=SWEEP_PERIOD.as_millis() / TICK.as_millis() + 1).for_each(|_| tick());
+            let mut cx = Context::from_waker(Waker::noop());
+            assert!(deadlines.iter().all(|deadline| deadline.poll_expired(&mut cx).is_ready()));
+        })
+        .join()
+        .unwrap();
+    }
+}

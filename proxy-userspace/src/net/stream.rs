@@ -1,0 +1,116 @@
+//! A downstream connection: its socket, what was read ahead, and who is at the other end.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use socket2::SockRef;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::buffered::Inbox;
+use super::deadline::Deadline;
+use crate::target::Client;
+use crate::telemetry::metrics;
+
+/// How long a client may take to read the last answer before its connection is closed for good, and what is
+/// read and thrown away of what it still sends (RFC 9112 §9.6).
+const LINGER: Duration = Duration::from_secs(1);
+const MAX_DISCARD: usize = 256 << 10;
+
+/// An accepted connection. Dropping it resets it; [`Downstream::close`] ends it in order.
+#[derive(Debug)]
+pub struct Downstream {
+    pub stream: TcpStream,
+    pub inbox: Inbox,
+    pub client: Client,
+    pub deadline: Deadline,
+    pub admitted: Admitted,
+}
+
+impl Downstream {
+    /// Ends the connection so that the client gets all that was sent to it.
+    pub async fn close(mut self) {
+        // Without this, close(2) would send RST: see `listener`.
+        if SockRef::from(&self.stream).set_linger(None).is_err() || self.stream.shutdown().await.is_err() {
+            return;
+        }
+        // Closing with unread bytes resets the connection, which can destroy the answer on its way.
+        let _ = self.deadline.limit(LINGER, discard(&mut self.stream)).await;
+    }
+
+    /// Ends a connection on which nothing is under way.
+    pub fn close_idle(self) {
+        let _ = SockRef::from(&self.stream).set_linger(None);
+    }
+}
+
+async fn discard(stream: &mut TcpStream) -> io::Result<()> {
+    let mut scratch = [0; 1024];
+    let mut discarded = 0;
+    while discarded < MAX_DISCARD {
+        match stream.read(&mut scratch).await? {
+            0 => break,
+            count => discarded += count,
+        }
+    }
+    Ok(())
+}
+
+/// How many downstream connections there are, and may be.
+#[derive(Debug)]
+pub struct Admission {
+    limit: usize,
+    open: AtomicUsize,
+}
+
+impl Admission {
+    /// Room for `limit` connections.
+    #[must_use]
+    pub fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self { limit, open: AtomicUsize::new(0) })
+    }
+
+    /// A place for one connection, if there is one.
+    pub fn admit(self: &Arc<Self>) -> Option<Admitted> {
+        if self.open.fetch_add(1, Ordering::Relaxed) >= self.limit {
+            self.open.fetch_sub(1, Ordering::Relaxed);
+            metrics::with(|metrics| metrics.refused_connections.increment());
+            return None;
+        }
+        Some(Admitted(Arc::clone(self)))
+    }
+
+    /// Connections that are open now.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+}
+
+/// The place of one connection; given back when dropped.
+#[derive(Debug)]
+pub struct Admitted(Arc<Admission>);
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+        metrics::with(|metrics| metrics.closed_connections.increment());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_limited_and_given_back() {
+        let admission = Admission::new(2);
+        let first = admission.admit().unwrap();
+        let _second = admission.admit().unwrap();
+        assert!(admission.admit().is_none());
+        drop(first);
+        assert!(admission.admit().is_some());
+    }
+}

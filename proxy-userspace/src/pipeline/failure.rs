@@ -1,0 +1,116 @@
+//! Every way in which a request can fail before it has an answer, and the status that says so.
+
+use crate::filters::Denial;
+use crate::http::framing::BadFraming;
+use crate::http::parse::BadHead;
+use crate::policy::acl::Denied;
+use crate::relay::Side;
+use crate::relay::body::BodyError;
+use crate::upstream::{AddressError, ConnectError, dns::DnsError};
+
+/// Why a request or tunnel got no answer from its upstream.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    #[error("{0}")]
+    BadHead(#[from] BadHead),
+    #[error("the length of the request's body is ambiguous: {0}")]
+    BadFraming(#[from] BadFraming),
+    #[error("{0}")]
+    BadRequest(String),
+    #[error("{0}")]
+    NotImplemented(&'static str),
+    #[error("{0}")]
+    NoRoute(&'static str),
+    #[error("{}", .0.reason)]
+    Denied(Denied),
+    #[error("{}", .0.reason)]
+    Filtered(Denial),
+    #[error("the request's body is larger than server.limits.body ({0} bytes)")]
+    BodyTooLarge(u64),
+    #[error("{0}")]
+    Unresolved(#[from] DnsError),
+    #[error("{0}")]
+    Connect(#[from] ConnectError),
+    #[error("the upstream closed the connection without an answer")]
+    NoAnswer,
+    #[error("the upstream's answer is not valid: {0}")]
+    BadAnswer(String),
+    #[error("the upstream did not answer in time")]
+    AnswerTimedOut,
+    #[error("the request's body: {0}")]
+    RequestBody(BodyError),
+    #[error("the client did not send its request in time")]
+    RequestTimedOut,
+    /// The client is gone; nobody is there to answer to.
+    #[error("the client closed the connection")]
+    ClientGone,
+}
+
+impl Failure {
+    /// The status to answer with, and the error type of RFC 9209 §2.3. None where nobody listens.
+    #[must_use]
+    pub fn status(&self) -> Option<(u16, &'static str)> {
+        Some(match self {
+            Self::BadHead(BadHead::LongTarget) => (414, "http_request_error"),
+            Self::BadHead(BadHead::TooLarge | BadHead::TooManyFields) => (431, "http_request_error"),
+            Self::BadHead(BadHead::Version) => (505, "http_request_error"),
+            Self::BadHead(BadHead::Syntax(_)) | Self::BadFraming(_) | Self::BadRequest(_) => {
+                (400, "http_request_error")
+            }
+            Self::NotImplemented(_) => (501, "http_request_error"),
+            Self::NoRoute(_) => (404, "destination_not_found"),
+            Self::Denied(_) => (403, "destination_ip_prohibited"),
+            Self::Filtered(denial) => (denial.status, "http_request_denied"),
+            Self::BodyTooLarge(_) | Self::RequestBody(BodyError::TooLarge(_)) => (413, "http_request_error"),
+            Self::Unresolved(DnsError::TimedOut { .. }) => (504, "dns_timeout"),
+            Self::Unresolved(_) => (502, "dns_error"),
+            Self::Connect(ConnectError::TimedOut { .. }) => (504, "connection_timeout"),
+            Self::Connect(ConnectError::NoAddress) => (502, "destination_ip_unroutable"),
+            Self::Connect(ConnectError::Failed { error, .. }) => (502, connect_error_type(error)),
+            Self::NoAnswer => (502, "connection_terminated"),
+            Self::BadAnswer(_) => (502, "http_protocol_error"),
+            Self::AnswerTimedOut => (504, "http_response_timeout"),
+            Self::RequestBody(BodyError::Malformed(_)) => (400, "http_request_error"),
+            Self::RequestTimedOut | Self::RequestBody(BodyError::TimedOut(Side::Downstream)) => {
+                (408, "http_request_error")
+            }
+            Self::RequestBody(BodyError::TimedOut(Side::Upstream)) => (504, "connection_write_timeout"),
+            Self::RequestBody(BodyError::Truncated(_) | BodyError::Io(Side::Downstream, _))
+            | Self::ClientGone => {
+                return None;
+            }
+            Self::RequestBody(BodyError::Io(Side::Upstream, _)) => (502, "connection_terminated"),
+        })
+    }
+
+    /// Whether policy refused, rather than something going wrong.
+    #[must_use]
+    pub fn is_denial(&self) -> bool {
+        matches!(self, Self::Denied(_) | Self::Filtered(_))
+    }
+}
+
+fn connect_error_type(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::ConnectionRefused => "connection_refused",
+        std::io::ErrorKind::HostUnreachable | std::io::ErrorKind::NetworkUnreachable => {
+            "destination_ip_unroutable"
+        }
+        _ => "connection_terminated",
+    }
+}
+
+impl From<AddressError<Denied>> for Failure {
+    fn from(error: AddressError<Denied>) -> Self {
+        match error {
+            AddressError::Unresolved(error) => Self::Unresolved(error),
+            AddressError::Refused(denied) => Self::Denied(denied),
+        }
+    }
+}
+
+impl From<Denial> for Failure {
+    fn from(denial: Denial) -> Self {
+        Self::Filtered(denial)
+    }
+}

@@ -1,0 +1,120 @@
+//! The way of an HTTP request, from its head to its record.
+
+use tokio::net::TcpStream;
+
+use super::exchange::{Ending, Exchange};
+use super::failure::Failure;
+use super::recording::Recording;
+use super::tunnel::Opened;
+use super::{Engine, respond};
+use crate::http::framing::{self, Framing};
+use crate::http::head::RequestHead;
+use crate::net::stream::Downstream;
+use crate::target::{Front, Target};
+use crate::telemetry::flow::Protocol;
+use crate::telemetry::{metrics, redact};
+use crate::{cache, filters, route};
+
+/// A request, ready to be sent on.
+#[derive(Debug)]
+pub struct Request {
+    pub head: RequestHead,
+    pub target: Target,
+    /// The request target for an origin server: path and query, or `*`.
+    pub path: String,
+    /// The client wants its connection kept.
+    pub keep_alive: bool,
+}
+
+/// What the front does with the connection next.
+#[derive(Debug)]
+pub enum Next {
+    /// Reads another request.
+    KeepAlive,
+    /// Ends it in order.
+    Close,
+    /// Resets it: the response is not whole, and the client must see that.
+    Abort,
+    /// Relays: the connection has changed its protocol.
+    Tunnel(Opened),
+}
+
+/// Serves one request.
+pub async fn serve(engine: &Engine, downstream: &mut Downstream, request: &Request) -> Next {
+    metrics::with(|metrics| metrics.requests.increment());
+    let mut flow = Recording::begin(&downstream.client, &request.target, Protocol::Http1);
+    flow.method = Some(request.head.method().to_owned());
+    flow.url = Some(redact::url(&request.target, &request.path));
+    let failure = match forward(engine, downstream, request, &mut flow).await {
+        Ok((Ending::KeepAlive, _)) => return Next::KeepAlive,
+        Ok((Ending::Close, _)) => return Next::Close,
+        Ok((Ending::Abort, _)) => return Next::Abort,
+        Ok((Ending::Upgraded, upstream)) => match upstream {
+            Some(upstream) => return Next::Tunnel(Opened::upgraded(flow, upstream)),
+            None => return Next::Abort,
+        },
+        Err(failure) => failure,
+    };
+    refuse(engine, downstream, request, &mut flow, &failure).await
+}
+
+/// Answers what never became a request. Returns whether an answer went out.
+pub async fn refuse_head(
+    engine: &Engine,
+    downstream: &mut Downstream,
+    target: &Target,
+    failure: &Failure,
+) -> bool {
+    let mut flow = Recording::begin(&downstream.client, target, Protocol::Http1);
+    respond::failure(downstream, &mut flow, failure, true, false, engine.config.server.timeouts.write).await
+}
+
+async fn forward(
+    engine: &Engine,
+    downstream: &mut Downstream,
+    request: &Request,
+    flow: &mut Recording,
+) -> Result<(Ending, Option<TcpStream>), Failure> {
+    let framing = framing::of_request(&request.head)?;
+    check_length(framing, engine.config.server.limits.body)?;
+    filters::check(filters::Request { head: &request.head, target: &request.target, via: &engine.via })?;
+    flow.cache = Some(cache::lookup(&request.head));
+    let hop = route::next_hop(&request.target).ok_or(Failure::NoRoute(NO_ROUTE))?;
+    let addresses = engine.upstream.addresses(&hop, |address| engine.acl.check(address)).await?;
+    flow.timings.dns_us = addresses.dns_us;
+    Exchange { engine, request, framing, hop: &hop, addresses: &addresses, flow }.run(downstream).await
+}
+
+const NO_ROUTE: &str =
+    "this is a proxy, and no route leads from here: ask for a full URL (curl -x), or use CONNECT";
+
+/// A length that is announced is refused before anything is sent; one that is not is counted on its way.
+fn check_length(framing: Framing, limit: u64) -> Result<(), Failure> {
+    match framing {
+        Framing::Length(length) if limit != 0 && length > limit => Err(Failure::BodyTooLarge(limit)),
+        _ => Ok(()),
+    }
+}
+
+async fn refuse(
+    engine: &Engine,
+    downstream: &mut Downstream,
+    request: &Request,
+    flow: &mut Recording,
+    failure: &Failure,
+) -> Next {
+    // Without weir, a captured client would see the connection fail, not an answer from somebody.
+    if request.target.front == Front::Captured && matches!(failure, Failure::Connect(_) | Failure::NoAnswer) {
+        respond::note(flow, failure);
+        return Next::Abort;
+    }
+    // The request's body, if any, is still to come: the connection can't be used for another one.
+    let close = !request.keep_alive || framing::of_request(&request.head) != Ok(Framing::None);
+    let bodiless = request.head.method() == "HEAD";
+    let patience = engine.config.server.timeouts.write;
+    match respond::failure(downstream, flow, failure, close, bodiless, patience).await {
+        true if close => Next::Close,
+        true => Next::KeepAlive,
+        false => Next::Abort,
+    }
+}

@@ -1,0 +1,130 @@
+//! The way of a tunnel: opaque bytes, whether asked for by CONNECT, by Upgrade, or captured.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use tokio::net::TcpStream;
+
+use super::failure::Failure;
+use super::recording::Recording;
+use super::{Engine, respond};
+use crate::net::stream::{Admitted, Downstream};
+use crate::relay::{self, End, Side, Tunnel};
+use crate::route;
+use crate::target::{Client, Target};
+use crate::telemetry::flow::Protocol;
+use crate::telemetry::metrics;
+
+/// A tunnel whose upstream is connected. The front now answers, and then calls [`Opened::relay`].
+#[derive(Debug)]
+pub struct Opened {
+    flow: Recording,
+    upstream: TcpStream,
+}
+
+/// A tunnel that was refused or could not be opened. The front answers with [`Refused::answer`], or resets.
+#[derive(Debug)]
+pub struct Refused {
+    flow: Recording,
+    failure: Failure,
+}
+
+/// Opens a tunnel to a target.
+///
+/// # Errors
+/// [`Refused`]; the flow is recorded when that is dropped.
+pub async fn open(
+    engine: &Engine,
+    client: &Client,
+    target: &Target,
+    protocol: Protocol,
+    method: Option<&str>,
+) -> Result<Opened, Refused> {
+    let mut flow = Recording::begin(client, target, protocol);
+    flow.method = method.map(str::to_owned);
+    match connect(engine, target, &mut flow).await {
+        Ok(upstream) => Ok(Opened { flow, upstream }),
+        Err(failure) => Err(Refused { flow, failure }),
+    }
+}
+
+async fn connect(engine: &Engine, target: &Target, flow: &mut Recording) -> Result<TcpStream, Failure> {
+    let hop = route::next_hop(target).ok_or(Failure::NoRoute("the tunnel has no target"))?;
+    let addresses = engine.upstream.addresses(&hop, |address| engine.acl.check(address)).await?;
+    flow.timings.dns_us = addresses.dns_us;
+    let connected = engine.upstream.connect(&addresses, &hop).await?;
+    flow.upstream = Some(connected.address);
+    flow.timings.connect_us = Some(connected.connect_us);
+    Ok(connected.stream)
+}
+
+impl Opened {
+    /// A tunnel on connections that an HTTP exchange has left open after 101.
+    pub(super) fn upgraded(flow: Recording, upstream: TcpStream) -> Self {
+        Self { flow, upstream }
+    }
+
+    /// Notes the status that the front answered with.
+    #[must_use]
+    pub fn with_status(mut self, status: u16) -> Self {
+        self.flow.status = Some(status);
+        self
+    }
+
+    /// Relays until the tunnel ends, in a task of its own: the memory of whatever came before is free again.
+    pub fn relay(self, engine: &Rc<Engine>, downstream: Downstream) {
+        metrics::with(|metrics| metrics.tunnels.increment());
+        let settings = engine.relay_settings();
+        let Downstream { stream, inbox, admitted, .. } = downstream;
+        let tunnel = relay::relay(stream, self.upstream, inbox.bytes(), settings);
+        tokio::task::spawn_local(Relaying { tunnel, flow: self.flow, _admitted: admitted });
+    }
+}
+
+/// The task of an open tunnel. Written as a future by hand: an `async fn` would hold its arguments twice, and
+/// there may be many thousand idle tunnels.
+struct Relaying {
+    tunnel: Tunnel,
+    flow: Recording,
+    _admitted: Admitted,
+}
+
+impl Future for Relaying {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let outcome = ready!(Pin::new(&mut self.tunnel).poll(cx));
+        (self.flow.sent, self.flow.received) = (outcome.sent, outcome.received);
+        if !matches!(outcome.end, End::Complete) {
+            metrics::with(|metrics| metrics.broken_tunnels.increment());
+        }
+        self.flow.end = match outcome.end {
+            End::Complete => "complete".into(),
+            End::Idle => "idle for longer than server.timeouts.tunnel_idle".into(),
+            End::Broken(Side::Downstream, error) => format!("downstream: {error}").into(),
+            End::Broken(Side::Upstream, error) => format!("upstream: {error}").into(),
+        };
+        Poll::Ready(())
+    }
+}
+
+impl Refused {
+    /// Answers a CONNECT that failed, and ends the connection.
+    pub async fn answer(mut self, engine: &Engine, mut downstream: Downstream) {
+        let patience = engine.config.server.timeouts.write;
+        let answered =
+            respond::failure(&mut downstream, &mut self.flow, &self.failure, true, false, patience).await;
+        drop(self.flow);
+        if answered {
+            downstream.close().await;
+        }
+    }
+
+    /// Resets a captured connection that can't be served: the client learns that it is broken, not that it
+    /// is complete.
+    pub fn reset(mut self, downstream: Downstream) {
+        respond::note(&mut self.flow, &self.failure);
+        drop(downstream);
+    }
+}

@@ -1,0 +1,9 @@
+//! Moves bytes between two sockets: lazily piped, adaptive between read/write and splice, and honest about
+//! how a connection ended. What the bytes mean is not known here.
+
+pub mod body;
+mod direction;
+mod pipe;
+mod tunnel;
+
+pub use tunnel::{End, Outcome, Settings, Side, Tunnel, relay};

@@ -1,0 +1,145 @@
+//! A tunnel: two sockets, both directions, one ending.
+//!
+//! How a tunnel ends is passed on as what it was. Both sockets carry SO_LINGER{on, 0}, so whenever they are
+//! closed before both streams have ended (an error, a time-out, SIGKILL), the kernel sends RST and no peer
+//! mistakes a broken stream for a complete one. Only after both FINs were passed on is the option cleared.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+
+use super::direction::{Broken, Direction};
+use crate::net::deadline::Deadline;
+use crate::telemetry::metrics;
+
+/// Which peer, seen from weir.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The client.
+    Downstream,
+    /// The next hop.
+    Upstream,
+}
+
+/// What the relay needs to know of the configuration.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Bytes asked for a splice pipe.
+    pub pipe_size: usize,
+    /// A tunnel in which nothing moves for so long is reset.
+    pub idle: Duration,
+}
+
+/// What became of a tunnel.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Bytes the upstream took.
+    pub sent: u64,
+    /// Bytes the downstream took.
+    pub received: u64,
+    pub end: End,
+}
+
+/// How a tunnel ended.
+#[derive(Debug)]
+pub enum End {
+    /// Both sides sent FIN, and all bytes were passed on.
+    Complete,
+    /// A side reset the connection or became unreachable; the other side was sent RST.
+    Broken(Side, io::Error),
+    /// Nothing moved for the configured time; both sides were sent RST.
+    Idle,
+}
+
+/// Relays between `downstream` and `upstream` until the tunnel ends. `prefix` was already read from the
+/// downstream and goes first.
+///
+/// Both sockets must carry SO_LINGER{on, 0} (see [`crate::net::listener`] and [`crate::upstream`]).
+#[must_use]
+pub fn relay(downstream: TcpStream, upstream: TcpStream, prefix: &[u8], settings: Settings) -> Tunnel {
+    let tunnel = Tunnel {
+        downstream: (Side::Downstream, downstream),
+        upstream: (Side::Upstream, upstream),
+        up: Direction::with_prefix(prefix),
+        down: Direction::default(),
+        deadline: Deadline::new(),
+        settings,
+    };
+    tunnel.deadline.arm(settings.idle);
+    tunnel
+}
+
+/// A tunnel under way; a future that ends with it.
+#[derive(Debug)]
+pub struct Tunnel {
+    downstream: (Side, TcpStream),
+    upstream: (Side, TcpStream),
+    up: Direction,
+    down: Direction,
+    deadline: Deadline,
+    settings: Settings,
+}
+
+impl Future for Tunnel {
+    type Output = Outcome;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
+        let tunnel = &mut *self;
+        let before = (tunnel.up.bytes, tunnel.down.bytes);
+        let end = tunnel.poll_both(cx);
+        let moved = (tunnel.up.bytes - before.0, tunnel.down.bytes - before.1);
+        if moved != (0, 0) {
+            metrics::with(|metrics| {
+                metrics.sent_bytes.add(moved.0);
+                metrics.received_bytes.add(moved.1);
+            });
+            tunnel.deadline.arm(tunnel.settings.idle);
+        }
+        let end = match end {
+            Poll::Ready(Ok(())) => tunnel.complete(),
+            Poll::Ready(Err((side, error))) => End::Broken(side, error),
+            Poll::Pending if tunnel.deadline.poll_expired(cx).is_ready() => End::Idle,
+            Poll::Pending => return Poll::Pending,
+        };
+        Poll::Ready(Outcome { sent: tunnel.up.bytes, received: tunnel.down.bytes, end })
+    }
+}
+
+impl Tunnel {
+    fn poll_both(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        let pipe_size = self.settings.pipe_size;
+        let up = match self.up.has_ended() {
+            true => Poll::Ready(Ok(())),
+            false => {
+                let last = self.down.has_ended();
+                self.up.poll(cx, &mut self.downstream, &mut self.upstream, pipe_size, last)
+            }
+        };
+        let down = match self.down.has_ended() {
+            true => Poll::Ready(Ok(())),
+            false => {
+                let last = self.up.has_ended();
+                self.down.poll(cx, &mut self.upstream, &mut self.downstream, pipe_size, last)
+            }
+        };
+        match (up, down) {
+            (Poll::Ready(Err(broken)), _) | (_, Poll::Ready(Err(broken))) => Poll::Ready(Err(broken)),
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(Ok(())),
+            _ => Poll::Pending,
+        }
+    }
+
+    /// Both streams have ended: close(2) now sends FIN where it is still missing, after what is queued.
+    fn complete(&self) -> End {
+        for (side, socket) in [&self.downstream, &self.upstream] {
+            if let Err(error) = socket2::SockRef::from(socket).set_linger(None) {
+                return End::Broken(*side, error);
+            }
+        }
+        End::Complete
+    }
+}

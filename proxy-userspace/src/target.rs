@@ -1,0 +1,81 @@
+//! Where a request or connection goes, how that was learned, and who asks. Every front ends in these.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::http::authority::Authority;
+
+/// Where it goes.
+#[derive(Debug, Clone)]
+pub struct Target {
+    pub front: Front,
+    /// `host:port` as the client named it: CONNECT, absolute-form, Host, or SNI.
+    pub authority: Option<Authority>,
+    /// Where a captured connection was going. If present, it decides; the authority never does.
+    pub original_destination: Option<SocketAddr>,
+    /// The local address to connect from: that of a captured socket which was bound before it connected.
+    pub source: Option<IpAddr>,
+}
+
+/// Where to connect to: what a route makes of a target.
+#[derive(Debug, Clone)]
+pub enum Hop {
+    /// A name or address to find addresses for.
+    Authority(Authority),
+    /// An address that is settled, and the local address to connect from.
+    Address(SocketAddr, Option<IpAddr>),
+}
+
+/// Through which door it came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Front {
+    Explicit,
+    Captured,
+    Gateway,
+}
+
+/// Who asks.
+#[derive(Debug, Clone, Serialize)]
+pub struct Client {
+    /// The peer address of the downstream connection.
+    #[serde(rename = "client")]
+    pub address: SocketAddr,
+    /// Known for captured connections.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub process: Option<Arc<Process>>,
+}
+
+/// The process that called connect().
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Process {
+    /// Thread group id, in the initial pid namespace.
+    pub pid: u32,
+    pub uid: u32,
+    /// cgroup v2 id: the inode number of its directory.
+    pub cgroup: u64,
+    /// The command name, at most 15 bytes (`TASK_COMM_LEN`).
+    pub comm: String,
+}
+
+impl fmt::Display for Front {
+    fn fmt(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {
+        text.write_str(match self {
+            Self::Explicit => "explicit",
+            Self::Captured => "captured",
+            Self::Gateway => "gateway",
+        })
+    }
+}
+
+impl fmt::Display for Client {
+    fn fmt(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.process {
+            Some(process) => write!(text, "{}[{}]", process.comm, process.pid),
+            None => write!(text, "{}", self.address),
+        }
+    }
+}

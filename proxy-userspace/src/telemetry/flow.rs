@@ -1,0 +1,164 @@
+//! The record of one request or tunnel: who, where, what, and how it ended.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+
+use crate::target::{Client, Front, Target};
+
+/// One request or tunnel. Filled in on its way; recorded once, at its end.
+#[derive(Debug, Clone, Serialize)]
+pub struct Flow {
+    /// Grows by one with each flow of this weir.
+    pub id: u64,
+    /// When it began, in milliseconds since 1970-01-01 UTC.
+    pub started_ms: u64,
+    pub front: Front,
+    #[serde(flatten)]
+    pub client: Client,
+    /// What the client asked for, as `host:port`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authority: Option<String>,
+    /// Where a captured connection was going.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub original_destination: Option<SocketAddr>,
+    /// The address that weir connected to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<SocketAddr>,
+    pub protocol: Protocol,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    /// The request target, secrets redacted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// The status that the client got.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// Bytes of content from the client that the upstream took.
+    pub sent: u64,
+    /// Bytes of content from the upstream that the client took.
+    pub received: u64,
+    /// Why the cache did not answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache: Option<CacheForward>,
+    /// Policy's verdict, if it was not simply to allow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<Cow<'static, str>>,
+    /// How it ended: `complete`, or what went wrong.
+    pub end: Cow<'static, str>,
+    pub timings: Timings,
+    #[serde(skip)]
+    began: Option<Instant>,
+}
+
+/// What the bytes turned out to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    Http1,
+    Http2,
+    Tls,
+    Opaque,
+}
+
+/// Why a request went on to the upstream instead of being answered from a cache (`fwd` in RFC 9211 §2.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CacheForward {
+    /// The method's semantics require it.
+    Method,
+    /// The cache was not asked.
+    Bypass,
+}
+
+/// Durations in microseconds; absent where the phase did not take place.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct Timings {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dns_us: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connect_us: Option<u64>,
+    /// From the request's end to the response's head.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ttfb_us: Option<u64>,
+    pub total_us: u64,
+}
+
+impl Flow {
+    /// A flow that begins now.
+    #[must_use]
+    pub fn begin(client: &Client, target: &Target, protocol: Protocol) -> Self {
+        Self {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            started_ms: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| micros(since) / 1000),
+            front: target.front,
+            client: client.clone(),
+            authority: target.authority.as_ref().map(ToString::to_string),
+            original_destination: target.original_destination,
+            upstream: None,
+            protocol,
+            method: None,
+            url: None,
+            status: None,
+            sent: 0,
+            received: 0,
+            cache: None,
+            verdict: None,
+            end: Cow::Borrowed("complete"),
+            timings: Timings::default(),
+            began: Some(Instant::now()),
+        }
+    }
+
+    /// Stops the clock; called where the flow is recorded.
+    pub fn stop(&mut self) {
+        self.timings.total_us = self.began.map_or(0, |began| micros(began.elapsed()));
+    }
+}
+
+/// One line of the access log.
+impl fmt::Display for Flow {
+    fn fmt(&self, line: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.started_ms / 1000;
+        write!(line, "{seconds}.{:03} {} {}", self.started_ms % 1000, self.front, self.client)?;
+        write!(line, " {}", self.method.as_deref().unwrap_or("-"))?;
+        match (&self.url, &self.authority, self.original_destination) {
+            (Some(url), ..) => write!(line, " {url}")?,
+            (None, Some(authority), _) => write!(line, " {authority}")?,
+            (None, None, Some(address)) => write!(line, " {address}")?,
+            (None, None, None) => write!(line, " -")?,
+        }
+        match self.upstream {
+            Some(address) => write!(line, " via {address}")?,
+            None => write!(line, " via -")?,
+        }
+        let protocol = match self.protocol {
+            Protocol::Http1 => "http1",
+            Protocol::Http2 => "http2",
+            Protocol::Tls => "tls",
+            Protocol::Opaque => "opaque",
+        };
+        match self.status {
+            Some(status) => write!(line, " {protocol} {status}")?,
+            None => write!(line, " {protocol} -")?,
+        }
+        write!(line, " sent={} received={}", self.sent, self.received)?;
+        write!(line, " {:.1}ms", self.timings.total_us as f64 / 1000.0)?;
+        if let Some(verdict) = &self.verdict {
+            write!(line, " verdict=\"{verdict}\"")?;
+        }
+        write!(line, " {}", self.end)
+    }
+}
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+/// Whole microseconds of a duration; saturating.
+#[must_use]
+pub fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}

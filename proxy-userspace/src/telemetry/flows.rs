@@ -1,0 +1,121 @@
+//! Finished flows on their way out: from the workers in batches, to the access log, a bounded memory of the
+//! last ones, and whoever follows them live.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io::Write;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use tokio::sync::{broadcast, mpsc};
+
+use super::flow::Flow;
+use super::metrics;
+use crate::config::{LogFormat, Logging};
+
+/// Flows a worker holds before it hands them over early; otherwise it does so once a tick.
+const BATCH: usize = 256;
+
+/// Batches under way between workers and the collector.
+const BATCHES: usize = 256;
+
+/// Flows a slow follower may be behind before it misses some.
+const FOLLOWER_LAG: usize = 4096;
+
+/// Takes note of a finished flow. Cheap: no lock, no system call.
+pub fn record(mut flow: Flow) {
+    flow.stop();
+    let full = PENDING.with_borrow_mut(|pending| {
+        pending.push(flow);
+        pending.len() >= BATCH
+    });
+    if full {
+        flush();
+    }
+}
+
+/// Hands this thread's flows to the collector. Called once a tick.
+pub fn flush() {
+    let batch = PENDING.with_borrow_mut(std::mem::take);
+    let (Some(collector), false) = (COLLECTOR.get(), batch.is_empty()) else { return };
+    if let Err(error) = collector.try_send(batch) {
+        let lost = error.into_inner().len() as u64;
+        metrics::with(|metrics| metrics.dropped_flows.add(lost));
+    }
+}
+
+/// The last flows, and a way to hear of new ones.
+#[derive(Debug)]
+pub struct Flows {
+    keep: usize,
+    last: Mutex<VecDeque<Arc<Flow>>>,
+    live: broadcast::Sender<Arc<Flow>>,
+}
+
+impl Flows {
+    /// Starts collecting in this process, on the current runtime; finished flows are kept and logged as told.
+    pub fn collect(keep: usize, logging: Logging) -> Arc<Self> {
+        let flows = Arc::new(Self { keep, last: Mutex::default(), live: broadcast::channel(FOLLOWER_LAG).0 });
+        let (sender, receiver) = mpsc::channel(BATCHES);
+        if COLLECTOR.set(sender).is_ok() {
+            tokio::spawn(Arc::clone(&flows).run(receiver, logging));
+        }
+        flows
+    }
+
+    /// The last `count` flows, oldest first.
+    #[must_use]
+    pub fn last(&self, count: usize) -> Vec<Arc<Flow>> {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.iter().skip(last.len().saturating_sub(count)).cloned().collect()
+    }
+
+    /// All flows from now on.
+    #[must_use]
+    pub fn follow(&self) -> broadcast::Receiver<Arc<Flow>> {
+        self.live.subscribe()
+    }
+
+    /// Waits until what was flushed so far is collected.
+    pub async fn settled(&self) {
+        while COLLECTOR.get().is_some_and(|collector| collector.capacity() < BATCHES) {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn run(self: Arc<Self>, mut batches: mpsc::Receiver<Vec<Flow>>, logging: Logging) {
+        while let Some(batch) = batches.recv().await {
+            let batch: Vec<_> = batch.into_iter().map(Arc::new).collect();
+            if logging.access {
+                write_access_log(&batch, logging.format);
+            }
+            if self.live.receiver_count() > 0 {
+                batch.iter().for_each(|flow| drop(self.live.send(Arc::clone(flow))));
+            }
+            let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+            last.extend(batch);
+            let surplus = last.len().saturating_sub(self.keep);
+            last.drain(..surplus);
+        }
+    }
+}
+
+fn write_access_log(batch: &[Arc<Flow>], format: LogFormat) {
+    let mut lines = Vec::new();
+    for flow in batch {
+        // Writing to a Vec fails only if serialising does, which it does not for plain data.
+        let _ = match format {
+            LogFormat::Text => writeln!(lines, "{flow}"),
+            LogFormat::Json => {
+                serde_json::to_writer(&mut lines, flow).map_err(Into::into).and_then(|()| writeln!(lines))
+            }
+        };
+    }
+    // A closed standard output must not stop the proxy.
+    let _ = std::io::stdout().lock().write_all(&lines);
+}
+
+static COLLECTOR: OnceLock<mpsc::Sender<Vec<Flow>>> = OnceLock::new();
+
+thread_local! {
+    static PENDING: RefCell<Vec<Flow>> = const { RefCell::new(Vec::new()) };
+}

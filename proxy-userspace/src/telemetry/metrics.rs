@@ -1,0 +1,154 @@
+//! Counters of the data plane. Each worker thread counts for itself; a reader adds them up.
+
+use std::fmt::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// One worker's counters. One line here and one in [`Worker::each`] make a metric.
+#[derive(Debug, Default)]
+#[repr(align(128))] // a cache line pair of its own: workers never write to each other's lines
+pub struct Worker {
+    pub explicit_connections: Counter,
+    pub captured_connections: Counter,
+    pub closed_connections: Counter,
+    pub refused_connections: Counter,
+    pub lost_destinations: Counter,
+    pub requests: Counter,
+    pub tunnels: Counter,
+    pub denied: Counter,
+    pub upstream_connects: Counter,
+    pub upstream_failures: Counter,
+    pub upstream_reuses: Counter,
+    pub sent_bytes: Counter,
+    pub received_bytes: Counter,
+    pub broken_tunnels: Counter,
+    pub dropped_flows: Counter,
+}
+
+impl Worker {
+    fn each(&self) -> [(&'static str, &'static str, &Counter); 15] {
+        [
+            (
+                "explicit_connections_total",
+                "Connections accepted by the explicit proxy.",
+                &self.explicit_connections,
+            ),
+            (
+                "captured_connections_total",
+                "Connections redirected here by the kernel half.",
+                &self.captured_connections,
+            ),
+            ("closed_connections_total", "Downstream connections that have ended.", &self.closed_connections),
+            (
+                "refused_connections_total",
+                "Connections closed at once: server.limits.connections was reached.",
+                &self.refused_connections,
+            ),
+            (
+                "lost_destinations_total",
+                "Captured connections without an original destination; each was reset.",
+                &self.lost_destinations,
+            ),
+            ("http_requests_total", "HTTP requests answered or forwarded.", &self.requests),
+            ("tunnels_total", "Tunnels opened.", &self.tunnels),
+            ("denied_total", "Requests and tunnels that policy refused.", &self.denied),
+            ("upstream_connects_total", "Connections opened to upstreams.", &self.upstream_connects),
+            (
+                "upstream_failures_total",
+                "Connections to upstreams that could not be opened.",
+                &self.upstream_failures,
+            ),
+            (
+                "upstream_reuses_total",
+                "Requests sent over a kept upstream connection.",
+                &self.upstream_reuses,
+            ),
+            ("sent_bytes_total", "Bytes relayed from downstream to upstream.", &self.sent_bytes),
+            ("received_bytes_total", "Bytes relayed from upstream to downstream.", &self.received_bytes),
+            ("broken_tunnels_total", "Tunnels that ended by a reset or a time-out.", &self.broken_tunnels),
+            (
+                "dropped_flows_total",
+                "Flow records lost because nobody took them fast enough.",
+                &self.dropped_flows,
+            ),
+        ]
+    }
+}
+
+/// A number that only grows. One thread writes, any thread reads.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `amount`. Only the owning worker calls this, so a load and a store do, without a locked instruction.
+    pub fn add(&self, amount: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
+    }
+
+    /// Adds one.
+    pub fn increment(&self) {
+        self.add(1);
+    }
+
+    fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Runs `record` on this thread's counters. Does nothing while the thread ends and they are gone.
+pub fn with(record: impl FnOnce(&Worker)) {
+    let _ = WORKER.try_with(|worker| record(worker));
+}
+
+/// The sum of one counter over all workers.
+pub fn sum(counter: impl Fn(&Worker) -> &Counter) -> u64 {
+    workers().iter().map(|worker| counter(worker).value()).sum()
+}
+
+/// All counters in the Prometheus text format (version 0.0.4).
+#[must_use]
+pub fn prometheus() -> String {
+    let workers = workers();
+    let names = Worker::default();
+    let mut text = String::new();
+    for (index, (name, help, _)) in names.each().iter().enumerate() {
+        let total: u64 = workers.iter().map(|worker| worker.each()[index].2.value()).sum();
+        write_metric(&mut text, name, help, "counter", total);
+    }
+    text
+}
+
+/// Appends one metric of weir's to `text`.
+pub fn write_metric(text: &mut String, name: &str, help: &str, kind: &str, value: u64) {
+    // Writing to a String does not fail.
+    let _ = write!(text, "# HELP weir_{name} {help}\n# TYPE weir_{name} {kind}\nweir_{name} {value}\n");
+}
+
+static WORKERS: Mutex<Vec<Arc<Worker>>> = Mutex::new(Vec::new());
+
+thread_local! {
+    static WORKER: Arc<Worker> = {
+        let worker = Arc::new(Worker::default());
+        WORKERS.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&worker));
+        worker
+    };
+}
+
+fn workers() -> Vec<Arc<Worker>> {
+    WORKERS.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_of_all_threads_are_added_up() {
+        let before = sum(|worker| &worker.denied);
+        let threads: Vec<_> =
+            (0..4).map(|_| std::thread::spawn(|| with(|worker| worker.denied.add(5)))).collect();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        assert_eq!(sum(|worker| &worker.denied) - before, 20);
+        assert!(prometheus().contains("# TYPE weir_denied_total counter\nweir_denied_total "));
+    }
+}

@@ -1,0 +1,7 @@
+//! What weir says about itself: logs, flows, metrics.
+
+pub mod flow;
+pub mod flows;
+pub mod log;
+pub mod metrics;
+pub mod redact;

@@ -1,0 +1,3 @@
+//! TLS as seen from outside: what a ClientHello says. Nothing is decrypted here.
+
+pub mod client_hello;

@@ -1,0 +1,116 @@
+//! Addresses to a connection: happy eyeballs (RFC 8305), and the socket options a relay needs.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::{sleep_until, timeout};
+
+use crate::telemetry::flow::micros;
+use crate::telemetry::metrics;
+
+/// How long one address may be silent before the next is tried beside it (RFC 8305 §5).
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+
+/// Attempts under way at one time.
+const MAX_ATTEMPTS: usize = 6;
+
+/// A new connection.
+#[derive(Debug)]
+pub struct Connected {
+    pub stream: TcpStream,
+    pub address: SocketAddr,
+    /// How long the handshake took, in microseconds.
+    pub connect_us: u64,
+}
+
+/// Why there is no connection. Nothing was sent yet: another address or a later try is always safe.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    #[error("no connection to {address} within {} ms", .after.as_millis())]
+    TimedOut { address: SocketAddr, after: Duration },
+    #[error("no connection to {address}: {error}")]
+    Failed { address: SocketAddr, error: io::Error },
+    #[error("there is no address to connect to")]
+    NoAddress,
+}
+
+/// Connects to the first of `addresses` that answers, within `limit` for all of them together.
+///
+/// # Errors
+/// [`ConnectError`] of the last address that failed.
+pub async fn connect_any(
+    addresses: &[SocketAddr],
+    source: Option<IpAddr>,
+    limit: Duration,
+) -> Result<Connected, ConnectError> {
+    let began = Instant::now();
+    let result = match addresses {
+        [] => Err(ConnectError::NoAddress),
+        [address] => match timeout(limit, connect_one(*address, source)).await {
+            Ok(result) => result,
+            Err(_) => Err(ConnectError::TimedOut { address: *address, after: limit }),
+        },
+        [first, ..] => match timeout(limit, race(addresses, source)).await {
+            Ok(result) => result,
+            Err(_) => Err(ConnectError::TimedOut { address: *first, after: limit }),
+        },
+    };
+    metrics::with(|metrics| match &result {
+        Ok(_) => metrics.upstream_connects.increment(),
+        Err(_) => metrics.upstream_failures.increment(),
+    });
+    let (stream, address) = result?;
+    Ok(Connected { stream, address, connect_us: micros(began.elapsed()) })
+}
+
+async fn race(
+    addresses: &[SocketAddr],
+    source: Option<IpAddr>,
+) -> Result<(TcpStream, SocketAddr), ConnectError> {
+    let mut waiting = addresses.iter().copied();
+    let mut attempts = JoinSet::new();
+    let mut last_error = ConnectError::NoAddress;
+    loop {
+        if attempts.len() < MAX_ATTEMPTS
+            && let Some(address) = waiting.next()
+        {
+            attempts.spawn_local(connect_one(address, source));
+        }
+        let next_attempt = tokio::time::Instant::now() + ATTEMPT_DELAY;
+        let more_wait = waiting.len() > 0;
+        tokio::select! {
+            ended = attempts.join_next() => match ended {
+                // Dropping the set ends the attempts that lost.
+                Some(Ok(Ok(connected))) => return Ok(connected),
+                Some(Ok(Err(error))) => last_error = error,
+                Some(Err(_)) => {}
+                None => return Err(last_error),
+            },
+            () = sleep_until(next_attempt), if more_wait => {}
+        }
+    }
+}
+
+async fn connect_one(
+    address: SocketAddr,
+    source: Option<IpAddr>,
+) -> Result<(TcpStream, SocketAddr), ConnectError> {
+    let failed = |error| ConnectError::Failed { address, error };
+    let socket = new_socket(address, source).map_err(failed)?;
+    let stream = socket.connect(address).await.map_err(failed)?;
+    Ok((stream, address))
+}
+
+fn new_socket(address: SocketAddr, source: Option<IpAddr>) -> io::Result<TcpSocket> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_nodelay(true)?;
+    // Whatever happens to weir, the upstream must not take a broken stream for a complete one.
+    socket.set_zero_linger()?;
+    if let Some(source) = source.filter(|source| source.is_ipv4() == address.is_ipv4()) {
+        socket.bind(SocketAddr::new(source, 0))?;
+    }
+    Ok(socket)
+}

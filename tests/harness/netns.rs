@@ -1,0 +1,25 @@
+//! A network namespace for one test: its thread, the threads and programs it starts, and nobody else.
+
+use std::process::Command;
+
+use nix::sched::{CloneFlags, unshare};
+
+/// Addresses of the namespace's `lo` that are not loopback addresses: what is sent to them is captured.
+pub const V4: &str = "198.18.0.1";
+pub const V4_OTHER: &str = "198.18.0.2";
+pub const V6: &str = "fd00:18::1";
+
+/// Moves this thread into a new namespace in which these addresses answer.
+pub fn enter() {
+    unshare(CloneFlags::CLONE_NEWNET).expect("this test needs root (CAP_SYS_ADMIN): run `cargo xtask test`");
+    ip("link set lo up");
+    for address in [V4, V4_OTHER] {
+        ip(&format!("addr add {address}/32 dev lo"));
+    }
+    ip(&format!("-6 addr add {V6}/128 dev lo nodad"));
+}
+
+fn ip(arguments: &str) {
+    let status = Command::new("ip").args(arguments.split(' ')).status().expect("iproute2 is installed");
+    assert!(status.success(), "ip {arguments}: {status}");
+}

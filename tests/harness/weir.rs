@@ -1,0 +1,243 @@
+//! A running weir with ports, folder and cgroup of its own; gone when dropped.
+
+use std::ffi::OsStr;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::http;
+
+/// A weir process.
+pub struct Weir {
+    child: Child,
+    folder: TempDir,
+    pub proxy: SocketAddr,
+    pub admin: SocketAddr,
+    cgroup: Option<PathBuf>,
+}
+
+/// How long anything that should happen soon may take before a test fails.
+pub const SOON: Duration = Duration::from_secs(10);
+
+impl Weir {
+    /// An explicit proxy that may connect to loopback. `overlay` is more configuration, in YAML.
+    pub fn explicit(overlay: &str) -> Self {
+        Self::start("capture: {mode: off}", overlay, None)
+    }
+
+    /// A weir that captures, in a cgroup of its own making.
+    pub fn capturing(overlay: &str) -> Self {
+        let cgroup = new_cgroup();
+        let capture = format!("capture: {{mode: required, cgroup: '{}'}}", cgroup.display());
+        Self::start(&capture, overlay, Some(cgroup))
+    }
+
+    fn start(capture: &str, overlay: &str, cgroup: Option<PathBuf>) -> Self {
+        let folder = TempDir::new().expect("a temporary folder");
+        let (port, admin) = (free_port(), free_port());
+        let base = folder.path().join("base.yaml");
+        let state = folder.path().join("state");
+        let text = format!(
+            "server: {{port: {port}, port_range: {port}-{port}}}\n\
+             security: {{acl: {{destinations: {{loopback: allow}}}}}}\n\
+             admin: {{port: {admin}, state_dir: '{}'}}\n{capture}\n",
+            state.display()
+        );
+        std::fs::write(&base, text).expect("a file in a temporary folder");
+        let extra = folder.path().join("overlay.yaml");
+        std::fs::write(&extra, overlay).expect("a file in a temporary folder");
+        let log = std::fs::File::create(folder.path().join("log")).expect("a log file");
+        let child = Command::new(binary())
+            .arg("serve")
+            .args([OsStr::new("--config"), base.as_os_str(), OsStr::new("--config"), extra.as_os_str()])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a log file"))
+            .stderr(log)
+            .spawn()
+            .expect("weir starts");
+        let localhost = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let mut weir = Self { child, folder, proxy: localhost(port), admin: localhost(admin), cgroup };
+        weir.wait_until_ready();
+        weir
+    }
+
+    fn wait_until_ready(&mut self) {
+        let deadline = Instant::now() + SOON;
+        loop {
+            if http::get(self.admin, "/health/readiness").is_ok_and(|answer| answer.status == 200) {
+                return;
+            }
+            let ended = self.child.try_wait().expect("a child of ours");
+            assert!(ended.is_none(), "weir ended with {ended:?}:\n{}", self.log());
+            assert!(Instant::now() < deadline, "weir is not ready:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// What it wrote to standard output and standard error so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// A folder that lives as long as this weir.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The cgroup that the programs are attached to.
+    pub fn cgroup(&self) -> &Path {
+        self.cgroup.as_deref().expect("this weir captures")
+    }
+
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.child.id()).expect("a pid"))
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(self.pid(), signal).expect("weir is running");
+    }
+
+    /// Waits for its end; the exit code, if it has one.
+    pub fn wait(&mut self) -> Option<i32> {
+        self.child.wait().expect("a child of ours").code()
+    }
+
+    /// `weir COMMAND ...`, talking to this weir.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(binary());
+        command.args(arguments).env("WEIR_ADMIN", self.folder.path().join("state/admin.sock"));
+        command
+    }
+
+    /// `weir exec -- PROGRAM ...`
+    pub fn exec(&self, program: &[&str]) -> Command {
+        self.command(&[&["exec", "--"], program].concat())
+    }
+
+    pub fn status(&self) -> Value {
+        http::get(self.admin, "/proxy/status").expect("the admin API answers").json()
+    }
+
+    /// All flows, once there are at least `count` of them: they are recorded in batches.
+    pub fn flows(&self, count: usize) -> Vec<Value> {
+        let flows = || http::get(self.admin, "/flows").expect("the admin API answers").json();
+        eventually(&format!("{count} flows"), || {
+            flows().as_array().filter(|flows| flows.len() >= count).cloned()
+        })
+    }
+
+    /// The value of a metric, without the prefix `weir_`.
+    pub fn metric(&self, name: &str) -> u64 {
+        let text = http::get(self.admin, "/metrics").expect("the admin API answers").text();
+        let line =
+            text.lines().find_map(|line| line.strip_prefix(&format!("weir_{name} ")).map(str::to_owned));
+        line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no metric {name} in:\n{text}"))
+    }
+
+    /// Descriptors that the process has open.
+    pub fn open_files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("weir is running").count()
+    }
+
+    /// Its resident memory, in KiB.
+    pub fn resident_kib(&self) -> u64 {
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("weir is running");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+}
+
+impl Drop for Weir {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- weir's log:\n{}", self.log());
+        }
+        // It may have ended on its own.
+        let _ = kill(self.pid(), Signal::SIGCONT);
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if let Some(cgroup) = &self.cgroup {
+            remove_cgroups(cgroup);
+        }
+    }
+}
+
+/// The binary under test: `WEIR_BIN`, or what cargo has built beside this test.
+pub fn binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("WEIR_BIN") {
+        return path.into();
+    }
+    let test = std::env::current_exe().expect("a test has a path");
+    let folder = test.parent().and_then(Path::parent).expect("target/PROFILE/deps");
+    let binary = folder.join("weir");
+    assert!(binary.exists(), "{} is missing: run `cargo build`, or `cargo xtask test`", binary.display());
+    binary
+}
+
+/// A port of loopback that was free just now.
+pub fn free_port() -> u16 {
+    let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    socket.local_addr().expect("a bound socket").port()
+}
+
+/// Calls `look` until it finds something; fails after [`SOON`].
+#[track_caller]
+pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + SOON;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "not within {} s: {what}", SOON.as_secs());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A connection on which nothing hangs for longer than [`SOON`].
+pub fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect_timeout(&address, SOON).expect("a connection");
+    stream.set_read_timeout(Some(SOON)).expect("a socket option");
+    stream.set_write_timeout(Some(SOON)).expect("a socket option");
+    stream
+}
+
+fn new_cgroup() -> PathBuf {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let name = format!("weir-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    let path = cgroup2_mount().join(name);
+    std::fs::create_dir(&path).expect("this test needs root: run `cargo xtask test`");
+    path
+}
+
+/// Where cgroup v2 is mounted.
+pub fn cgroup2_mount() -> PathBuf {
+    let mounts = std::fs::read_to_string("/proc/mounts").expect("/proc");
+    let mount = mounts.lines().find_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        let point = fields.next()?;
+        (fields.next()? == "cgroup2").then(|| PathBuf::from(point))
+    });
+    mount.expect("cgroup v2 is mounted")
+}
+
+/// Removes a cgroup and those below it, once the programs in them have ended.
+fn remove_cgroups(cgroup: &Path) {
+    let _ = std::fs::write(cgroup.join("cgroup.kill"), "1");
+    for entry in std::fs::read_dir(cgroup).into_iter().flatten().flatten() {
+        if entry.path().is_dir() {
+            remove_cgroups(&entry.path());
+        }
+    }
+    let deadline = Instant::now() + SOON;
+    while std::fs::remove_dir(cgroup).is_err() && cgroup.exists() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
