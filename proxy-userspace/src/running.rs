@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::config::Config;
 use crate::net::stream::Admission;
 use crate::policy::acl::Acl;
-use crate::redirect::{Redirect, RedirectError, monotonic_ns};
+use crate::redirect::{Heartbeat, Redirect, RedirectError, monotonic_ns};
 use crate::telemetry::flows::Flows;
 
 /// A running weir.
@@ -43,21 +43,30 @@ impl Running {
     }
 }
 
-/// When each worker ticked last.
-#[derive(Debug)]
-pub struct Beats(Box<[AtomicU64]>);
+/// The sign of life that the kernel half waits for. Each worker notes the time of its ticks, and tells the kernel
+/// the oldest of all workers' last ticks. So a process that is stopped, and one worker that is stuck, both make
+/// the beat old, and the kernel stops redirecting.
+pub struct Beats {
+    ticks: Box<[AtomicU64]>,
+    kernel: Option<Heartbeat>,
+}
 
 impl Beats {
-    pub(crate) fn new(workers: usize) -> io::Result<Arc<Self>> {
+    pub(crate) fn new(workers: usize, kernel: Option<Heartbeat>) -> io::Result<Arc<Self>> {
         let now = monotonic_ns()?;
-        Ok(Arc::new(Self((0..workers).map(|_| AtomicU64::new(now)).collect())))
+        let ticks = (0..workers).map(|_| AtomicU64::new(now)).collect();
+        Ok(Arc::new(Self { ticks, kernel }))
     }
 
-    /// Notes that a worker ticks now.
-    pub fn beat(&self, worker: usize) {
-        if let (Some(slot), Ok(now)) = (self.0.get(worker), monotonic_ns()) {
-            slot.store(now, Ordering::Relaxed);
+    /// Notes that a worker ticks now, and tells the kernel.
+    ///
+    /// # Errors
+    /// The kernel does not take it: it will hold weir for dead.
+    pub fn beat(&self, worker: usize) -> io::Result<()> {
+        if let Some(tick) = self.ticks.get(worker) {
+            tick.store(monotonic_ns()?, Ordering::Relaxed);
         }
+        self.kernel.as_ref().map_or(Ok(()), |kernel| kernel.beat(self.oldest()))
     }
 
     /// The time since the slowest worker's last tick.
@@ -66,8 +75,7 @@ impl Beats {
         monotonic_ns().map_or(Duration::MAX, |now| Duration::from_nanos(now.saturating_sub(self.oldest())))
     }
 
-    /// The oldest of the workers' last ticks, CLOCK_MONOTONIC in nanoseconds.
-    pub(crate) fn oldest(&self) -> u64 {
-        self.0.iter().map(|slot| slot.load(Ordering::Relaxed)).min().unwrap_or(0)
+    fn oldest(&self) -> u64 {
+        self.ticks.iter().map(|tick| tick.load(Ordering::Relaxed)).min().unwrap_or(0)
     }
 }

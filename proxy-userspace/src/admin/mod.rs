@@ -35,7 +35,18 @@ pub struct Listeners {
     tcp: TcpListener,
     address: SocketAddr,
     unix: UnixListener,
-    socket: PathBuf,
+    socket: SocketFile,
+}
+
+/// The Unix socket's file; removed when dropped.
+#[derive(Debug)]
+struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // Gone already is as good.
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 /// Why a socket could not be bound.
@@ -64,7 +75,7 @@ impl Listeners {
         let address = listener.local_addr().map_err(tcp)?;
         let socket = admin.socket_path();
         let unix = bind_unix(&socket).await?;
-        Ok(Self { tcp: listener, address, unix, socket })
+        Ok(Self { tcp: listener, address, unix, socket: SocketFile(socket) })
     }
 
     /// The TCP address in use.
@@ -76,7 +87,7 @@ impl Listeners {
     /// The Unix socket in use.
     #[must_use]
     pub fn socket(&self) -> &Path {
-        &self.socket
+        &self.socket.0
     }
 
     /// Serves both sockets until the handle is aborted or dropped.
@@ -91,7 +102,7 @@ impl Listeners {
                 tokio::spawn(async move { report(axum::serve(self.tcp, tcp).await) }),
                 tokio::spawn(async move { report(axum::serve(self.unix, unix).await) }),
             ],
-            socket: self.socket,
+            _socket: self.socket,
         }
     }
 }
@@ -100,15 +111,13 @@ impl Listeners {
 #[derive(Debug)]
 pub struct Serving {
     tasks: [JoinHandle<()>; 2],
-    socket: PathBuf,
+    _socket: SocketFile,
 }
 
 impl Serving {
     /// Stops serving and removes the socket file.
     pub fn abort(self) {
         self.tasks.iter().for_each(JoinHandle::abort);
-        // Gone already is as good.
-        let _ = std::fs::remove_file(&self.socket);
     }
 }
 

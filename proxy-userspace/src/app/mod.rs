@@ -3,7 +3,6 @@
 //! Start: sockets → kernel half loaded → workers → admin → captured.
 //! Stop: kernel half detached (new connections go direct) → no more accepts → drain → workers end.
 
-mod heartbeat;
 mod state_file;
 mod worker;
 
@@ -67,13 +66,9 @@ async fn run(config: Arc<Config>) -> Result<(), StartError> {
     let acl = Acl::new(&config.security.acl.destinations, &own);
 
     let capture = start_capture(&config, &transparent)?;
-    let originals = match &capture {
-        Capture::On(redirect) => Some(redirect.original_destinations()),
-        _ => None,
-    };
-    let kernel_beat = match &capture {
-        Capture::On(redirect) => Some(redirect.heartbeat()),
-        _ => None,
+    let (originals, heartbeat) = match &capture {
+        Capture::On(redirect) => (Some(redirect.original_destinations()), Some(redirect.heartbeat())),
+        _ => (None, None),
     };
     let workers = config.server.workers;
     let running = Arc::new(Running {
@@ -81,7 +76,7 @@ async fn run(config: Arc<Config>) -> Result<(), StartError> {
         started: Instant::now(),
         admission: Admission::new(config.server.limits.connections),
         flows: Flows::collect(config.flows.keep, config.logging.clone()),
-        beats: Beats::new(workers)?,
+        beats: Beats::new(workers, heartbeat)?,
         acl: acl.clone(),
         capture: Mutex::new(capture),
         config: Arc::clone(&config),
@@ -97,7 +92,6 @@ async fn run(config: Arc<Config>) -> Result<(), StartError> {
         draining,
     };
     let threads = worker::start(&plan, explicit, transparent)?;
-    let heartbeat = heartbeat::start(Arc::clone(&running.beats), kernel_beat)?;
     let state_file = StateFile::write(&config.admin.state_dir, &running, &admin)?;
     let admin = admin.serve(Arc::clone(&running));
     announce(&running);
@@ -109,7 +103,6 @@ async fn run(config: Arc<Config>) -> Result<(), StartError> {
         config.server.timeouts.drain.as_secs()
     );
     admin::release_captured(&running);
-    heartbeat.stop();
     // The receivers live in the workers; if all are gone, they have stopped already.
     let _ = drain.send(true);
     tokio::select! {

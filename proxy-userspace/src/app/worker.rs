@@ -36,7 +36,7 @@ const BLOCKING_THREADS: usize = 8;
 const SWEEP: Duration = Duration::from_secs(1);
 
 /// What all workers are given.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Plan {
     pub config: Arc<Config>,
     pub acl: Acl,
@@ -133,7 +133,9 @@ async fn tick(index: usize, beats: &Beats, engine: &Engine) {
     let per_sweep = SWEEP.as_millis() / TICK.as_millis();
     for count in 1_u128.. {
         ticks.tick().await;
-        beats.beat(index);
+        if let Err(error) = beats.beat(index) {
+            tracing::error!(%error, "the kernel half does not take the heartbeat");
+        }
         deadline::tick();
         flows::flush();
         if count % per_sweep == 0 {
