@@ -166,15 +166,17 @@ pub(crate) fn apt_install(packages: &[&str]) -> Result<()> {
         bail!("this system has no apt-get");
     }
     println!("installing Debian packages: {}", packages.join(" "));
-    if missing_from_lists(packages) {
-        apt(&["update", "--quiet"])?;
-    }
     let mut args = vec!["install", "--quiet", "--yes", "--no-install-recommends", "--no-remove"];
     args.extend(packages);
+    if !missing_from_lists(packages) && apt(&args).is_ok() {
+        return Ok(());
+    }
+    // No lists, or old ones that name versions which are gone. If this fails, installing says more about it.
+    let _ = apt(&["update", "--quiet"]);
     apt(&args)
 }
 
-/// A fresh machine may have no package lists, or old ones.
+/// A fresh machine has no package lists.
 fn missing_from_lists(packages: &[&str]) -> bool {
     output(Command::new("apt-cache").arg("policy").args(packages))
         .is_none_or(|text| packages.iter().any(|package| !text.contains(&format!("{package}:"))))

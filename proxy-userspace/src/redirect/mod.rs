@@ -277,3 +277,24 @@ pub fn monotonic_ns() -> io::Result<u64> {
     let now = std::time::Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC)?);
     Ok(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn handles_can_be_used_by_every_worker() {
+        fn check<T: Send + Sync + 'static>() {}
+        check::<Redirect>();
+        check::<OriginalDestinations>();
+        check::<Heartbeat>();
+    }
+
+    #[test]
+    #[cfg(not(weir_kernel_half))]
+    fn a_build_without_the_kernel_half_says_so() {
+        let started = Redirect::start(&config::Capture::default(), &Listeners::default());
+        let text = started.err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(text.contains("cargo xtask build-ebpf"), "{text}");
+    }
+}
