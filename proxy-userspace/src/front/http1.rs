@@ -30,9 +30,7 @@ pub(super) async fn serve(engine: Rc<Engine>, mut downstream: Downstream, front:
         };
         let next = match aim(head, front, captured) {
             // Boxed: between requests, and once it is a tunnel, a connection needs none of that memory.
-            Ok(Aim::Request(request)) => {
-                Box::pin(request::serve(&engine, &mut downstream, &request)).await
-            }
+            Ok(Aim::Request(request)) => Box::pin(request::serve(&engine, &mut downstream, &request)).await,
             Ok(Aim::Tunnel(target)) => return connect(&engine, downstream, &target).await,
             Err(failure) => return refuse(&engine, downstream, front, captured, &failure).await,
         };
