@@ -1,5 +1,8 @@
 //! Starts weir, peers and clients for the end-to-end tests.
 
 pub mod http;
+pub mod leaks;
 pub mod netns;
+pub mod scripts;
 pub mod weir;
+pub mod who;

@@ -8,6 +8,7 @@ use nix::sched::{CloneFlags, unshare};
 pub const V4: &str = "198.18.0.1";
 pub const V4_OTHER: &str = "198.18.0.2";
 pub const V6: &str = "fd00:18::1";
+pub const V6_OTHER: &str = "fd00:18::2";
 
 /// Moves this thread into a new namespace in which these addresses answer.
 pub fn enter() {
@@ -16,7 +17,9 @@ pub fn enter() {
     for address in [V4, V4_OTHER] {
         ip(&format!("addr add {address}/32 dev lo"));
     }
-    ip(&format!("-6 addr add {V6}/128 dev lo nodad"));
+    for address in [V6, V6_OTHER] {
+        ip(&format!("-6 addr add {address}/128 dev lo nodad"));
+    }
 }
 
 fn ip(arguments: &str) {

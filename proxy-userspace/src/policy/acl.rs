@@ -2,17 +2,16 @@
 //! resolved once, the address is checked here, and that address is connected to.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::config::{Access, Destinations};
 use crate::net::address::{AddressClass, classify};
 
-/// The access list, with weir's own ports.
+/// The access list, with weir's own addresses.
 #[derive(Debug, Clone)]
 pub struct Acl {
     destinations: Destinations,
-    own_ports: HashSet<u16>,
+    own: Vec<SocketAddr>,
     local_addresses: fn() -> Vec<IpAddr>,
 }
 
@@ -27,10 +26,9 @@ impl Acl {
     /// The rules of the configuration; `own` are the addresses that weir itself listens on.
     #[must_use]
     pub fn new(destinations: &Destinations, own: &[SocketAddr]) -> Self {
-        let own_ports = own.iter().map(SocketAddr::port).collect();
         Self {
             destinations: destinations.clone(),
-            own_ports,
+            own: own.to_vec(),
             local_addresses: crate::net::address::local_addresses,
         }
     }
@@ -42,9 +40,7 @@ impl Acl {
     pub fn check(&self, address: SocketAddr) -> Result<(), Denied> {
         let ip = address.ip().to_canonical();
         let class = classify(ip);
-        if self.own_ports.contains(&address.port())
-            && (class == AddressClass::Loopback || (self.local_addresses)().contains(&ip))
-        {
+        if self.is_own(ip, class, address.port()) {
             return denied(format!("{address} is weir's own; a proxy must not be used to reach itself"));
         }
         let (what, key, access) = match class {
@@ -62,6 +58,16 @@ impl Acl {
             }
         }
     }
+
+    /// Whether weir itself may be reached there. A socket on loopback is reached by loopback addresses alone: on
+    /// the host's other addresses the same port is somebody else's.
+    fn is_own(&self, ip: IpAddr, class: AddressClass, port: u16) -> bool {
+        let mut same_port = self.own.iter().filter(|own| own.port() == port).peekable();
+        match class {
+            AddressClass::Loopback => same_port.peek().is_some(),
+            _ => same_port.any(|own| !own.ip().is_loopback()) && (self.local_addresses)().contains(&ip),
+        }
+    }
 }
 
 fn denied(reason: String) -> Result<(), Denied> {
@@ -74,7 +80,7 @@ mod tests {
 
     #[track_caller]
     fn check(destinations: &Destinations, address: &str, refused_by: Option<&str>) {
-        let own = ["127.0.0.1:22180".parse().unwrap()];
+        let own = ["127.0.0.1:22180".parse().unwrap(), "0.0.0.0:22181".parse().unwrap()];
         let mut acl = Acl::new(destinations, &own);
         acl.local_addresses = || vec!["192.0.2.7".parse().unwrap()];
         let verdict = acl.check(address.parse().unwrap());
@@ -115,7 +121,13 @@ mod tests {
         check(&open, "[::1]:22180", Some("own"));
         check(&open, "[::ffff:127.0.0.1]:22180", Some("own"));
         check(&open, "0.0.0.0:22180", Some("own"));
-        check(&open, "192.0.2.7:22180", Some("own"));
-        check(&open, "192.0.2.8:22180", None);
+        check(&open, "127.0.0.1:22181", Some("own"));
+        check(&open, "192.0.2.7:22181", Some("own"));
+        check(&open, "192.0.2.8:22181", None);
+    }
+
+    #[test]
+    fn the_port_of_a_loopback_socket_is_free_on_other_addresses() {
+        check(&Destinations::default(), "192.0.2.7:22180", None);
     }
 }
