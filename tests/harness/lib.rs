@@ -2,4 +2,6 @@
 
 pub mod http;
 pub mod netns;
+pub mod origin;
+pub mod pattern;
 pub mod weir;
