@@ -35,6 +35,15 @@ impl Pattern {
         let mut out = out;
         while !out.is_empty() {
             if self.used == 8 {
+                // Whole words, for speed.
+                let mut words = out.chunks_exact_mut(8);
+                for word in &mut words {
+                    word.copy_from_slice(&self.next().to_le_bytes());
+                }
+                out = words.into_remainder();
+                if out.is_empty() {
+                    return;
+                }
                 (self.word, self.used) = (self.next().to_le_bytes(), 0);
             }
             let count = out.len().min(8 - self.used);

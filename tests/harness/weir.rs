@@ -26,6 +26,9 @@ pub struct Weir {
 /// How long anything that should happen soon may take before a test fails.
 pub const SOON: Duration = Duration::from_secs(10);
 
+/// Lines of a weir's log that a failed test shows.
+const LOG_SHOWN: usize = 40;
+
 impl Weir {
     /// An explicit proxy that may connect to loopback. `overlay` is more configuration, in YAML.
     pub fn explicit(overlay: &str) -> Self {
@@ -165,7 +168,10 @@ impl Weir {
 impl Drop for Weir {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("--- weir's log:\n{}", self.log());
+            let log = self.log();
+            let lines: Vec<_> = log.lines().collect();
+            let first = lines.len().saturating_sub(LOG_SHOWN);
+            eprintln!("--- weir's log, its last lines:\n{}", lines[first..].join("\n"));
         }
         // It may have ended on its own.
         let _ = kill(self.pid(), Signal::SIGCONT);
