@@ -27,10 +27,7 @@ impl Answer {
 
     /// The value of a field, compared in any case.
     pub fn field(&self, name: &str) -> Option<&str> {
-        self.head.lines().skip(1).find_map(|line| {
-            let (field, value) = line.split_once(':')?;
-            field.eq_ignore_ascii_case(name).then(|| value.trim())
-        })
+        crate::origin::field(&self.head, name)
     }
 }
 

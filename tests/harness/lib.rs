@@ -3,6 +3,8 @@
 pub mod http;
 pub mod leaks;
 pub mod netns;
+pub mod origin;
+pub mod pattern;
 pub mod scripts;
 pub mod weir;
 pub mod who;

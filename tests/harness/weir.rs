@@ -26,6 +26,9 @@ pub struct Weir {
 /// How long anything that should happen soon may take before a test fails.
 pub const SOON: Duration = Duration::from_secs(10);
 
+/// Lines of a weir's log that a failed test shows.
+const LOG_SHOWN: usize = 40;
+
 impl Weir {
     /// An explicit proxy that may connect to loopback. `overlay` is more configuration, in YAML.
     pub fn explicit(overlay: &str) -> Self {
@@ -121,6 +124,13 @@ impl Weir {
         self.command(&[&["exec", "--"], program].concat())
     }
 
+    /// `curl` through this weir, whatever proxy settings this process has inherited.
+    pub fn curl(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("curl");
+        command.args(["-sS", "--noproxy", "", "-x", &format!("http://{}", self.proxy)]).args(arguments);
+        command
+    }
+
     pub fn status(&self) -> Value {
         http::get(self.admin, "/proxy/status").expect("the admin API answers").json()
     }
@@ -158,7 +168,10 @@ impl Weir {
 impl Drop for Weir {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("--- weir's log:\n{}", self.log());
+            let log = self.log();
+            let lines: Vec<_> = log.lines().collect();
+            let first = lines.len().saturating_sub(LOG_SHOWN);
+            eprintln!("--- weir's log, its last lines:\n{}", lines[first..].join("\n"));
         }
         // It may have ended on its own.
         let _ = kill(self.pid(), Signal::SIGCONT);
@@ -182,10 +195,20 @@ pub fn binary() -> PathBuf {
     binary
 }
 
-/// A port of loopback that was free just now.
+/// A port of loopback that was free just now. Not from the range out of which the kernel serves connect(): a
+/// client's socket could take it before its owner does.
 pub fn free_port() -> u16 {
-    let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    socket.local_addr().expect("a bound socket").port()
+    const FIRST: u32 = 10_000;
+    const COUNT: u32 = 12_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Test programs that run at the same time begin far from each other.
+    let start = std::process::id().wrapping_mul(997);
+    let mut candidates = (0..COUNT).map(|_| start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)));
+    let free = candidates.find_map(|candidate| {
+        let port = u16::try_from(FIRST + candidate % COUNT).ok()?;
+        TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok().then_some(port)
+    });
+    free.expect("a free port")
 }
 
 /// Calls `look` until it finds something; fails after [`SOON`].

@@ -109,7 +109,7 @@ fn install_compiler() -> Result<Compiler> {
 
 fn install_from_rustup() -> Result<()> {
     // rustup's own variable for "install nothing unless I say so".
-    if std::env::var("RUSTUP_AUTO_INSTALL").is_ok_and(|value| value == "0") {
+    if env::var("RUSTUP_AUTO_INSTALL").is_ok_and(|value| value == "0") {
         bail!("RUSTUP_AUTO_INSTALL=0 says that it shall install nothing by itself");
     }
     let args = [

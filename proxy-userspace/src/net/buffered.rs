@@ -36,7 +36,7 @@ impl Inbox {
 
     /// Marks the first `count` bytes as used.
     pub fn consume(&mut self, count: usize) {
-        self.start = (self.start + count).min(self.buffer.len());
+        self.start = self.start.saturating_add(count).min(self.buffer.len());
         if self.start == self.buffer.len() {
             self.buffer.clear();
             self.start = 0;

@@ -49,7 +49,7 @@ pub enum BodyError {
     Truncated(Side),
     #[error(transparent)]
     Malformed(#[from] BadChunk),
-    #[error("the body is larger than {0} bytes")]
+    #[error("it is larger than server.limits.body ({0} bytes)")]
     TooLarge(u64),
     #[error("{1}")]
     Io(Side, io::Error),
