@@ -5,6 +5,7 @@ pub mod leaks;
 pub mod netns;
 pub mod origin;
 pub mod pattern;
+pub mod prompt;
 pub mod scripts;
 pub mod weir;
 pub mod who;

@@ -72,17 +72,21 @@ pub(crate) fn adopt_existing(running: &Arc<Running>) {
     }
 }
 
-/// Stops capturing: what connects from now on goes direct. cgroups in which programs still run are left for
-/// them to live in, and for the next weir to capture again.
-pub fn release(running: &Running) {
+/// Stops capturing: what connects from now on goes direct. Gives the cgroups in which programs still run: they
+/// are left for them to live in, and for the next weir to capture again.
+pub fn release(running: &Running) -> Vec<ExecCgroup> {
     let capture = std::mem::replace(&mut *running.capture(), Capture::Detached);
-    let Capture::On(redirect) = capture else { return };
+    let Capture::On(redirect) = capture else { return Vec::new() };
     let existing = ExecCgroup::existing(redirect.cgroup());
     drop(redirect);
-    for cgroup in existing.unwrap_or_default() {
-        // One that is not empty refuses, as it should.
-        let _ = cgroup.remove();
-    }
+    remove_empty(existing.unwrap_or_default())
+}
+
+/// Removes those of `cgroups` in which no program runs, and gives back the others.
+pub fn remove_empty(mut cgroups: Vec<ExecCgroup>) -> Vec<ExecCgroup> {
+    // One that is not empty refuses, as it should.
+    cgroups.retain(|cgroup| cgroup.remove().is_err());
+    cgroups
 }
 
 /// Waits until everybody has left the cgroup, and takes it away.

@@ -24,7 +24,7 @@ use axum::middleware::from_fn_with_state;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinHandle;
 
-pub use capture::release as release_captured;
+pub use capture::{release as release_captured, remove_empty};
 
 use crate::config;
 use crate::running::Running;

@@ -102,7 +102,7 @@ async fn run(config: Arc<Config>) -> Result<(), StartError> {
         "stopping: captured programs go direct from now on; open connections have {} s",
         config.server.timeouts.drain.as_secs()
     );
-    admin::release_captured(&running);
+    let left_running = admin::release_captured(&running);
     // The receivers live in the workers; if all are gone, they have stopped already.
     let _ = drain.send(true);
     tokio::select! {
@@ -112,6 +112,8 @@ async fn run(config: Arc<Config>) -> Result<(), StartError> {
     // What the workers recorded last is still on its way to the log.
     running.flows.settled().await;
     admin.abort();
+    // Programs that ended while their transfers were finished.
+    admin::remove_empty(left_running);
     drop(state_file);
     tracing::info!("stopped");
     Ok(())

@@ -75,6 +75,8 @@ pub fn response(head: &ResponseHead, delivery: Delivery, via: &Pseudonym, out: &
     out.extend_from_slice(b"\r\n");
     end_to_end(&head.headers, out);
     match delivery.framing {
+        // RFC 9110 §8.6: these have no length, whatever the server says.
+        Framing::None if matches!(head.status, 100..=199 | 204) => {}
         // The length that a HEAD or 304 announces belongs to the representation: it is passed on.
         Framing::None => copy_lengths(&head.headers, out),
         framing => write_framing(framing, out),

@@ -222,12 +222,15 @@ impl ExecCgroup {
         }
     }
 
-    /// Removes the cgroup, and weir's folder with its last child.
+    /// Removes the cgroup, and weir's folder with its last child. One that is gone already is no error.
     ///
     /// # Errors
     /// `ResourceBusy` while processes live in it.
-    pub fn remove(self) -> io::Result<()> {
-        fs::remove_dir(&self.path)?;
+    pub fn remove(&self) -> io::Result<()> {
+        match fs::remove_dir(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
         if let Some(folder) = self.path.parent() {
             // Not empty while others are captured: theirs to remove.
             let _ = fs::remove_dir(folder);

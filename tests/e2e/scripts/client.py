@@ -1,4 +1,5 @@
 """What the scripts of clients share. A server here answers a line with the address that it sees as its peer."""
+import errno
 import socket
 import sys
 
@@ -50,6 +51,16 @@ def is_direct(host, port):
     """Whether the server sees this very socket."""
     own, _, seen = ask(host, port)
     return own == seen
+
+
+def attempt(host, port):
+    """`direct`, `captured`, or the name of the error."""
+    try:
+        return "direct" if is_direct(host, port) else "captured"
+    except TimeoutError:
+        return "timeout"
+    except OSError as error:
+        return errno.errorcode[error.errno]
 
 
 if __name__ == "__main__":
