@@ -1,7 +1,9 @@
 //! HTTP/1 on a downstream connection: one request after the other, each with its target.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 
@@ -47,13 +49,8 @@ pub(super) async fn serve(engine: Rc<Engine>, mut downstream: Downstream, front:
 async fn read_head(engine: &Engine, downstream: &mut Downstream) -> Result<Option<RequestHead>, Failure> {
     let timeouts = &engine.config.server.timeouts;
     let limits = &engine.config.server.limits;
-    if downstream.inbox.bytes().is_empty() {
-        downstream.inbox.release();
-        // Wait without a buffer: an idle connection holds none.
-        let quiet = downstream.deadline.limit_idle(timeouts.idle, downstream.stream.readable()).await;
-        if !matches!(quiet, Ok(Ok(()))) {
-            return Ok(None);
-        }
+    if downstream.inbox.bytes().is_empty() && !first_bytes(downstream, timeouts.idle).await {
+        return Ok(None);
     }
     downstream.deadline.arm(timeouts.request_head);
     loop {
@@ -74,6 +71,24 @@ async fn read_head(engine: &Engine, downstream: &mut Downstream) -> Result<Optio
             Ok(Ok(0) | Err(_)) => return Err(Failure::ClientGone),
         }
     }
+}
+
+/// Waits for a request to begin, without a buffer: an idle connection holds none. False if the client ends the
+/// connection, or is idle for too long.
+async fn first_bytes(downstream: &mut Downstream, idle: Duration) -> bool {
+    let Downstream { stream, inbox, deadline, .. } = downstream;
+    let first = async {
+        loop {
+            inbox.release();
+            stream.readable().await?;
+            // That was a guess (tokio takes every accepted socket for readable); only reading tells.
+            match inbox.try_fill(stream) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return result,
+            }
+        }
+    };
+    matches!(deadline.limit_idle(idle, first).await, Ok(Ok(1..)))
 }
 
 /// What a request wants.
