@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 
-use crate::http::authority::Authority;
+use crate::http::authority::{Authority, BadAuthority};
 use crate::http::forward::wants_keep_alive;
 use crate::http::head::{RequestHead, Version};
 use crate::http::headers::Name;
@@ -117,7 +117,7 @@ fn aim(head: RequestHead, front: Front, captured: Captured) -> Result<Aim, Failu
         return Ok(Aim::Request(Box::new(request)));
     }
     if head.method() == "CONNECT" {
-        let authority = Authority::parse(head.target(), None).map_err(|error| bad_target(&head, &error))?;
+        let authority = Authority::parse(head.target(), None).map_err(bad_target)?;
         return Ok(Aim::Tunnel(whole(Some(authority), front)));
     }
     let (authority, path) = match split_absolute(head.target()) {
@@ -127,12 +127,11 @@ fn aim(head: RequestHead, front: Front, captured: Captured) -> Result<Aim, Failu
             ));
         }
         Some((_, authority, path)) => {
-            let authority =
-                Authority::parse(authority, Some(80)).map_err(|error| bad_target(&head, &error))?;
+            let authority = Authority::parse(authority, Some(80)).map_err(bad_target)?;
             (Some(authority), absolute_path(path, head.method()))
         }
         None if head.target().starts_with('/') || head.target() == "*" => (None, head.target().to_owned()),
-        None => return Err(Failure::BadRequest(format!("`{}` is no request target", head.target()))),
+        None => return Err(Failure::BadRequest("the request target is in no form that exists".into())),
     };
     let front = if authority.is_some() { front } else { Front::Gateway };
     let request = Request { target: whole(authority, front), path, keep_alive, head };
@@ -157,11 +156,12 @@ fn host_authority(head: &RequestHead) -> Result<Option<Authority>, Failure> {
     let host =
         std::str::from_utf8(host).map_err(|_| Failure::BadRequest("the Host field is not text".into()))?;
     let authority = Authority::parse(host, Some(80));
-    authority.map(Some).map_err(|error| Failure::BadRequest(format!("the Host field `{host}`: {error}")))
+    authority.map(Some).map_err(|error| Failure::BadRequest(format!("the Host field is not valid: {error}")))
 }
 
-fn bad_target(head: &RequestHead, error: &crate::http::authority::BadAuthority) -> Failure {
-    Failure::BadRequest(format!("the request target `{}`: {error}", head.target()))
+/// Says what is wrong, but not with what: it is logged, and a target may hold a password or a token.
+fn bad_target(error: BadAuthority) -> Failure {
+    Failure::BadRequest(format!("the request target's authority is not valid: {error}"))
 }
 
 /// Scheme, authority and the rest of `scheme://authority/rest`.
