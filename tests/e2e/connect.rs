@@ -130,6 +130,22 @@ fn curl_reaches_a_tls_server() {
     assert_eq!(weir.flows(1)[0]["authority"], format!("localhost:{port}"));
 }
 
+#[test]
+fn an_idle_connection_is_closed_without_a_word() {
+    let weir = Weir::explicit("server: {timeouts: {idle: 1s, request_head: 10ms}}");
+    let origin = Origin::fixed("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let mut fresh = connect(weir.proxy);
+    let mut kept = connect(weir.proxy);
+    let request = format!("GET http://{}/ HTTP/1.1\r\nHost: x\r\n\r\n", origin.address);
+    kept.write_all(request.as_bytes()).expect("weir takes the request");
+    assert_eq!(read_answer(&mut kept, "GET").expect("an answer").status, 200);
+    for stream in [&mut fresh, &mut kept] {
+        let mut said = Vec::new();
+        stream.read_to_end(&mut said).expect("an end in order");
+        assert_eq!(String::from_utf8_lossy(&said), "");
+    }
+}
+
 /// The local addresses on which a process listens for TCP.
 fn listening(weir: &Weir) -> Vec<String> {
     let files = std::fs::read_dir(format!("/proc/{}/fd", weir.pid())).expect("weir is running");

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::routing::get;
@@ -28,8 +29,9 @@ struct Would {
 
 async fn explain(
     State(running): State<Arc<Running>>,
-    Query(would): Query<Would>,
+    would: Result<Query<Would>, QueryRejection>,
 ) -> Result<Json<Value>, Problem> {
+    let Query(would) = would?;
     let authority = Authority::parse(&would.destination, None).map_err(|error| {
         Problem::new(StatusCode::BAD_REQUEST, format!("destination `{}`: {error}", would.destination))
     })?;

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -12,6 +13,7 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use tokio::sync::broadcast::{self, error::RecvError};
 
+use super::problem::Problem;
 use crate::running::Running;
 use crate::telemetry::flow::Flow;
 
@@ -42,14 +44,18 @@ impl Wanted {
     }
 }
 
-async fn flows(State(running): State<Arc<Running>>, Query(wanted): Query<Wanted>) -> Response {
+async fn flows(
+    State(running): State<Arc<Running>>,
+    wanted: Result<Query<Wanted>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Query(wanted) = wanted?;
     let live = wanted.follow.then(|| running.flows.follow());
     let mut last = running.flows.last(usize::MAX);
     last.retain(|flow| wanted.wants(flow));
     last.drain(..last.len().saturating_sub(wanted.count));
     match live {
-        None => Json(last).into_response(),
-        Some(live) => follow(&last, live, wanted),
+        None => Ok(Json(last).into_response()),
+        Some(live) => Ok(follow(&last, live, wanted)),
     }
 }
 

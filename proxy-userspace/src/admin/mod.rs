@@ -131,6 +131,7 @@ fn questions() -> Router<Arc<Running>> {
         .merge(explain::routes())
         .merge(capture::questions())
         .fallback(problem::no_such_resource)
+        .method_not_allowed_fallback(problem::no_such_method)
 }
 
 fn questions_and_changes() -> Router<Arc<Running>> {

@@ -1,6 +1,7 @@
 //! Errors of the admin API: problem documents (RFC 9457).
 
-use axum::http::{StatusCode, Uri, header};
+use axum::extract::rejection::QueryRejection;
+use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 
 /// An error, with a sentence about what to do.
@@ -13,6 +14,12 @@ pub(super) struct Problem {
 impl Problem {
     pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         Self { status, detail: detail.into() }
+    }
+}
+
+impl From<QueryRejection> for Problem {
+    fn from(rejection: QueryRejection) -> Self {
+        Self::new(rejection.status(), rejection.body_text())
     }
 }
 
@@ -31,4 +38,8 @@ impl IntoResponse for Problem {
 
 pub(super) async fn no_such_resource(uri: Uri) -> Problem {
     Problem::new(StatusCode::NOT_FOUND, format!("there is no {} here", uri.path()))
+}
+
+pub(super) async fn no_such_method(method: Method, uri: Uri) -> Problem {
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{method} can't be done to {}", uri.path()))
 }

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::admin;
@@ -57,6 +58,7 @@ pub fn serve(config: Config) -> Result<(), StartError> {
 }
 
 async fn run(config: Arc<Config>) -> Result<(), StartError> {
+    let mut signals = Signals::new()?;
     let explicit = listen_explicit(&config)?;
     let proxy = local_address(&explicit)?;
     let transparent = Transparent::listen(&config)?;
@@ -96,7 +98,7 @@ async fn run(config: Arc<Config>) -> Result<(), StartError> {
     let admin = admin.serve(Arc::clone(&running));
     announce(&running);
 
-    wait_for_signal().await?;
+    signals.next().await;
     tracing::info!(
         open = running.admission.open(),
         "stopping: captured programs go direct from now on; open connections have {} s",
@@ -107,7 +109,7 @@ async fn run(config: Arc<Config>) -> Result<(), StartError> {
     let _ = drain.send(true);
     tokio::select! {
         () = joined(threads) => {}
-        _ = wait_for_signal() => tracing::warn!("stopping at once: a second signal arrived"),
+        () = signals.next() => tracing::warn!("stopping at once: a second signal arrived"),
     }
     // What the workers recorded last is still on its way to the log.
     running.flows.settled().await;
@@ -185,14 +187,24 @@ fn announce(running: &Running) {
     }
 }
 
-async fn wait_for_signal() -> std::io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// SIGTERM and SIGINT. One that arrives while nobody waits is kept for the next who does.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        let terminate = signal(SignalKind::terminate())?;
+        Ok(Self { terminate, interrupt: signal(SignalKind::interrupt())? })
     }
-    Ok(())
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 async fn joined(threads: Vec<JoinHandle<()>>) {

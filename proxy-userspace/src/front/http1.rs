@@ -1,11 +1,13 @@
 //! HTTP/1 on a downstream connection: one request after the other, each with its target.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 
-use crate::http::authority::Authority;
+use crate::http::authority::{Authority, BadAuthority};
 use crate::http::forward::wants_keep_alive;
 use crate::http::head::{RequestHead, Version};
 use crate::http::headers::Name;
@@ -47,13 +49,8 @@ pub(super) async fn serve(engine: Rc<Engine>, mut downstream: Downstream, front:
 async fn read_head(engine: &Engine, downstream: &mut Downstream) -> Result<Option<RequestHead>, Failure> {
     let timeouts = &engine.config.server.timeouts;
     let limits = &engine.config.server.limits;
-    if downstream.inbox.bytes().is_empty() {
-        downstream.inbox.release();
-        // Wait without a buffer: an idle connection holds none.
-        let quiet = downstream.deadline.limit_idle(timeouts.idle, downstream.stream.readable()).await;
-        if !matches!(quiet, Ok(Ok(()))) {
-            return Ok(None);
-        }
+    if downstream.inbox.bytes().is_empty() && !first_bytes(downstream, timeouts.idle).await {
+        return Ok(None);
     }
     downstream.deadline.arm(timeouts.request_head);
     loop {
@@ -74,6 +71,24 @@ async fn read_head(engine: &Engine, downstream: &mut Downstream) -> Result<Optio
             Ok(Ok(0) | Err(_)) => return Err(Failure::ClientGone),
         }
     }
+}
+
+/// Waits for a request to begin, without a buffer: an idle connection holds none. False if the client ends the
+/// connection, or is idle for too long.
+async fn first_bytes(downstream: &mut Downstream, idle: Duration) -> bool {
+    let Downstream { stream, inbox, deadline, .. } = downstream;
+    let first = async {
+        loop {
+            inbox.release();
+            stream.readable().await?;
+            // That was a guess (tokio takes every accepted socket for readable); only reading tells.
+            match inbox.try_fill(stream) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return result,
+            }
+        }
+    };
+    matches!(deadline.limit_idle(idle, first).await, Ok(Ok(1..)))
 }
 
 /// What a request wants.
@@ -102,7 +117,7 @@ fn aim(head: RequestHead, front: Front, captured: Captured) -> Result<Aim, Failu
         return Ok(Aim::Request(Box::new(request)));
     }
     if head.method() == "CONNECT" {
-        let authority = Authority::parse(head.target(), None).map_err(|error| bad_target(&head, &error))?;
+        let authority = Authority::parse(head.target(), None).map_err(bad_target)?;
         return Ok(Aim::Tunnel(whole(Some(authority), front)));
     }
     let (authority, path) = match split_absolute(head.target()) {
@@ -112,12 +127,11 @@ fn aim(head: RequestHead, front: Front, captured: Captured) -> Result<Aim, Failu
             ));
         }
         Some((_, authority, path)) => {
-            let authority =
-                Authority::parse(authority, Some(80)).map_err(|error| bad_target(&head, &error))?;
+            let authority = Authority::parse(authority, Some(80)).map_err(bad_target)?;
             (Some(authority), absolute_path(path, head.method()))
         }
         None if head.target().starts_with('/') || head.target() == "*" => (None, head.target().to_owned()),
-        None => return Err(Failure::BadRequest(format!("`{}` is no request target", head.target()))),
+        None => return Err(Failure::BadRequest("the request target is in no form that exists".into())),
     };
     let front = if authority.is_some() { front } else { Front::Gateway };
     let request = Request { target: whole(authority, front), path, keep_alive, head };
@@ -142,11 +156,12 @@ fn host_authority(head: &RequestHead) -> Result<Option<Authority>, Failure> {
     let host =
         std::str::from_utf8(host).map_err(|_| Failure::BadRequest("the Host field is not text".into()))?;
     let authority = Authority::parse(host, Some(80));
-    authority.map(Some).map_err(|error| Failure::BadRequest(format!("the Host field `{host}`: {error}")))
+    authority.map(Some).map_err(|error| Failure::BadRequest(format!("the Host field is not valid: {error}")))
 }
 
-fn bad_target(head: &RequestHead, error: &crate::http::authority::BadAuthority) -> Failure {
-    Failure::BadRequest(format!("the request target `{}`: {error}", head.target()))
+/// Says what is wrong, but not with what: it is logged, and a target may hold a password or a token.
+fn bad_target(error: BadAuthority) -> Failure {
+    Failure::BadRequest(format!("the request target's authority is not valid: {error}"))
 }
 
 /// Scheme, authority and the rest of `scheme://authority/rest`.

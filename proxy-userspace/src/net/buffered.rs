@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::io;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::net::TcpStream;
 
 /// What one read may bring. A request or small response with its head fits.
 pub const BUFFER_SIZE: usize = 16 << 10;
@@ -50,6 +51,15 @@ impl Inbox {
     pub async fn fill(&mut self, source: &mut (impl AsyncRead + Unpin)) -> io::Result<usize> {
         self.make_room(BUFFER_SIZE / 4);
         source.read_buf(&mut self.buffer).await
+    }
+
+    /// As [`Inbox::fill`], but does not wait.
+    ///
+    /// # Errors
+    /// What read(2) says: WouldBlock if nothing has arrived.
+    pub fn try_fill(&mut self, source: &TcpStream) -> io::Result<usize> {
+        self.make_room(BUFFER_SIZE / 4);
+        source.try_read_buf(&mut self.buffer)
     }
 
     /// Gives the memory back if nothing is in it; called before a long wait.

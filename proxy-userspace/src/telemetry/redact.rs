@@ -5,7 +5,7 @@ use std::fmt::Write;
 use crate::target::Target;
 
 /// Query parameters whose values are not logged, compared in lower case, without `-` and `_`.
-const SECRET_PARAMETERS: [&str; 14] = [
+const SECRET_PARAMETERS: [&str; 16] = [
     "accesstoken",
     "apikey",
     "auth",
@@ -13,8 +13,10 @@ const SECRET_PARAMETERS: [&str; 14] = [
     "credential",
     "jwt",
     "key",
-    "password",
+    "pass",
     "passwd",
+    "password",
+    "pwd",
     "secret",
     "sig",
     "signature",

@@ -1,0 +1,167 @@
+//! How weir stops: what is idle ends at once, what runs may finish for a while, and nothing is left behind.
+
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use weir_tests::origin::{Origin, read_answer};
+use weir_tests::weir::{Weir, connect, eventually};
+use weir_tests::{http, pattern};
+
+/// A tunnel through weir, and the server's end of it.
+fn tunnel(weir: &Weir) -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let server = listener.local_addr().expect("a bound socket");
+    let mut client = connect(weir.proxy);
+    write!(client, "CONNECT {server} HTTP/1.1\r\nHost: {server}\r\n\r\n").expect("weir takes the request");
+    let head = http::read_head(&mut client);
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    (client, listener.accept().expect("weir has connected").0)
+}
+
+/// A kept connection on which one request was answered.
+fn kept(weir: &Weir, origin: &Origin) -> TcpStream {
+    let mut stream = connect(weir.proxy);
+    write!(stream, "GET http://{}/ HTTP/1.1\r\nHost: x\r\n\r\n", origin.address).expect("weir takes it");
+    assert_eq!(read_answer(&mut stream, "GET").expect("an answer").status, 200);
+    stream
+}
+
+#[track_caller]
+fn assert_nothing_left(weir: &Weir) {
+    for name in ["state/state.json", "state/admin.sock"] {
+        assert!(!weir.folder().join(name).exists(), "{name} was left behind");
+    }
+    for address in [weir.proxy, weir.admin] {
+        let error = TcpStream::connect(address).expect_err("nobody listens");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    }
+}
+
+#[test]
+fn with_nothing_under_way_weir_stops_at_once() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let origin = Origin::fixed("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        // With the longest drain, hanging would show.
+        let mut weir = Weir::explicit("server: {timeouts: {drain: 1h}}");
+        let mut idle = kept(&weir, &origin);
+        let mut fresh = connect(weir.proxy);
+        eventually("both connections", || (weir.status()["active_connections"] == 2).then_some(()));
+        weir.signal(signal);
+        assert_eq!(idle.read(&mut [0]).expect("FIN, as nothing was lost"), 0);
+        assert_eq!(fresh.read(&mut [0]).expect("FIN, as nothing was lost"), 0);
+        assert_eq!(weir.wait(), Some(0), "{}", weir.log());
+        assert!(weir.log().contains("stopping") && weir.log().contains("stopped"), "{}", weir.log());
+        assert_nothing_left(&weir);
+    }
+}
+
+#[test]
+fn what_is_under_way_may_finish() {
+    let mut weir = Weir::explicit("server: {timeouts: {drain: 1h}}");
+    let (client, server) = tunnel(&weir);
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let released = std::sync::Arc::new(std::sync::Mutex::new(released));
+    let slow = http::server("127.0.0.1", move |mut stream| {
+        http::read_head(&mut stream);
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello");
+        let _ = released.lock().expect("no panic").recv();
+        let _ = stream.write_all(b"world");
+    });
+    let mut stream = connect(weir.proxy);
+    write!(stream, "GET http://{slow}/ HTTP/1.1\r\nHost: x\r\n\r\n").expect("weir takes it");
+    let mut head = http::read_head(&mut stream);
+    weir.signal(Signal::SIGTERM);
+    eventually("the listener is closed", || TcpStream::connect(weir.proxy).is_err().then_some(()));
+    let readiness = http::get(weir.admin, "/health/readiness").expect("the admin API still answers");
+    assert_eq!((readiness.status, &readiness.json()["status"]), (503, &"not ready".into()));
+
+    // The response ends whole; after it, so does its connection.
+    release.send(()).expect("the server waits");
+    stream.read_to_string(&mut head).expect("a clean end");
+    assert!(head.ends_with("helloworld"), "{head}");
+    // The tunnel goes on as if nothing was.
+    for seed in 0..5 {
+        pattern::send(&client, seed, 100_000).expect("weir takes it");
+        assert_eq!(pattern::receive_at_most(&server, seed, 100_000).expect("the bytes"), 100_000);
+    }
+    drop(client);
+    assert_eq!((&server).read(&mut [0]).expect("a clean end"), 0);
+    drop(server);
+    assert_eq!(weir.wait(), Some(0), "{}", weir.log());
+    assert_nothing_left(&weir);
+}
+
+#[test]
+fn what_takes_longer_than_the_drain_is_reset() {
+    let mut weir = Weir::explicit("server: {timeouts: {drain: 1s}}");
+    let (client, server) = tunnel(&weir);
+    let signalled = std::time::Instant::now();
+    weir.signal(Signal::SIGTERM);
+    for stream in [&client, &server] {
+        stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a socket option");
+        let error = (&*stream).read(&mut [0]).expect_err("a reset");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}");
+    }
+    assert!(signalled.elapsed() >= Duration::from_secs(1), "it had a second to finish");
+    assert_eq!(weir.wait(), Some(0), "{}", weir.log());
+    assert!(weir.log().contains("CONNECT"), "its flow is logged: {}", weir.log());
+    assert_nothing_left(&weir);
+}
+
+#[test]
+fn a_second_signal_stops_at_once() {
+    for pause in [0, 50, 300] {
+        let mut weir = Weir::explicit("server: {timeouts: {drain: 1h}}");
+        let (client, server) = tunnel(&weir);
+        weir.signal(Signal::SIGTERM);
+        eventually("weir stops", || weir.log().contains("stopping").then_some(()));
+        std::thread::sleep(Duration::from_millis(pause));
+        weir.signal(Signal::SIGTERM);
+        for stream in [&client, &server] {
+            stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a socket option");
+            let error = (&*stream).read(&mut [0]).expect_err("a reset");
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}, {pause} ms after the first");
+        }
+        assert_eq!(weir.wait(), Some(0), "{}", weir.log());
+        assert_nothing_left(&weir);
+    }
+}
+
+#[test]
+fn a_weir_that_was_killed_does_not_hinder_the_next_one() {
+    let weir = Weir::explicit("");
+    let socket = weir.folder().join("state/admin.sock");
+    weir.signal(Signal::SIGKILL);
+    eventually("nobody listens", || TcpStream::connect(weir.admin).is_err().then_some(()));
+    assert!(socket.exists(), "this test is about what is left behind");
+    let next = Weir::explicit(&format!("admin: {{state_dir: '{}'}}", weir.folder().join("state").display()));
+    assert_eq!(next.status()["running"], true);
+    let state = std::fs::read_to_string(weir.folder().join("state/state.json")).expect("a state file");
+    assert!(state.contains(&next.pid().to_string()), "{state}");
+}
+
+#[test]
+fn two_weirs_do_not_share_a_folder_or_a_port() {
+    let weir = Weir::explicit("");
+    let state = weir.folder().join("state").display().to_string();
+    let serve = |arguments: &[String]| {
+        let mut command = std::process::Command::new(weir_tests::weir::binary());
+        command.args(["serve", "--set", "capture.mode=off", "--set", "server.port=0"]);
+        for argument in arguments {
+            command.args(["--set", argument]);
+        }
+        let output = command.output().expect("weir runs");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, error) = serve(&["admin.port=0".into(), format!("admin.state_dir={state}")]);
+    assert!(code == Some(1) && error.contains("weir that is running"), "{error}");
+    let folder = tempfile::TempDir::new().expect("a temporary folder");
+    let (code, error) = serve(&[
+        format!("admin.port={}", weir.admin.port()),
+        format!("admin.state_dir={}", folder.path().display()),
+    ]);
+    assert!(code == Some(1) && error.contains("another weir") && error.contains("admin.port"), "{error}");
+    assert_eq!(weir.status()["running"], true, "the first one is undisturbed");
+}
