@@ -26,6 +26,8 @@ use crate::maps::{
 /// The system call goes on.
 pub const PROCEED: i32 = 1;
 const REFUSE: i32 = 0;
+/// 169.254.169.254 is link-local, but cloud metadata is for policy to give or refuse.
+const METADATA: u32 = u32::from_ne_bytes([169, 254, 169, 254]);
 
 enum Verdict {
     /// Leave it alone; the counter says why.
@@ -200,7 +202,8 @@ fn is_exempt(address: &[u32; 4]) -> bool {
     let [a, b, c, d] = *address;
     if is_mapped(address) {
         let [first, second, _, _] = d.to_ne_bytes();
-        return d == 0 || first == 127 || (first == 169 && second == 254) || first >= 224;
+        let link_local = first == 169 && second == 254 && d != METADATA;
+        return d == 0 || first == 127 || link_local || first >= 224;
     }
     let [first, second, _, _] = a.to_ne_bytes();
     let unspecified_or_loopback = a == 0 && b == 0 && c == 0 && (d == 0 || d == 1_u32.to_be());

@@ -5,7 +5,7 @@ use std::io::{IsTerminal, stdin};
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use crate::setup;
 
@@ -50,6 +50,15 @@ impl Privilege {
                 vec!["sudo".into(), "--preserve-env".into(), "env".into(), path]
             }
         }
+    }
+
+    /// Who called, where that is not root: programs that don't need root run as that user.
+    pub(crate) fn ordinary_user(self) -> Result<Option<String>> {
+        if self == Self::Root {
+            return Ok(None);
+        }
+        let output = Command::new("id").arg("--user").arg("--name").output().context("can't run id")?;
+        Ok(Some(String::from_utf8_lossy(&output.stdout).trim().to_owned()))
     }
 
     pub(crate) fn command(self, program: impl AsRef<OsStr>) -> Command {

@@ -101,10 +101,15 @@ fn hints() {
 }
 
 fn captured(weir: &Path, command: &[String]) -> Result<u8> {
-    let mut exec = Command::new(weir);
-    let status = exec.args(["exec", "--"]).args(command).status().context("can't start weir exec")?;
+    let privilege = Privilege::find(PURPOSE)?;
+    let mut exec = privilege.command(weir);
+    exec.arg("exec");
+    if let Some(user) = privilege.ordinary_user()? {
+        exec.args(["--user", &user]);
+    }
+    let status = exec.arg("--").args(command).status().context("can't start weir exec")?;
     println!("\nflows:");
-    setup::run(Command::new(weir).arg("flows"))?;
+    setup::run(privilege.command(weir).arg("flows"))?;
     Ok(exit_code(status))
 }
 

@@ -1,12 +1,17 @@
 //! GET /capture: what is captured. POST /capture/exec: a cgroup for one program (`weir exec`).
 
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::{Value, json};
 
 use super::problem::Problem;
@@ -17,7 +22,7 @@ use crate::running::{Capture, Running};
 /// How long a new cgroup may stay empty: the program that asked for it moves in at once, or never.
 const MOVE_IN: Duration = Duration::from_secs(10);
 
-/// How often it is looked whether a cgroup is empty.
+/// How often a captured cgroup is looked at.
 const LOOK: Duration = Duration::from_millis(250);
 
 pub(super) fn questions() -> Router<Arc<Running>> {
@@ -30,7 +35,7 @@ pub(super) fn changes() -> Router<Arc<Running>> {
 }
 
 async fn exec(State(running): State<Arc<Running>>) -> Result<(StatusCode, Json<Value>), Problem> {
-    let cgroup = {
+    let (cgroup, events) = {
         let capture = running.capture();
         let redirect = match &*capture {
             Capture::On(redirect) => redirect,
@@ -43,7 +48,7 @@ async fn exec(State(running): State<Arc<Running>>) -> Result<(StatusCode, Json<V
         })?
     };
     let answer = json!({ "cgroup": cgroup.path(), "id": cgroup.id().0 });
-    tokio::spawn(remove_when_empty(cgroup, running));
+    tokio::spawn(remove_when_empty(cgroup, events, running));
     Ok((StatusCode::CREATED, Json(answer)))
 }
 
@@ -51,10 +56,17 @@ fn unavailable(reason: &str) -> Problem {
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, format!("nothing can be captured: {reason}"))
 }
 
-fn new_cgroup(redirect: &Redirect) -> Result<ExecCgroup, RedirectError> {
+/// A captured cgroup, watched before anybody can come and leave unseen.
+fn new_cgroup(redirect: &Redirect) -> Result<(ExecCgroup, File), RedirectError> {
     let cgroup = ExecCgroup::create(redirect.cgroup())?;
     redirect.capture_cgroup(cgroup.path())?;
-    Ok(cgroup)
+    let events = watch(&cgroup)?;
+    Ok((cgroup, events))
+}
+
+fn watch(cgroup: &ExecCgroup) -> Result<File, RedirectError> {
+    let events = cgroup.events().and_then(|events| read_populated(&events).map(|_| events));
+    events.map_err(|source| RedirectError::Cgroup { path: cgroup.path().to_owned(), source })
 }
 
 /// Captures again what an earlier weir left running, and removes what it left empty.
@@ -63,9 +75,9 @@ pub(crate) fn adopt_existing(running: &Arc<Running>) {
     let Capture::On(redirect) = &*capture else { return };
     let existing = ExecCgroup::existing(redirect.cgroup());
     for cgroup in existing.unwrap_or_default() {
-        match redirect.capture_cgroup(cgroup.path()) {
-            Ok(_) => {
-                tokio::spawn(remove_when_empty(cgroup, Arc::clone(running)));
+        match redirect.capture_cgroup(cgroup.path()).and_then(|_| watch(&cgroup)) {
+            Ok(events) => {
+                tokio::spawn(remove_when_empty(cgroup, events, Arc::clone(running)));
             }
             Err(error) => tracing::warn!(%error, "can't capture again what an earlier weir captured"),
         }
@@ -90,18 +102,11 @@ pub fn remove_empty(mut cgroups: Vec<ExecCgroup>) -> Vec<ExecCgroup> {
 }
 
 /// Waits until everybody has left the cgroup, and takes it away.
-async fn remove_when_empty(cgroup: ExecCgroup, running: Arc<Running>) {
-    let moved_in = async {
-        while !cgroup.is_populated().unwrap_or(true) {
-            tokio::time::sleep(LOOK).await;
-        }
-    };
-    if tokio::time::timeout(MOVE_IN, moved_in).await.is_ok() {
-        while cgroup.is_populated().unwrap_or(false) {
-            tokio::time::sleep(LOOK).await;
-        }
-    }
+async fn remove_when_empty(cgroup: ExecCgroup, events: File, running: Arc<Running>) {
     let path = cgroup.path().display().to_string();
+    if let Err(error) = until_left(&events).await {
+        tracing::warn!(%error, path, "can't watch the cgroup of a captured program");
+    }
     if let Capture::On(redirect) = &*running.capture()
         && let Err(error) = redirect.release_cgroup(cgroup.id())
     {
@@ -110,4 +115,33 @@ async fn remove_when_empty(cgroup: ExecCgroup, running: Arc<Running>) {
     if let Err(error) = cgroup.remove() {
         tracing::warn!(%error, path, "can't remove the cgroup of a captured program");
     }
+}
+
+/// Ready when the last program has left, or none has come within [`MOVE_IN`].
+async fn until_left(events: &File) -> io::Result<()> {
+    let mut came = false;
+    let waiting_since = Instant::now();
+    while came || waiting_since.elapsed() < MOVE_IN {
+        // A change of `populated` means that somebody came, even one who has left again already.
+        came |= has_changed(events)?;
+        let populated = read_populated(events)?;
+        came |= populated;
+        if came && !populated {
+            return Ok(());
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    Ok(())
+}
+
+/// Whether `cgroup.events` has changed since it was last read.
+fn has_changed(events: &File) -> io::Result<bool> {
+    Ok(poll(&mut [PollFd::new(events.as_fd(), PollFlags::POLLPRI)], PollTimeout::ZERO)? > 0)
+}
+
+/// Whether a program lives in the cgroup. Reading arms the notification of the next change (cgroup-v2.rst).
+fn read_populated(events: &File) -> io::Result<bool> {
+    let mut text = [0; 128];
+    let length = events.read_at(&mut text, 0)?;
+    Ok(text[..length].split(|byte| *byte == b'\n').any(|line| line == b"populated 1"))
 }

@@ -14,6 +14,7 @@ use serde::Deserialize;
 use tokio::sync::broadcast::{self, error::RecvError};
 
 use super::problem::Problem;
+use crate::net::deadline::TICK;
 use crate::running::Running;
 use crate::telemetry::flow::Flow;
 
@@ -50,6 +51,10 @@ async fn flows(
 ) -> Result<Response, Problem> {
     let Query(wanted) = wanted?;
     let live = wanted.follow.then(|| running.flows.follow());
+    if live.is_none() {
+        // What has just ended is still with its worker, until that ticks: whoever asks now wants to see it.
+        tokio::time::sleep(TICK + TICK / 2).await;
+    }
     let mut last = running.flows.last(usize::MAX);
     last.retain(|flow| wanted.wants(flow));
     last.drain(..last.len().saturating_sub(wanted.count));

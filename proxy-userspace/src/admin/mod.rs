@@ -15,7 +15,7 @@ mod status;
 use std::fs::DirBuilder;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -156,7 +156,14 @@ async fn bind_unix(path: &Path) -> Result<UnixListener, ListenError> {
 
 /// Makes the folder for weir's state, for its owner alone to change.
 fn make_folder(folder: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o755).create(folder)
+    DirBuilder::new().recursive(true).mode(0o755).create(folder)?;
+    // In a folder that others may write to, somebody may have made it first.
+    let owner = std::fs::metadata(folder)?.uid();
+    let user = nix::unistd::geteuid();
+    if owner != user.as_raw() && !user.is_root() {
+        return Err(io::Error::other(format!("{} belongs to user {owner}", folder.display())));
+    }
+    Ok(())
 }
 
 fn report(result: io::Result<()>) {

@@ -99,11 +99,8 @@ async fn run(config: Arc<Config>) -> Result<(), StartError> {
     announce(&running);
 
     signals.next().await;
-    tracing::info!(
-        open = running.admission.open(),
-        "stopping: captured programs go direct from now on; open connections have {} s",
-        config.server.timeouts.drain.as_secs()
-    );
+    let drain_seconds = config.server.timeouts.drain.as_secs();
+    tracing::info!(open = running.admission.open(), "stopping: open connections have {drain_seconds} s");
     let left_running = admin::release_captured(&running);
     // The receivers live in the workers; if all are gone, they have stopped already.
     let _ = drain.send(true);
@@ -247,8 +244,8 @@ pub fn default_admin_address() -> SocketAddr {
     SocketAddr::new(admin.host, admin.port)
 }
 
-/// Where a running weir's state lies, by default.
+/// The sockets where a weir is looked for: that of this user, and that of root.
 #[must_use]
-pub fn default_state_dir() -> PathBuf {
-    Config::default().admin.state_dir
+pub fn default_admin_sockets() -> [PathBuf; 2] {
+    [Config::default().admin.socket_path(), "/run/weir/admin.sock".into()]
 }

@@ -42,7 +42,9 @@ pub(super) fn follow(
         let mut body = send(admin, &Method::GET, path).await?.into_body();
         let mut rest = String::new();
         while let Some(frame) = body.frame().await {
-            let Ok(data) = frame.map_err(|error| broken(&error))?.into_data() else { continue };
+            // weir has stopped: there is nothing more to follow.
+            let Ok(frame) = frame else { return Ok(()) };
+            let Ok(data) = frame.into_data() else { continue };
             rest.push_str(&String::from_utf8_lossy(&data));
             while let Some((first, others)) = rest.split_once('\n') {
                 line(first)?;
@@ -54,7 +56,7 @@ pub(super) fn follow(
 }
 
 async fn send(admin: Option<&str>, method: &Method, path: &str) -> Result<Response<Incoming>, Failed> {
-    let answer = match address(admin)? {
+    let answer = match address(admin, method)? {
         Address::Socket(socket) => match UnixStream::connect(&socket).await {
             Ok(stream) => request(stream, "localhost", method, path).await,
             Err(error) => return Err(not_running(&socket.display().to_string(), &error)),
@@ -94,12 +96,16 @@ async fn request(
     }
 }
 
-fn address(admin: Option<&str>) -> Result<Address, Failed> {
+fn address(admin: Option<&str>, method: &Method) -> Result<Address, Failed> {
     let Some(admin) = admin else {
-        let socket = crate::app::default_state_dir().join("admin.sock");
-        return Ok(match std::os::unix::net::UnixStream::connect(&socket) {
-            Ok(_) => Address::Socket(socket),
-            Err(_) => Address::Tcp(crate::app::default_admin_address().to_string()),
+        let [own, roots] = crate::app::default_admin_sockets();
+        let usable = |socket: &PathBuf| std::os::unix::net::UnixStream::connect(socket).is_ok();
+        let tcp = || Address::Tcp(crate::app::default_admin_address().to_string());
+        return Ok(match [own, roots.clone()].into_iter().find(usable) {
+            Some(socket) => Address::Socket(socket),
+            None if *method == Method::GET => tcp(),
+            // Over TCP weir answers questions only.
+            None => Address::Socket(roots),
         });
     };
     match admin.strip_prefix("http://") {

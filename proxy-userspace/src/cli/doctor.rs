@@ -1,6 +1,7 @@
 //! `weir doctor`
 
 use super::{ConfigArguments, FAILED, Failed, config, say};
+use crate::config::CaptureMode;
 use crate::redirect::support::{self, Verdict};
 
 #[derive(Debug, clap::Args)]
@@ -26,11 +27,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failed> {
             Verdict::Limited => "warn",
             Verdict::Bad => "BAD ",
         };
-        say(&format!("{mark} {:<12} {}", check.name, check.detail))?;
+        say(&format!("{mark} {:<16} {}", check.name, check.detail))?;
     }
     let captures = !checks.iter().any(|check| check.verdict == Verdict::Bad);
-    say(match captures {
-        true => "weir can capture on this host",
-        false => "weir can't capture on this host; the explicit proxy works all the same",
-    })
+    match captures {
+        true => say("weir can capture on this host"),
+        false if config.capture.mode == CaptureMode::Required => {
+            Err(Failed::new(FAILED, "weir can't capture on this host, and capture.mode is `required`"))
+        }
+        false => say("weir can't capture on this host; the explicit proxy works all the same"),
+    }
 }

@@ -25,7 +25,10 @@ pub(super) fn run(arguments: &Arguments, admin: Option<&str>) -> Result<(), Fail
     }
     for verdict in explained["verdicts"].as_array().into_iter().flatten() {
         say(verdict["address"].as_str().unwrap_or_default())?;
-        for (part, name) in [("connect", "connect()"), ("proxy", "proxy")] {
+        // What connects directly does not come to the proxy.
+        let reaches_proxy = matches!(verdict["connect"]["verdict"].as_str(), None | Some("redirect"));
+        let parts = [("connect", "connect()", true), ("proxy", "proxy", reaches_proxy)];
+        for (part, name, _) in parts.into_iter().filter(|(_, _, shown)| *shown) {
             if let Some(decision) = verdict[part]["verdict"].as_str() {
                 let reason = verdict[part]["reason"].as_str().map(|reason| format!(": {reason}"));
                 say(&format!("  {name:<10} {decision}{}", reason.unwrap_or_default()))?;

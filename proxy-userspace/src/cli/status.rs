@@ -35,15 +35,15 @@ fn say_capture(capture: &Value) -> Result<(), Failed> {
     }
     let kernel = &capture["kernel"];
     if let Some(cgroup) = kernel["cgroup"].as_str() {
-        say(&format!("  cgroup     {cgroup}"))?;
+        say(&format!("  cgroup                     {cgroup}"))?;
     }
     for hook in kernel["hooks"].as_array().into_iter().flatten() {
         let attached = if hook["attached"] == true { "attached" } else { "NOT ATTACHED" };
-        say(&format!("  {:<16} {attached}", hook["name"].as_str().unwrap_or_default()))?;
+        say(&format!("  {:<26} {attached}", hook["name"].as_str().unwrap_or_default()))?;
     }
     for map in kernel["maps"].as_array().into_iter().flatten() {
         let name = map["name"].as_str().unwrap_or_default();
-        say(&format!("  {name:<16} {} of {} entries", map["entries"], map["capacity"]))?;
+        say(&format!("  {name:<26} {} of {} entries", map["entries"], map["capacity"]))?;
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! The default of every key: what an empty configuration file means.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
@@ -93,8 +94,20 @@ impl Default for Admin {
             host: IpAddr::V4(Ipv4Addr::LOCALHOST),
             port: 22140,
             socket: None,
-            state_dir: "/run/weir".into(),
+            state_dir: default_state_dir(),
         }
+    }
+}
+
+/// Where a weir of this user keeps its state.
+pub(super) fn default_state_dir() -> PathBuf {
+    let user = nix::unistd::geteuid();
+    if user.is_root() {
+        return "/run/weir".into();
+    }
+    match std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| !folder.is_empty()) {
+        Some(folder) => PathBuf::from(folder).join("weir"),
+        None => std::env::temp_dir().join(format!("weir-{user}")),
     }
 }
 

@@ -6,6 +6,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::defaults::default_state_dir;
 use super::errors::Report;
 use super::kinds::{
     GIB, KIB, MIB, address, auto_or, choice, duration, log_filter, number, path, port_range, size, switch,
@@ -66,7 +67,7 @@ fn limits(s: &mut Section<'_, '_>) -> Limits {
     Limits {
         url: s.read("url", d.url, size(64..=MIB)),
         head: s.read("head", d.head, size(KIB..=MIB)),
-        header_count: s.read("header_count", d.header_count, number(1..=4096)),
+        header_count: s.read("header_count", d.header_count, number(1..=Limits::MAX_HEADER_COUNT)),
         body: s.read("body", d.body, size(0..=1024 * GIB)),
         connections: s.read("connections", d.connections, number(1..=1_000_000)),
     }
@@ -134,7 +135,7 @@ fn admin(s: &mut Section<'_, '_>) -> Admin {
         host: s.read("host", d.host, address),
         port: s.read("port", d.port, number(0..=u16::MAX)),
         socket: s.read("socket", d.socket, auto_or(|| None, |text| path(text).map(Some))),
-        state_dir: s.read("state_dir", d.state_dir, path),
+        state_dir: s.read("state_dir", d.state_dir, auto_or(default_state_dir, path)),
     }
 }
 

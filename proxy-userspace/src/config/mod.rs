@@ -121,6 +121,11 @@ pub enum CaptureMode {
     Off,
 }
 
+impl Limits {
+    /// The most that `header_count` can be set to.
+    pub const MAX_HEADER_COUNT: usize = 256;
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FailMode {
     /// The connection goes direct.
@@ -197,9 +202,9 @@ pub struct Admin {
     pub host: IpAddr,
     /// Default 22140; 0 takes any free one.
     pub port: u16,
-    /// Unix socket. Default `<state_dir>/admin.sock`; where that can't be made, none.
+    /// Unix socket. Default `<state_dir>/admin.sock`.
     pub socket: Option<PathBuf>,
-    /// Folder for the state file, the lock and the socket. Default /run/weir.
+    /// Folder for the state file and the socket. Default /run/weir; a folder of the user's own unless root.
     pub state_dir: PathBuf,
 }
 

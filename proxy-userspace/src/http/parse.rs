@@ -6,9 +6,6 @@ use super::head::{RequestHead, ResponseHead, Version};
 use super::headers::Headers;
 use crate::config::Limits;
 
-/// The most fields any configuration may allow; `server.limits.header_count` is checked against it.
-pub const MAX_HEADER_COUNT: usize = 256;
-
 /// What a buffer holds.
 #[derive(Debug)]
 pub enum Parsed<T> {
@@ -38,9 +35,9 @@ pub enum BadHead {
 /// # Errors
 /// [`BadHead`], also when what is there already exceeds a limit.
 pub fn request(bytes: &[u8], limits: &Limits) -> Result<Parsed<RequestHead>, BadHead> {
-    let mut fields = [const { MaybeUninit::uninit() }; MAX_HEADER_COUNT];
+    let mut fields = [const { MaybeUninit::uninit() }; Limits::MAX_HEADER_COUNT];
     let mut request = httparse::Request::new(&mut []);
-    let allowed = limits.header_count.min(MAX_HEADER_COUNT);
+    let allowed = limits.header_count.min(Limits::MAX_HEADER_COUNT);
     match request.parse_with_uninit_headers(bytes, &mut fields[..allowed]) {
         Ok(httparse::Status::Complete(length)) => {
             check_lines(&bytes[..length], limits)?;
@@ -68,7 +65,7 @@ pub fn request(bytes: &[u8], limits: &Limits) -> Result<Parsed<RequestHead>, Bad
 /// # Errors
 /// As [`request`].
 pub fn response(bytes: &[u8], limits: &Limits) -> Result<Parsed<ResponseHead>, BadHead> {
-    let mut fields = [const { MaybeUninit::uninit() }; MAX_HEADER_COUNT];
+    let mut fields = [const { MaybeUninit::uninit() }; Limits::MAX_HEADER_COUNT];
     let mut response = httparse::Response::new(&mut []);
     let parser = httparse::ParserConfig::default();
     match parser.parse_response_with_uninit_headers(&mut response, bytes, &mut fields) {

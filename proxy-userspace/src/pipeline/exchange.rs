@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use super::Engine;
 use super::failure::Failure;
 use super::recording::Recording;
-use super::request::Request;
+use super::request::{Request, body_limit};
 use crate::http::forward::{self, Delivery};
 use crate::http::framing::{self, Framing};
 use crate::http::head::{ResponseHead, Version};
@@ -114,7 +114,7 @@ impl Exchange<'_> {
         let timeouts = &self.engine.config.server.timeouts;
         let patience =
             Patience { deadline: &downstream.deadline, read: timeouts.read, write: timeouts.write };
-        let limit = Some(self.engine.config.server.limits.body).filter(|limit| *limit != 0);
+        let limit = body_limit(self.engine, &request.target);
         let upgrade = forward::wants_upgrade(&request.head);
 
         let mut head = Vec::with_capacity(HEAD_CAPACITY);

@@ -76,7 +76,7 @@ async fn forward(
     flow: &mut Recording,
 ) -> Result<(Ending, Option<TcpStream>), Failure> {
     let framing = framing::of_request(&request.head)?;
-    check_length(framing, engine.config.server.limits.body)?;
+    check_length(framing, body_limit(engine, &request.target))?;
     filters::check(filters::Request { head: &request.head, target: &request.target, via: &engine.via })?;
     flow.cache = Some(cache::lookup(&request.head));
     let hop = route::next_hop(&request.target).ok_or(Failure::NoRoute(NO_ROUTE))?;
@@ -89,11 +89,18 @@ const NO_ROUTE: &str =
     "this is a proxy, and no route leads from here: ask for a full URL (curl -x), or use CONNECT";
 
 /// A length that is announced is refused before anything is sent; one that is not is counted on its way.
-fn check_length(framing: Framing, limit: u64) -> Result<(), Failure> {
-    match framing {
-        Framing::Length(length) if limit != 0 && length > limit => Err(Failure::BodyTooLarge(limit)),
+fn check_length(framing: Framing, limit: Option<u64>) -> Result<(), Failure> {
+    match (framing, limit) {
+        (Framing::Length(length), Some(limit)) if length > limit => Err(Failure::BodyTooLarge(limit)),
         _ => Ok(()),
     }
+}
+
+/// The most content that a request may have. Captured programs have not asked for a proxy: what they could send
+/// without it, they can send with it.
+pub(super) fn body_limit(engine: &Engine, target: &Target) -> Option<u64> {
+    let limit = engine.config.server.limits.body;
+    (limit != 0 && target.front != Front::Captured).then_some(limit)
 }
 
 async fn refuse(

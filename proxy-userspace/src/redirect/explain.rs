@@ -76,7 +76,8 @@ fn same_netns(pid: u32) -> io::Result<bool> {
 fn is_exempt(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(v4) => {
-            v4.is_loopback() || v4.is_unspecified() || v4.is_link_local() || v4.octets()[0] >= 224
+            let link_local = v4.is_link_local() && v4.octets() != [169, 254, 169, 254];
+            v4.is_loopback() || v4.is_unspecified() || link_local || v4.octets()[0] >= 224
         }
         IpAddr::V6(v6) => {
             v6.is_loopback() || v6.is_unspecified() || v6.is_unicast_link_local() || v6.is_multicast()
