@@ -74,7 +74,14 @@ fn check_and_test_unprivileged(options: &Options, summary: &mut Summary) {
     if options.filter.is_none() {
         summary.check("formatting", || setup::run(cargo("fmt").args(["--all", "--check"])));
         summary.check("clippy", || {
-            setup::run(cargo("clippy").args(["--locked", "--all-targets", "--", "-D", "warnings"]))
+            setup::run(cargo("clippy").args([
+                "--locked",
+                "--all-targets",
+                "--all-features",
+                "--",
+                "-D",
+                "warnings",
+            ]))
         });
         summary.check("tidy", || tidy::run(&workspace()));
     }

@@ -34,14 +34,14 @@ impl Exclusive {
         let program = bpf(BPF_PROG_LOAD, &mut load).expect("a trivial program loads");
         // SAFETY: a new descriptor that nobody else owns.
         let program = unsafe { OwnedFd::from_raw_fd(program) };
-        let foreign = Self { cgroup: File::open(cgroup).unwrap(), program };
+        let foreign = Self { cgroup: File::open(cgroup).expect("the cgroup exists"), program };
         bpf(BPF_PROG_ATTACH, &mut foreign.attachment()).expect("a trivial program attaches");
         foreign
     }
 
     /// target_fd, attach_bpf_fd, attach_type, attach_flags: 0, no other program is tolerated.
     fn attachment(&self) -> [u32; 4] {
-        let fd = |raw: i32| u32::try_from(raw).unwrap();
+        let fd = |raw: i32| u32::try_from(raw).expect("a descriptor");
         [fd(self.cgroup.as_raw_fd()), fd(self.program.as_raw_fd()), BPF_CGROUP_INET4_CONNECT, 0]
     }
 }
