@@ -65,8 +65,12 @@ fn flows_can_be_followed() {
     let (weir, origin) = (Weir::explicit(""), ok_origin());
     request(&weir, &origin, "/before");
     weir.flows(1);
-    let mut follower =
-        weir.command(&["flows", "--follow"]).stdout(Stdio::piped()).spawn().expect("weir runs");
+    let mut follower = weir
+        .command(&["flows", "--follow"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("weir runs");
     let mut lines = BufReader::new(follower.stdout.take().expect("a pipe")).lines();
     // What was there already comes first; from then on the follower hears of every new one.
     let first = lines.next().expect("a line").expect("text");

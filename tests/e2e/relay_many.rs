@@ -133,7 +133,9 @@ fn idle_tunnels_leave_nothing_behind() {
     let (files, memory) = (weir.open_files(), weir.resident_kib());
     let tunnels = open(TUNNELS);
     assert_eq!(weir.status()["active_connections"], TUNNELS);
-    assert_eq!(weir.open_files(), files + 2 * TUNNELS, "an idle tunnel owns two sockets and no pipe");
+    // Two sockets and no pipe each; connections to the admin API come and go.
+    let more = weir.open_files().saturating_sub(files);
+    assert!(more.abs_diff(2 * TUNNELS) < 10, "{more} descriptors for {TUNNELS} idle tunnels");
     let grown = weir.resident_kib().saturating_sub(memory);
     eprintln!("{} bytes of memory for each idle tunnel", (grown << 10) / TUNNELS as u64);
     assert!(grown < 8 * TUNNELS as u64, "{grown} KiB for {TUNNELS} idle tunnels");
