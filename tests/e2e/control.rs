@@ -41,8 +41,11 @@ fn status_tells_what_was_done() {
     let (weir, origin) = (Weir::explicit(""), ok_origin());
     request(&weir, &origin, 3);
     let kept = connect(weir.proxy);
-    eventually("one connection", || (weir.status()["active_connections"] == 1).then_some(()));
-    let status = weir.status();
+    // The client has its answer a moment before weir has counted it.
+    let status = eventually("what was done is counted", || {
+        let status = weir.status();
+        (status["active_connections"] == 1 && status["bytes_forwarded"] == 24).then_some(status)
+    });
     assert_eq!(status["running"], true, "{status}");
     assert_eq!(status["port"], weir.proxy.port(), "{status}");
     assert_eq!(status["proxy_url"], format!("http://{}", weir.proxy), "{status}");
