@@ -52,10 +52,9 @@ pub struct Beats {
 }
 
 impl Beats {
-    pub(crate) fn new(workers: usize, kernel: Option<Heartbeat>) -> io::Result<Arc<Self>> {
-        let now = monotonic_ns()?;
-        let ticks = (0..workers).map(|_| AtomicU64::new(now)).collect();
-        Ok(Arc::new(Self { ticks, kernel }))
+    /// No worker has ticked yet: until each has, weir is neither ready nor alive to the kernel.
+    pub(crate) fn new(workers: usize, kernel: Option<Heartbeat>) -> Arc<Self> {
+        Arc::new(Self { ticks: (0..workers).map(|_| AtomicU64::new(0)).collect(), kernel })
     }
 
     /// Notes that a worker ticks now, and tells the kernel.
@@ -69,7 +68,7 @@ impl Beats {
         self.kernel.as_ref().map_or(Ok(()), |kernel| kernel.beat(self.oldest()))
     }
 
-    /// The time since the slowest worker's last tick.
+    /// The time since the slowest worker's last tick; since the machine's start if it never ticked.
     #[must_use]
     pub fn age(&self) -> Duration {
         monotonic_ns().map_or(Duration::MAX, |now| Duration::from_nanos(now.saturating_sub(self.oldest())))

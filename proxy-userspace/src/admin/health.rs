@@ -32,7 +32,9 @@ async fn startup() -> Json<Value> {
 async fn readiness(State(running): State<Arc<Running>>) -> (StatusCode, Json<Value>) {
     let mut reasons = Vec::new();
     let age = running.beats.age();
-    if age > running.config.capture.heartbeat_timeout {
+    if age > running.started.elapsed() {
+        reasons.push("not all workers run yet".to_owned());
+    } else if age > running.config.capture.heartbeat_timeout {
         reasons.push(format!("a worker has not ticked for {} ms", age.as_millis()));
     }
     match &*running.capture() {

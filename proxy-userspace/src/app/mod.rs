@@ -78,7 +78,7 @@ async fn run(config: Arc<Config>) -> Result<(), StartError> {
         started: Instant::now(),
         admission: Admission::new(config.server.limits.connections),
         flows: Flows::collect(config.flows.keep, config.logging.clone()),
-        beats: Beats::new(workers, heartbeat)?,
+        beats: Beats::new(workers, heartbeat),
         acl: acl.clone(),
         capture: Mutex::new(capture),
         config: Arc::clone(&config),
