@@ -31,7 +31,7 @@ fn dying_server(head: &'static str, sent: u64, end: End) -> SocketAddr {
     })
 }
 
-const SIZED: &str = "HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n";
+const SIZED: &str = "HTTP/1.1 200 OK\r\nContent-Length: 1000001\r\n\r\n";
 const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
 const UNTIL_CLOSE: &str = "HTTP/1.1 200 OK\r\n\r\n";
 

@@ -137,9 +137,12 @@ impl Weir {
 
     /// All flows, once there are at least `count` of them: they are recorded in batches.
     pub fn flows(&self, count: usize) -> Vec<Value> {
-        let flows = || http::get(self.admin, "/flows").expect("the admin API answers").json();
         eventually(&format!("{count} flows"), || {
-            flows().as_array().filter(|flows| flows.len() >= count).cloned()
+            let output = self.command(&["flows", "--json"]).output().expect("weir flows runs");
+            let text = String::from_utf8_lossy(&output.stdout);
+            let flows: Vec<Value> =
+                text.lines().map(|line| serde_json::from_str(line).expect("a flow")).collect();
+            (flows.len() >= count).then_some(flows)
         })
     }
 

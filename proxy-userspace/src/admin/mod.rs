@@ -1,7 +1,7 @@
 //! The admin API: what weir does and has done, over HTTP on loopback and on a Unix socket.
 //!
-//! Over TCP it only answers questions. What changes something is asked over the Unix socket, whose file
-//! permissions say who may.
+//! Over TCP, which every local user can reach, it only tells how weir is. What changes something, and the flows,
+//! which are about other users' programs too, are asked for over the Unix socket: its file permissions say who may.
 
 mod capture;
 mod explain;
@@ -96,7 +96,7 @@ impl Listeners {
         let allowed = guard::AllowedHosts::of(self.address);
         let questions = questions().layer(from_fn_with_state(allowed, guard::check));
         let tcp = questions.with_state(Arc::clone(&running));
-        let unix = questions_and_changes().with_state(running);
+        let unix = for_owner().with_state(running);
         Serving {
             tasks: [
                 tokio::spawn(async move { report(axum::serve(self.tcp, tcp).await) }),
@@ -121,21 +121,21 @@ impl Serving {
     }
 }
 
-/// What only asks. A resource is a file and a line here.
+/// What everybody may ask. A resource is a file and a line here or below.
 fn questions() -> Router<Arc<Running>> {
     Router::new()
         .merge(status::routes())
         .merge(health::routes())
         .merge(metrics::routes())
-        .merge(flows::routes())
         .merge(explain::routes())
         .merge(capture::questions())
         .fallback(problem::no_such_resource)
         .method_not_allowed_fallback(problem::no_such_method)
 }
 
-fn questions_and_changes() -> Router<Arc<Running>> {
-    questions().merge(capture::changes())
+/// What changes something, and what tells where everybody's programs went.
+fn for_owner() -> Router<Arc<Running>> {
+    questions().merge(capture::changes()).merge(flows::routes())
 }
 
 async fn bind_unix(path: &Path) -> Result<UnixListener, ListenError> {

@@ -56,7 +56,7 @@ pub(super) fn follow(
 }
 
 async fn send(admin: Option<&str>, method: &Method, path: &str) -> Result<Response<Incoming>, Failed> {
-    let answer = match address(admin, method)? {
+    let answer = match address(admin, method, path)? {
         Address::Socket(socket) => match UnixStream::connect(&socket).await {
             Ok(stream) => request(stream, "localhost", method, path).await,
             Err(error) => return Err(not_running(&socket.display().to_string(), &error)),
@@ -96,15 +96,15 @@ async fn request(
     }
 }
 
-fn address(admin: Option<&str>, method: &Method) -> Result<Address, Failed> {
+fn address(admin: Option<&str>, method: &Method, path: &str) -> Result<Address, Failed> {
     let Some(admin) = admin else {
         let [own, roots] = crate::app::default_admin_sockets();
         let usable = |socket: &PathBuf| std::os::unix::net::UnixStream::connect(socket).is_ok();
         let tcp = || Address::Tcp(crate::app::default_admin_address().to_string());
         return Ok(match [own, roots.clone()].into_iter().find(usable) {
             Some(socket) => Address::Socket(socket),
-            None if *method == Method::GET => tcp(),
-            // Over TCP weir answers questions only.
+            None if *method == Method::GET && !path.starts_with("/flows") => tcp(),
+            // These are answered over the socket only.
             None => Address::Socket(roots),
         });
     };
