@@ -175,7 +175,7 @@ fn web_pages_are_kept_out() {
         (format!("Host: localhost:{port}\r\nSec-Fetch-Site: same-site\r\n"), 403),
         (format!("Host: localhost:{port}\r\nSec-Fetch-Site: cross-site\r\n"), 403),
     ] {
-        for path in ["/proxy/status", "/explain", "/metrics", "/nothing"] {
+        for path in ["/proxy/status", "/capture", "/metrics", "/nothing"] {
             let request = format!("GET {path} HTTP/1.1\r\n{fields}Connection: close\r\n\r\n");
             let answer = http::send(weir.admin, request.as_bytes()).expect("an answer");
             let expected = if (status, path) == (200, "/nothing") { 404 } else { status };
