@@ -2,46 +2,18 @@
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
+use weir_tests::background::Background;
 use weir_tests::weir::{SOON, Weir, eventually};
 use weir_tests::{http, leaks, netns, scripts};
 
 const MIB: u64 = 1 << 20;
-
-/// A server in a script, outside of weir, which prints its port first.
-struct Listening {
-    child: Child,
-    output: BufReader<std::process::ChildStdout>,
-    port: String,
-}
-
-impl Listening {
-    fn start(script: &str, arguments: &[&str]) -> Self {
-        let mut command = Command::new("python3");
-        command.arg(scripts::path(script)).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().expect("python3 is installed");
-        let mut output = BufReader::new(child.stdout.take().expect("a pipe"));
-        let mut port = String::new();
-        output.read_line(&mut port).expect("a line");
-        Self { child, output, port: port.trim().to_owned() }
-    }
-
-    /// Ends its standard input; the rest of what it prints.
-    fn end(mut self) -> String {
-        drop(self.child.stdin.take());
-        let mut rest = String::new();
-        self.output.read_to_string(&mut rest).expect("text");
-        let status = self.child.wait().expect("a child of ours");
-        assert!(status.success(), "{status}\n{rest}");
-        rest.trim().to_owned()
-    }
-}
 
 /// One side of a transfer: how many bytes it sends, and when.
 type Part = (u64, &'static str);
@@ -50,7 +22,7 @@ type Part = (u64, &'static str);
 #[track_caller]
 fn check_transfer(weir: &Weir, client: Part, server: Part) {
     let listening =
-        Listening::start("stream.py", &["listen", netns::V4, &server.0.to_string(), server.1, "server"]);
+        Background::start("stream.py", &["listen", netns::V4, &server.0.to_string(), server.1, "server"]);
     let (path, size) = (scripts::path("stream.py"), client.0.to_string());
     let connect = ["python3", &path, "connect", netns::V4, &listening.port, &size, client.1, "client"];
     let at_client = scripts::stdout(&mut weir.exec(&connect));
@@ -93,7 +65,7 @@ fn three_hundred_random_flows_are_exact() {
     let now = std::time::UNIX_EPOCH.elapsed().expect("a clock").as_secs();
     let seed = std::env::var("WEIR_TEST_SEED").unwrap_or_else(|_| now.to_string());
     println!("WEIR_TEST_SEED={seed}");
-    let listening = Listening::start("mixed.py", &["listen", netns::V4]);
+    let listening = Background::start("mixed.py", &["listen", netns::V4]);
     let path = scripts::path("mixed.py");
     let connect = ["python3", &path, "connect", netns::V4, &listening.port, "300", &seed];
     assert_eq!(scripts::stdout(&mut weir.exec(&connect)), "no problem");
