@@ -8,7 +8,7 @@ use super::{Shared, accept, http1};
 use crate::net::buffered::Inbox;
 use crate::net::deadline::Deadline;
 use crate::net::stream::{Admitted, Downstream};
-use crate::target::{Client, Front};
+use crate::target::{Client, Front, Target};
 use crate::telemetry::metrics;
 
 /// Serves a listener until weir drains.
@@ -16,7 +16,7 @@ pub async fn run(listener: TcpListener, shared: Shared) {
     let engine = shared.engine;
     accept(listener, shared.admission, shared.drain, |stream, peer, admitted| {
         metrics::with(|metrics| metrics.explicit_connections.increment());
-        http1::serve(engine.clone(), downstream(stream, peer, admitted), Front::Explicit, None)
+        http1::serve(engine.clone(), downstream(stream, peer, admitted), Target::of(Front::Explicit))
     })
     .await;
 }

@@ -54,15 +54,14 @@ async fn serve(
     let detected = look(&engine, &mut downstream, original.port()).await;
     // A socket that was bound to an address of its own choice keeps it on the way out.
     let source = Some(peer.ip()).filter(|ip| !ip.is_loopback());
+    let base = Target { original_destination: Some(original), source, ..Target::of(Front::Captured) };
     let (protocol, authority) = match detected {
-        Detected::Http1 => {
-            return http1::serve(engine, downstream, Front::Captured, Some((original, source))).await;
-        }
+        Detected::Http1 => return http1::serve(engine, downstream, base).await,
         Detected::Tls { server_name } => (Protocol::Tls, server_name.and_then(|name| named(&name, original))),
         Detected::Http2 => (Protocol::Http2, None),
         Detected::Opaque | Detected::Unknown => (Protocol::Opaque, None),
     };
-    let target = Target { front: Front::Captured, authority, original_destination: Some(original), source };
+    let target = Target { authority, ..base };
     match tunnel::open(&engine, &downstream.client, &target, protocol, None).await {
         Ok(opened) => opened.relay(&engine, downstream),
         Err(refused) => refused.reset(downstream),

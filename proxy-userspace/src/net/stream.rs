@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use socket2::SockRef;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use super::buffered::Inbox;
@@ -14,10 +14,9 @@ use super::deadline::Deadline;
 use crate::target::Client;
 use crate::telemetry::metrics;
 
-/// How long a client may take to read the last answer before its connection is closed for good, and what is
-/// read and thrown away of what it still sends (RFC 9112 §9.6).
-const LINGER: Duration = Duration::from_secs(1);
-const MAX_DISCARD: usize = 256 << 10;
+/// How long a client may go on sending before its connection is closed for good (RFC 9112 §9.6). Time bounds it,
+/// not bytes: a client in the middle of an upload sends more than any buffer.
+const LINGER: Duration = Duration::from_secs(5);
 
 /// An accepted connection. Dropping it resets it; [`Downstream::close`] ends it in order.
 #[derive(Debug)]
@@ -37,7 +36,7 @@ impl Downstream {
             return;
         }
         // Closing with unread bytes resets the connection, which can destroy the answer on its way.
-        let _ = self.deadline.limit(LINGER, discard(&mut self.stream)).await;
+        let _ = self.deadline.limit(LINGER, discard(&mut self.stream, &mut self.inbox)).await;
     }
 
     /// Ends a connection on which nothing is under way.
@@ -46,14 +45,10 @@ impl Downstream {
     }
 }
 
-async fn discard(stream: &mut TcpStream) -> io::Result<()> {
-    let mut scratch = [0; 1024];
-    let mut discarded = 0;
-    while discarded < MAX_DISCARD {
-        match stream.read(&mut scratch).await? {
-            0 => break,
-            count => discarded += count,
-        }
+async fn discard(stream: &mut TcpStream, inbox: &mut Inbox) -> io::Result<()> {
+    inbox.consume(usize::MAX);
+    while inbox.fill(stream).await? > 0 {
+        inbox.consume(usize::MAX);
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! Moves one body from a connection to another, framed anew on the way (RFC 9112 §6, §7).
 
+use std::cell::Cell;
 use std::io;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use crate::http::chunked::{self, BadChunk, Decoder, Step};
 use crate::http::framing::Framing;
 use crate::net::buffered::Inbox;
 use crate::net::deadline::{Deadline, Expired};
+use crate::telemetry::metrics;
 
 /// What is gathered before it is written: a head and the first part of its body leave in one write.
 const GATHER: usize = 64 << 10;
@@ -31,6 +33,8 @@ pub struct Sink<'a, W> {
     pub framing: Framing,
     /// Bytes to go out before the body: its head.
     pub pending: &'a mut Vec<u8>,
+    /// Bytes of content that the sink has taken; counted as they go.
+    pub moved: &'a Cell<u64>,
 }
 
 /// How long either side may keep the other waiting.
@@ -57,7 +61,7 @@ pub enum BodyError {
     TimedOut(Side),
 }
 
-/// Moves one body, and `sink.pending` before it. Returns the bytes of content that the sink took.
+/// Moves one body, and `sink.pending` before it.
 ///
 /// # Errors
 /// [`BodyError`]. The sink has then got an incomplete body, and must not be used again.
@@ -65,7 +69,7 @@ pub async fn transfer<R, W>(
     source: Source<'_, R>,
     sink: Sink<'_, W>,
     patience: Patience<'_>,
-) -> Result<u64, BodyError>
+) -> Result<(), BodyError>
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
@@ -74,7 +78,8 @@ where
         Framing::Length(length) => length,
         _ => u64::MAX,
     };
-    let mut transfer = Transfer { source, sink, patience, left, decoder: Decoder::new(), moved: 0 };
+    let mut transfer =
+        Transfer { source, sink, patience, left, decoder: Decoder::new(), content: 0, staged: 0 };
     match transfer.source.framing {
         Framing::None => {}
         Framing::Length(_) | Framing::UntilClose => transfer.plain().await?,
@@ -83,8 +88,7 @@ where
     if transfer.sink.framing == Framing::Chunked {
         transfer.sink.pending.extend_from_slice(chunked::END);
     }
-    transfer.flush().await?;
-    Ok(transfer.moved)
+    transfer.flush().await
 }
 
 struct Transfer<'a, R, W> {
@@ -93,7 +97,9 @@ struct Transfer<'a, R, W> {
     patience: Patience<'a>,
     left: u64,
     decoder: Decoder,
-    moved: u64,
+    /// Bytes of content received so far, and those of them that wait in `sink.pending`.
+    content: u64,
+    staged: u64,
 }
 
 impl<R, W> Transfer<'_, R, W>
@@ -141,7 +147,7 @@ where
 
     /// Passes the next `count` bytes of the inbox on as content.
     async fn content(&mut self, count: usize) -> Result<(), BodyError> {
-        let total = self.moved + count as u64;
+        let total = self.content + count as u64;
         if let Some(limit) = self.source.limit.filter(|limit| total > *limit) {
             return Err(BodyError::TooLarge(limit));
         }
@@ -151,7 +157,8 @@ where
             _ => self.sink.pending.extend_from_slice(data),
         }
         self.source.inbox.consume(count);
-        self.moved = total;
+        self.content = total;
+        self.staged += count as u64;
         if self.sink.pending.len() >= GATHER { self.flush().await } else { Ok(()) }
     }
 
@@ -173,8 +180,19 @@ where
         let written = self.patience.deadline.limit(self.patience.write, write).await;
         self.sink.pending.clear();
         match written {
-            Ok(written) => written.map_err(|error| BodyError::Io(side, error)),
-            Err(Expired::TimedOut | Expired::Drained) => Err(BodyError::TimedOut(side)),
+            Ok(Ok(())) => self.count(),
+            Ok(Err(error)) => return Err(BodyError::Io(side, error)),
+            Err(Expired::TimedOut | Expired::Drained) => return Err(BodyError::TimedOut(side)),
         }
+        Ok(())
+    }
+
+    fn count(&mut self) {
+        let staged = std::mem::take(&mut self.staged);
+        self.sink.moved.set(self.sink.moved.get() + staged);
+        metrics::with(|metrics| match self.sink.side {
+            Side::Upstream => metrics.sent_bytes.add(staged),
+            Side::Downstream => metrics.received_bytes.add(staged),
+        });
     }
 }
