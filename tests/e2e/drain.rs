@@ -44,7 +44,7 @@ fn with_nothing_under_way_weir_stops_at_once() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let origin = Origin::fixed("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
         // With the longest drain, hanging would show.
-        let mut weir = Weir::explicit("server: {timeouts: {drain: 1h}}");
+        let mut weir = Weir::explicit("server: {timeouts: {drain: 1h, request_head: 500ms}}");
         let mut idle = kept(&weir, &origin);
         let mut fresh = connect(weir.proxy);
         eventually("both connections", || (weir.status()["active_connections"] == 2).then_some(()));
@@ -164,4 +164,51 @@ fn two_weirs_do_not_share_a_folder_or_a_port() {
     ]);
     assert!(code == Some(1) && error.contains("another weir") && error.contains("admin.port"), "{error}");
     assert_eq!(weir.status()["running"], true, "the first one is undisturbed");
+}
+
+#[test]
+fn who_is_connected_before_the_signal_is_served() {
+    let origin = Origin::fixed("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let mut weir = Weir::explicit("");
+    let ask = |stream: &mut TcpStream| {
+        write!(stream, "GET http://{}/ HTTP/1.1\r\nHost: x\r\n\r\n", origin.address).expect("weir takes it");
+    };
+    // While weir is stopped, nobody accepts: these are established and queued.
+    weir.signal(Signal::SIGSTOP);
+    let mut streams: Vec<_> = (0..400).map(|_| connect(weir.proxy)).collect();
+    let (early, late) = streams.split_at_mut(200);
+    early.iter_mut().for_each(ask);
+    weir.signal(Signal::SIGTERM);
+    weir.signal(Signal::SIGCONT);
+    eventually("the listener is closed", || TcpStream::connect(weir.proxy).is_err().then_some(()));
+    late.iter_mut().for_each(ask);
+    for (number, stream) in streams.iter_mut().enumerate() {
+        let answer = read_answer(stream, "GET").unwrap_or_else(|error| panic!("client {number}: {error}"));
+        assert_eq!(answer.status, 200, "client {number}");
+    }
+    assert_eq!(weir.wait(), Some(0), "{}", weir.log());
+}
+
+#[test]
+fn under_load_a_client_is_refused_or_served() {
+    let origin = Origin::fixed("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok");
+    let mut weir = Weir::explicit("logging: {access: false}");
+    let (proxy, server) = (weir.proxy, origin.address);
+    let request = format!("GET http://{server}/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    // Each as fast as it can, until nobody listens any more.
+    let client = move || {
+        let mut count = 0;
+        while let Ok(mut stream) = TcpStream::connect(proxy) {
+            stream.write_all(request.as_bytes()).expect("weir takes it");
+            assert_eq!(http::read_to_end(&mut stream).expect("an answer").status, 200);
+            count += 1;
+        }
+        count
+    };
+    let clients: Vec<_> = (0..8).map(|_| std::thread::spawn(client.clone())).collect();
+    eventually("the load is under way", || (origin.connections() > 300).then_some(()));
+    weir.signal(Signal::SIGTERM);
+    let served: Vec<usize> = clients.into_iter().map(|client| client.join().expect("all served")).collect();
+    assert!(served.iter().all(|count| *count > 0), "{served:?}");
+    assert_eq!(weir.wait(), Some(0), "{}", weir.log());
 }

@@ -32,7 +32,7 @@ impl Attempt {
     }
 }
 
-/// What a captured program sees that connects 200 times a second while weir gets a signal.
+/// What a captured program sees that connects 300 times a second while weir gets a signal.
 fn signal_under_load(signal: &str) -> Vec<Attempt> {
     let server = who::server(netns::V4);
     let weir = Weir::capturing("logging: {access: false}");
@@ -110,6 +110,42 @@ fn a_stopped_weir_is_bypassed_within_600_ms_until_it_goes_on() {
             .collect();
         check(&failed, "none fails: those caught in between are served later")
     });
+}
+
+#[test]
+fn a_weir_told_to_stop_lets_nobody_fail() {
+    let _alone = alone();
+    netns::enter();
+    let attempts = signal_under_load("TERM");
+    let failed: Vec<_> =
+        attempts.iter().filter(|attempt| !["direct", "captured"].contains(&attempt.what.as_str())).collect();
+    assert!(failed.is_empty(), "{failed:?}");
+    assert!(attempts.last().is_some_and(|attempt| attempt.what == "direct"));
+}
+
+#[test]
+fn captured_before_sigterm_is_served_after_it() {
+    let _alone = alone();
+    netns::enter();
+    let server = who::server(netns::V4);
+    let mut weir = Weir::capturing("");
+    // While weir is stopped, nobody accepts: these are established and queued.
+    let script = format!(
+        "import client, os, signal\n\
+         os.kill({pid}, signal.SIGSTOP)\n\
+         sockets = [client.connect('{host}', {port}) for _ in range(100)]\n\
+         os.kill({pid}, signal.SIGTERM)\n\
+         os.kill({pid}, signal.SIGCONT)\n\
+         for s in sockets:\n\
+         \x20   own, _, seen = client.talk(s)\n\
+         \x20   assert own != seen, own\n\
+         print('captured')",
+        pid = weir.pid(),
+        host = server.ip(),
+        port = server.port()
+    );
+    assert_eq!(scripts::stdout(&mut weir.exec(&scripts::python(&script))), "captured");
+    assert_eq!(weir.wait(), Some(0), "{}", weir.log());
 }
 
 #[test]

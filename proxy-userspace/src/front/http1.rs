@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 
+use crate::config::Timeouts;
 use crate::http::authority::{Authority, BadAuthority};
 use crate::http::forward::wants_keep_alive;
 use crate::http::head::{RequestHead, Version};
@@ -50,7 +51,7 @@ pub(super) async fn serve(engine: Rc<Engine>, mut downstream: Downstream, base: 
 async fn read_head(engine: &Engine, downstream: &mut Downstream) -> Result<Option<RequestHead>, Failure> {
     let timeouts = &engine.config.server.timeouts;
     let limits = &engine.config.server.limits;
-    if downstream.inbox.bytes().is_empty() && !first_bytes(downstream, timeouts.idle).await {
+    if downstream.inbox.bytes().is_empty() && !first_bytes(downstream, timeouts).await {
         return Ok(None);
     }
     downstream.deadline.arm(timeouts.request_head);
@@ -75,8 +76,9 @@ async fn read_head(engine: &Engine, downstream: &mut Downstream) -> Result<Optio
 }
 
 /// Waits for a request to begin, without a buffer: an idle connection holds none. False if the client ends the
-/// connection, or is idle for too long.
-async fn first_bytes(downstream: &mut Downstream, idle: Duration) -> bool {
+/// connection, or is idle for too long. A drain ends the wait at once only between requests: who has just connected
+/// is about to ask.
+async fn first_bytes(downstream: &mut Downstream, timeouts: &Timeouts) -> bool {
     let Downstream { stream, inbox, deadline, .. } = downstream;
     let first = async {
         loop {
@@ -89,7 +91,8 @@ async fn first_bytes(downstream: &mut Downstream, idle: Duration) -> bool {
             }
         }
     };
-    matches!(deadline.limit_idle(idle, first).await, Ok(Ok(1..)))
+    let in_drain = if deadline.was_armed() { Duration::ZERO } else { timeouts.request_head };
+    matches!(deadline.limit_idle(timeouts.idle, in_drain, first).await, Ok(Ok(1..)))
 }
 
 /// What a request wants.
