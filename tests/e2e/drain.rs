@@ -1,24 +1,13 @@
 //! How weir stops: what is idle ends at once, what runs may finish for a while, and nothing is left behind.
 
 use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use weir_tests::origin::{Origin, read_answer};
 use weir_tests::weir::{Weir, connect, eventually};
 use weir_tests::{http, pattern};
-
-/// A tunnel through weir, and the server's end of it.
-fn tunnel(weir: &Weir) -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let server = listener.local_addr().expect("a bound socket");
-    let mut client = connect(weir.proxy);
-    write!(client, "CONNECT {server} HTTP/1.1\r\nHost: {server}\r\n\r\n").expect("weir takes the request");
-    let head = http::read_head(&mut client);
-    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
-    (client, listener.accept().expect("weir has connected").0)
-}
 
 /// A kept connection on which one request was answered.
 fn kept(weir: &Weir, origin: &Origin) -> TcpStream {
@@ -60,7 +49,7 @@ fn with_nothing_under_way_weir_stops_at_once() {
 #[test]
 fn what_is_under_way_may_finish() {
     let mut weir = Weir::explicit("server: {timeouts: {drain: 1h}}");
-    let (client, server) = tunnel(&weir);
+    let (client, server) = weir.tunnel_ends();
     let (release, released) = std::sync::mpsc::channel::<()>();
     let released = std::sync::Arc::new(std::sync::Mutex::new(released));
     let slow = http::server("127.0.0.1", move |mut stream| {
@@ -96,7 +85,7 @@ fn what_is_under_way_may_finish() {
 #[test]
 fn what_takes_longer_than_the_drain_is_reset() {
     let mut weir = Weir::explicit("server: {timeouts: {drain: 1s}}");
-    let (client, server) = tunnel(&weir);
+    let (client, server) = weir.tunnel_ends();
     let signalled = std::time::Instant::now();
     weir.signal(Signal::SIGTERM);
     for stream in [&client, &server] {
@@ -114,7 +103,7 @@ fn what_takes_longer_than_the_drain_is_reset() {
 fn a_second_signal_stops_at_once() {
     for pause in [0, 50, 300] {
         let mut weir = Weir::explicit("server: {timeouts: {drain: 1h}}");
-        let (client, server) = tunnel(&weir);
+        let (client, server) = weir.tunnel_ends();
         weir.signal(Signal::SIGTERM);
         eventually("weir stops", || weir.log().contains("stopping").then_some(()));
         std::thread::sleep(Duration::from_millis(pause));

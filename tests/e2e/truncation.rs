@@ -1,11 +1,12 @@
 //! A response that its server did not finish must not look finished to anybody.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::time::Duration;
 
+use weir_tests::http::{self, Server};
+use weir_tests::pattern;
 use weir_tests::weir::{Weir, connect};
-use weir_tests::{http, pattern};
 
 /// How the server's connection ends in the middle of a body.
 #[derive(Debug, Clone, Copy)]
@@ -15,7 +16,7 @@ enum End {
 }
 
 /// Sends a head and a part of a body, and ends.
-fn dying_server(head: &'static str, sent: u64, end: End) -> SocketAddr {
+fn dying_server(head: &'static str, sent: u64, end: End) -> Server {
     http::server("127.0.0.1", move |mut stream| {
         http::read_head(&mut stream);
         stream.write_all(head.as_bytes()).expect("weir takes it");
