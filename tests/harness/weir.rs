@@ -167,6 +167,13 @@ impl Weir {
         })
     }
 
+    /// The access log so far, with `logging.format: json`.
+    pub fn access_log(&self) -> Vec<Value> {
+        let log = self.log();
+        let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines.filter(|line| line.get("front").is_some()).collect()
+    }
+
     /// The value of a metric, without the prefix `weir_`.
     pub fn metric(&self, name: &str) -> u64 {
         let text = http::get(self.admin, "/metrics").expect("the admin API answers").text();
