@@ -1,15 +1,14 @@
 //! A server's answer that can't be trusted is a 502, and nothing of it reaches the client.
 
 use std::io::{Read, Write};
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use weir_tests::http;
+use weir_tests::http::{self, Server};
 use weir_tests::origin::{Origin, read_answer};
 use weir_tests::weir::{Weir, connect};
 
 /// Answers every request with the same bytes, whatever they are, and ends.
-fn server(answer: Vec<u8>) -> SocketAddr {
+fn server(answer: Vec<u8>) -> Server {
     http::server("127.0.0.1", move |mut stream| {
         http::read_head(&mut stream);
         let _ = stream.write_all(&answer);
@@ -77,9 +76,9 @@ fn answers_that_are_none() {
 fn a_bad_answer_leaves_the_downstream_connection_in_step() {
     let weir = Weir::explicit("");
     let bad = server(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab".to_vec());
-    let good = Origin::fixed("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").address;
+    let good = Origin::fixed("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
     let mut stream = connect(weir.proxy);
-    for (server, status) in [(bad, 502), (good, 200), (bad, 502), (good, 200)] {
+    for (server, status) in [(*bad, 502), (good.address, 200), (*bad, 502), (good.address, 200)] {
         write!(stream, "GET http://{server}/ HTTP/1.1\r\nHost: x\r\n\r\n").expect("weir takes it");
         assert_eq!(read_answer(&mut stream, "GET").expect("an answer").status, status);
     }
