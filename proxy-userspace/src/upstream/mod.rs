@@ -8,6 +8,7 @@ mod pool;
 pub use connect::ConnectError;
 pub use pool::Idle;
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
@@ -111,7 +112,15 @@ impl Upstream {
     /// # Errors
     /// [`ConnectError`] of the last address tried.
     pub async fn connect(&self, addresses: &Addresses) -> Result<Connection, ConnectError> {
-        connect_any(&addresses.addresses, addresses.source, self.settings.connect_timeout).await
+        let connect = || connect_any(&addresses.addresses, addresses.source, self.settings.connect_timeout);
+        match connect().await {
+            // Out of descriptors: those of connections that nobody uses are the first to give back.
+            Err(ConnectError::Failed { error, .. }) if is_out_of_files(&error) => {
+                self.pool.close_all();
+                connect().await
+            }
+            result => result,
+        }
     }
 
     /// A kept connection to one of `addresses`, if there is one that is still quiet.
@@ -132,4 +141,8 @@ impl Upstream {
     pub fn sweep(&self) {
         self.pool.sweep();
     }
+}
+
+fn is_out_of_files(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }

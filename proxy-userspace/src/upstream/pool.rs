@@ -102,6 +102,11 @@ impl Pool {
         }
     }
 
+    /// Closes all.
+    pub(super) fn close_all(&self) {
+        *self.idle.borrow_mut() = Kept::default();
+    }
+
     /// Closes what has been idle for too long, and what the server has closed.
     pub(super) fn sweep(&self) {
         let kept = &mut *self.idle.borrow_mut();
