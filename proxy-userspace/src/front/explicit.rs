@@ -14,11 +14,11 @@ use crate::telemetry::metrics;
 /// Serves a listener until weir drains.
 pub async fn run(listener: TcpListener, shared: Shared) {
     let engine = shared.engine;
-    accept(listener, shared.admission, shared.drain, |stream, peer, admitted| {
+    let serve = |stream, peer, admitted| {
         metrics::with(|metrics| metrics.explicit_connections.increment());
         http1::serve(engine.clone(), downstream(stream, peer, admitted), Target::of(Front::Explicit))
-    })
-    .await;
+    };
+    accept(listener, shared.admission, shared.drain, serve, |_| {}).await;
 }
 
 fn downstream(stream: TcpStream, peer: SocketAddr, admitted: Admitted) -> Downstream {

@@ -14,9 +14,10 @@ use super::deadline::Deadline;
 use crate::target::Client;
 use crate::telemetry::metrics;
 
-/// How long a client may go on sending before its connection is closed for good (RFC 9112 §9.6). Time bounds it,
-/// not bytes: a client in the middle of an upload sends more than any buffer.
+/// How long, and how much, a client may go on sending before its connection is closed for good (RFC 9112 §9.6):
+/// one in the middle of an upload sends more than any buffer holds, before it looks for an answer.
 const LINGER: Duration = Duration::from_secs(5);
+const MAX_DISCARD: usize = 256 << 20;
 
 /// An accepted connection. Dropping it resets it; [`Downstream::close`] ends it in order.
 #[derive(Debug)]
@@ -46,9 +47,13 @@ impl Downstream {
 }
 
 async fn discard(stream: &mut TcpStream, inbox: &mut Inbox) -> io::Result<()> {
-    inbox.consume(usize::MAX);
-    while inbox.fill(stream).await? > 0 {
+    let mut discarded = 0;
+    while discarded < MAX_DISCARD {
         inbox.consume(usize::MAX);
+        match inbox.fill(stream).await? {
+            0 => break,
+            count => discarded += count,
+        }
     }
     Ok(())
 }
