@@ -1,9 +1,10 @@
 //! Who waits for whom: clients that talk on, servers that take their time, peers that go away meanwhile.
 
 use std::io::Write;
+use std::time::Duration;
 
-use weir_tests::http;
-use weir_tests::origin::{Origin, chunk};
+use weir_tests::http::{self, Server};
+use weir_tests::origin::{Origin, chunk, read_answer, read_request};
 use weir_tests::weir::{Weir, connect};
 
 /// Many programs write all of a body before they read, and look at no error until then.
@@ -27,4 +28,34 @@ fn a_client_that_reads_only_after_all_was_written_gets_its_413() {
         assert!(answer.text().contains("server.limits.body"), "{framing}: {}", answer.text());
     }
     assert!(origin.requests().is_empty());
+}
+
+/// Answers after so long, once it has the whole request.
+fn late_server(after: Duration) -> Server {
+    http::server("127.0.0.1", move |mut stream| {
+        let request = read_request(&mut stream).expect("a request").expect("a request");
+        assert_eq!(request.body, b"hello");
+        std::thread::sleep(after);
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    })
+}
+
+#[test]
+fn the_time_to_write_a_body_does_not_limit_the_wait_for_the_answer() {
+    let weir = Weir::explicit("server: {timeouts: {read: 5s, write: 1s}}");
+    for pause in [0, 100] {
+        for (framing, body) in
+            [("Content-Length: 5", "hello"), ("Transfer-Encoding: chunked", "5\r\nhello\r\n0\r\n\r\n")]
+        {
+            let server = late_server(Duration::from_millis(2500));
+            let mut client = connect(weir.proxy);
+            write!(client, "POST http://{server}/ HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n")
+                .expect("weir takes the head");
+            // A body that comes later is written while the answer is waited for already.
+            std::thread::sleep(Duration::from_millis(pause));
+            client.write_all(body.as_bytes()).expect("weir takes the body");
+            let answer = read_answer(&mut client, "POST").expect("an answer");
+            assert_eq!(answer.status, 200, "{framing}, after {pause} ms: {}", answer.text());
+        }
+    }
 }
