@@ -21,9 +21,10 @@ fn a_client_that_reads_only_after_all_was_written_gets_its_413() {
         write!(client, "POST http://{}/ HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n", origin.address)
             .expect("weir takes the head");
         let failed = (0..PIECES).filter(|_| client.write_all(&piece).is_err()).count();
-        // RFC 9112 §9.6: closing with a reset can destroy the answer before it is read.
-        let answer = http::read_to_end(&mut client);
-        let answer = answer.unwrap_or_else(|error| panic!("{framing}: {failed} writes failed; {error}"));
+        // RFC 9112 §9.6: a reset can destroy the answer before it is read. Linux would still hand it out here, so
+        // only the writes show whether there was one.
+        assert_eq!(failed, 0, "{framing}: writes that met a reset");
+        let answer = http::read_to_end(&mut client).unwrap_or_else(|error| panic!("{framing}: {error}"));
         assert_eq!(answer.status, 413, "{framing}: {}", answer.head);
         assert!(answer.text().contains("server.limits.body"), "{framing}: {}", answer.text());
     }
