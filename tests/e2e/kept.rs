@@ -33,3 +33,37 @@ fn a_post_that_comes_first_goes_over_no_kept_connection() {
     assert_eq!(ask(&mut connect(weir.proxy), &origin, "GET", "").status, 200);
     assert_eq!(origin.connections(), 2, "what a POST has left may be used again");
 }
+
+/// NTLM and Negotiate authenticate the connection, not the request: who used it next would be taken for whoever
+/// logged in (RFC 4559 §6).
+#[test]
+fn a_connection_that_is_somebody_s_is_not_used_by_others() {
+    for (answer, fields, shared) in [
+        ("WWW-Authenticate: NTLM\r\n", "", false),
+        ("WWW-Authenticate: ntlm TlRMTVNTUAACAAAA\r\n", "", false),
+        ("WWW-Authenticate: Negotiate\r\n", "", false),
+        ("WWW-Authenticate: Basic realm=\"x\"\r\nWWW-Authenticate: NTLM\r\n", "", false),
+        ("", "Authorization: NTLM TlRMTVNTUAABAAAA\r\n", false),
+        ("", "Authorization: Negotiate YIIJvwYG\r\n", false),
+        ("", "Authorization: negotiate YIIJvwYG\r\n", false),
+        ("WWW-Authenticate: Basic realm=\"x\"\r\n", "", true),
+        ("", "Authorization: Basic eDp5\r\n", true),
+        ("", "", true),
+    ] {
+        let weir = Weir::explicit(ONE_WORKER);
+        let origin = Origin::fixed(&format!("HTTP/1.1 200 OK\r\n{answer}Content-Length: 2\r\n\r\nok"));
+        let mut first = connect(weir.proxy);
+        assert_eq!(ask(&mut first, &origin, "GET", fields).status, 200);
+        assert_eq!(ask(&mut connect(weir.proxy), &origin, "GET", "").status, 200);
+        let expected = if shared { 1 } else { 2 };
+        assert_eq!(origin.connections(), expected, "answer {answer:?}, request {fields:?}");
+        // Nor is it once the first client is gone.
+        drop(first);
+        let before = origin.connections();
+        if !answer.is_empty() && !shared {
+            // Every answer of this server makes its connection somebody's.
+            assert_eq!(ask(&mut connect(weir.proxy), &origin, "GET", "").status, 200);
+            assert_eq!(origin.connections(), before + 1, "answer {answer:?}");
+        }
+    }
+}
