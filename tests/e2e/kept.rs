@@ -1,11 +1,12 @@
 //! Which upstream connections are used again, by whom, and how the others end.
 
-use std::io::Write;
-use std::net::TcpStream;
+use std::io::{self, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::mpsc;
 
-use weir_tests::http::Answer;
+use weir_tests::http::{self, Answer};
 use weir_tests::origin::{Origin, read_answer};
-use weir_tests::weir::{Weir, connect};
+use weir_tests::weir::{SOON, Weir, connect};
 
 /// Kept connections belong to a worker; with one of them, all clients share.
 const ONE_WORKER: &str = "server: {workers: 1}";
@@ -65,5 +66,42 @@ fn a_connection_that_is_somebody_s_is_not_used_by_others() {
             assert_eq!(ask(&mut connect(weir.proxy), &origin, "GET", "").status, 200);
             assert_eq!(origin.connections(), before + 1, "answer {answer:?}");
         }
+    }
+}
+
+/// How a server's connection ends that answers with `answer` and reads on.
+fn end_at_server(overlay: &str, answer: &'static str, ends_its_side: bool) -> io::Result<u64> {
+    let weir = Weir::explicit(overlay);
+    let (tell, told) = mpsc::channel();
+    let server = http::server("127.0.0.1", move |mut stream| {
+        http::read_head(&mut stream);
+        stream.write_all(answer.as_bytes()).expect("weir takes it");
+        if ends_its_side {
+            stream.shutdown(Shutdown::Write).expect("a half-close");
+        }
+        let ended = io::copy(&mut stream, &mut io::sink());
+        tell.send(ended).expect("the test waits");
+    });
+    let mut client = connect(weir.proxy);
+    write!(client, "GET http://{server}/ HTTP/1.1\r\nHost: x\r\n\r\n").expect("weir takes it");
+    assert_eq!(read_answer(&mut client, "GET").expect("an answer").text(), "ok", "{answer}");
+    told.recv_timeout(SOON).expect("the server's connection ends")
+}
+
+#[test]
+fn a_connection_that_is_not_kept_ends_in_order() {
+    let close = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok";
+    let chunked =
+        "HTTP/1.1 200 OK\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
+    for (overlay, answer, ends_its_side) in [
+        ("", close, false),
+        ("", close, true),
+        ("", chunked, false),
+        ("", "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok", false),
+        ("", "HTTP/1.1 200 OK\r\n\r\nok", true),
+        ("upstream: {idle_per_origin: 0}", OK, false),
+    ] {
+        let ended = end_at_server(overlay, answer, ends_its_side);
+        assert!(matches!(ended, Ok(0)), "{overlay} {answer:?}, {ends_its_side}: {ended:?}");
     }
 }
