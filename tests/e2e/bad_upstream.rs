@@ -190,3 +190,41 @@ fn an_upgrade_before_the_request_s_end_is_none() {
         .expect("weir takes it");
     assert_eq!(read_answer(&mut client, "POST").expect("an answer").status, 101);
 }
+
+/// Interim responses before one final response that a client gets through weir.
+const MAX_INTERIM: usize = 16;
+
+/// After so many, nothing else is to be expected.
+const PATIENCE: usize = 1000;
+
+/// The interim responses to a request of this version, and the status that ends them.
+fn final_status(weir: &Weir, server: &Server, version: &str) -> (usize, u16) {
+    let mut client = connect(weir.proxy);
+    write!(client, "GET http://{server}/ HTTP/{version}\r\nHost: x\r\n\r\n").expect("weir takes it");
+    for interim in 0..=PATIENCE {
+        let status = read_answer(&mut client, "GET").expect("an answer").status;
+        if status >= 200 {
+            return (interim, status);
+        }
+    }
+    panic!("no final response after {PATIENCE} interim ones");
+}
+
+#[test]
+fn interim_responses_come_to_an_end() {
+    let weir = Weir::explicit("");
+    let interim = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n";
+    let endless = http::server("127.0.0.1", |mut stream| {
+        http::read_head(&mut stream);
+        while stream.write_all(interim).is_ok() {}
+    });
+    let enough = http::server("127.0.0.1", |mut stream| {
+        http::read_head(&mut stream);
+        let _ = stream.write_all(&interim.repeat(MAX_INTERIM));
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    });
+    assert_eq!(final_status(&weir, &enough, "1.1"), (MAX_INTERIM, 200));
+    assert_eq!(final_status(&weir, &enough, "1.0"), (0, 200));
+    assert_eq!(final_status(&weir, &endless, "1.1"), (MAX_INTERIM, 502));
+    assert_eq!(final_status(&weir, &endless, "1.0"), (0, 502));
+}
