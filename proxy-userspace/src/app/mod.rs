@@ -77,7 +77,7 @@ async fn run(config: Arc<Config>) -> Result<(), StartError> {
         proxy,
         started: Instant::now(),
         admission: Admission::new(config.server.limits.connections),
-        flows: Flows::collect(config.flows.keep, config.logging.clone()),
+        flows: Flows::collect(config.flows.keep, config.logging.clone())?,
         beats: Beats::new(workers, heartbeat),
         acl: acl.clone(),
         capture: Mutex::new(capture),
