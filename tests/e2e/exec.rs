@@ -113,7 +113,7 @@ fn status_and_doctor_tell_of_the_kernel_half() {
     let weir = Weir::capturing("");
     let cgroup = weir.cgroup().display().to_string();
     let status = scripts::stdout(&mut weir.command(&["status"]));
-    for line in ["capture      on", &cgroup, "ORIGINALS        0 of ", "attached"] {
+    for line in ["capture      on", &cgroup, "ORIGINALS                  0 of ", "attached"] {
         assert!(status.contains(line), "`{line}` is missing in:\n{status}");
     }
     assert!(!status.contains("NOT ATTACHED"), "{status}");

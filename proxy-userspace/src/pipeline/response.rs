@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::io;
 
-use tokio::io::{AsyncWriteExt, Interest};
+use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 
 use super::failure::Failure;
@@ -14,7 +14,7 @@ use crate::http::head::{ResponseHead, Version};
 use crate::http::parse::{self, Parsed};
 use crate::net::buffered::Inbox;
 use crate::relay::Side;
-use crate::relay::body::{Patience, Sink, Source, transfer};
+use crate::relay::body::{Patience, Receiver, Sink, Source, transfer};
 
 /// Interim responses before the final one. There is rarely more than one.
 const MAX_INTERIM: usize = 16;
@@ -32,10 +32,13 @@ pub(super) struct Response<'a> {
 impl Response<'_> {
     /// The head of the final response; interim ones are passed on (RFC 9110 §15.2).
     pub(super) async fn final_head(&mut self, version: Version) -> Result<ResponseHead, Failure> {
-        for _ in 0..=MAX_INTERIM {
+        for passed_on in 0..=MAX_INTERIM {
             let head = self.head().await?;
             if head.status == 101 || !(100..200).contains(&head.status) {
                 return Ok(head);
+            }
+            if passed_on == MAX_INTERIM {
+                break;
             }
             // HTTP/1.0 knows no interim responses.
             if version == Version::Http11 {
@@ -62,7 +65,7 @@ impl Response<'_> {
                     biased;
                     filled = self.inbox.fill(&mut self.upstream) => Ok(filled),
                     // A client that has reset its connection waits for nothing any more.
-                    _ = self.downstream.ready(Interest::ERROR) => Err(Failure::ClientGone),
+                    () = self.downstream.reset() => Err(Failure::ClientGone),
                 }
             };
             let filled = self.patience.deadline.limit(self.patience.read, more).await;

@@ -1,10 +1,12 @@
 //! Moves one body from a connection to another, framed anew on the way (RFC 9112 §6, §7).
 
 use std::cell::Cell;
+use std::future::Future;
 use std::io;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, Interest};
+use tokio::net::tcp::WriteHalf;
 
 use super::tunnel::Side;
 use crate::http::chunked::{self, BadChunk, Decoder, Step};
@@ -35,6 +37,25 @@ pub struct Sink<'a, W> {
     pub pending: &'a mut Vec<u8>,
     /// Bytes of content that the sink has taken; counted as they go.
     pub moved: &'a Cell<u64>,
+}
+
+/// A receiver that can tell that it is gone while nothing is sent to it.
+pub trait Receiver: AsyncWrite + Unpin {
+    /// Ready once its connection has been reset.
+    fn reset(&self) -> impl Future<Output = ()>;
+}
+
+impl Receiver for WriteHalf<'_> {
+    async fn reset(&self) {
+        // Fails only while the runtime ends.
+        let _ = self.ready(Interest::ERROR).await;
+    }
+}
+
+impl<R: Receiver> Receiver for &mut R {
+    fn reset(&self) -> impl Future<Output = ()> {
+        R::reset(self)
+    }
 }
 
 /// How long either side may keep the other waiting.
@@ -72,7 +93,7 @@ pub async fn transfer<R, W>(
 ) -> Result<(), BodyError>
 where
     R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
+    W: Receiver,
 {
     let left = match source.framing {
         Framing::Length(length) => length,
@@ -105,7 +126,7 @@ struct Transfer<'a, R, W> {
 impl<R, W> Transfer<'_, R, W>
 where
     R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
+    W: Receiver,
 {
     async fn plain(&mut self) -> Result<(), BodyError> {
         while self.left > 0 {
@@ -163,10 +184,21 @@ where
     }
 
     async fn fill(&mut self) -> Result<usize, BodyError> {
-        let side = self.source.side;
-        let fill = self.source.inbox.fill(&mut self.source.reader);
-        match self.patience.deadline.limit(self.patience.read, fill).await {
-            Ok(filled) => filled.map_err(|error| BodyError::Io(side, error)),
+        let (side, sink_side) = (self.source.side, self.sink.side);
+        let more = async {
+            tokio::select! {
+                biased;
+                filled = self.source.inbox.fill(&mut self.source.reader) => {
+                    filled.map_err(|error| BodyError::Io(side, error))
+                }
+                // Whoever has reset its connection waits for nothing any more.
+                () = self.sink.writer.reset() => {
+                    Err(BodyError::Io(sink_side, io::ErrorKind::ConnectionReset.into()))
+                }
+            }
+        };
+        match self.patience.deadline.limit(self.patience.read, more).await {
+            Ok(filled) => filled,
             Err(Expired::TimedOut | Expired::Drained) => Err(BodyError::TimedOut(side)),
         }
     }
