@@ -54,7 +54,10 @@ pub enum StartError {
 pub fn serve(config: Config) -> Result<(), StartError> {
     raise_file_limit();
     let control = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    control.block_on(run(Arc::new(config)))
+    let result = control.block_on(run(Arc::new(config)));
+    // Whatever is still under way is of no use to anybody.
+    control.shutdown_background();
+    result
 }
 
 async fn run(config: Arc<Config>) -> Result<(), StartError> {
@@ -77,7 +80,7 @@ async fn run(config: Arc<Config>) -> Result<(), StartError> {
         proxy,
         started: Instant::now(),
         admission: Admission::new(config.server.limits.connections),
-        flows: Flows::collect(config.flows.keep, config.logging.clone()),
+        flows: Flows::collect(config.flows.keep, config.logging.clone())?,
         beats: Beats::new(workers, heartbeat),
         acl: acl.clone(),
         capture: Mutex::new(capture),

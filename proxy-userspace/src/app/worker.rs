@@ -23,14 +23,11 @@ use crate::policy::acl::Acl;
 use crate::redirect::OriginalDestinations;
 use crate::running::Beats;
 use crate::telemetry::flows;
-use crate::upstream::Upstream;
+use crate::upstream::{Upstream, dns};
 
 /// Tasks polled between two looks at the sockets. Fewer than tokio's default, so that bulk transfers do not
 /// hold up small messages.
 const EVENT_INTERVAL: u32 = 31;
-
-/// Threads per worker for name resolution, which blocks.
-const BLOCKING_THREADS: usize = 8;
 
 /// How often idle upstream connections are looked through.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -71,9 +68,14 @@ fn start_one(index: usize, plan: Plan, doors: Doors) -> io::Result<JoinHandle<()
         let runtime = Builder::new_current_thread()
             .enable_all()
             .event_interval(EVENT_INTERVAL)
-            .max_blocking_threads(BLOCKING_THREADS)
+            .max_blocking_threads(dns::MAX_LOOKUPS)
             .build_local(LocalOptions::default());
-        let result = runtime.and_then(|runtime| runtime.block_on(run(index, plan, doors)));
+        let result = runtime.and_then(|runtime| {
+            let result = runtime.block_on(run(index, plan, doors));
+            // Dropped, it would wait for names that are still being looked up.
+            runtime.shutdown_background();
+            result
+        });
         if let Err(error) = result {
             tracing::error!(%error, "worker {index} could not start");
         }

@@ -66,6 +66,7 @@ impl Failure {
             Self::Filtered(denial) => (denial.status, "http_request_denied"),
             Self::BodyTooLarge(_) | Self::RequestBody(BodyError::TooLarge(_)) => (413, "http_request_error"),
             Self::Unresolved(DnsError::TimedOut { .. }) => (504, "dns_timeout"),
+            Self::Unresolved(DnsError::Busy { .. }) => (503, "dns_error"),
             Self::Unresolved(_) => (502, "dns_error"),
             Self::Connect(ConnectError::TimedOut { .. }) => (504, "connection_timeout"),
             Self::Connect(ConnectError::NoAddress) => (502, "destination_ip_unroutable"),
