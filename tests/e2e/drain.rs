@@ -2,11 +2,13 @@
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
+use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use tempfile::TempDir;
 use weir_tests::origin::{Origin, read_answer};
-use weir_tests::weir::{SOON, Weir, assert_reset, connect, eventually};
+use weir_tests::weir::{SOON, Weir, assert_reset, binary, connect, eventually, free_port};
 use weir_tests::{http, pattern};
 
 /// A kept connection on which one request was answered.
@@ -187,7 +189,7 @@ fn two_weirs_do_not_share_a_folder_or_a_port() {
     let weir = Weir::explicit("");
     let state = weir.folder().join("state").display().to_string();
     let serve = |arguments: &[String]| {
-        let mut command = std::process::Command::new(weir_tests::weir::binary());
+        let mut command = Command::new(binary());
         command.args(["serve", "--set", "capture.mode=off", "--set", "server.port=0"]);
         for argument in arguments {
             command.args(["--set", argument]);
@@ -197,7 +199,7 @@ fn two_weirs_do_not_share_a_folder_or_a_port() {
     };
     let (code, error) = serve(&["admin.port=0".into(), format!("admin.state_dir={state}")]);
     assert!(code == Some(1) && error.contains("weir that is running"), "{error}");
-    let folder = tempfile::TempDir::new().expect("a temporary folder");
+    let folder = TempDir::new().expect("a temporary folder");
     let (code, error) = serve(&[
         format!("admin.port={}", weir.admin.port()),
         format!("admin.state_dir={}", folder.path().display()),
@@ -251,4 +253,27 @@ fn under_load_a_client_is_refused_or_served() {
     let served: Vec<usize> = clients.into_iter().map(|client| client.join().expect("all served")).collect();
     assert!(served.iter().all(|count| *count > 0), "{served:?}");
     assert_eq!(weir.wait(), Some(0), "{}", weir.log());
+}
+
+#[test]
+fn a_worker_that_fails_stops_weir() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let (port, admin) = (free_port(), free_port());
+    let settings = [
+        "capture.mode=off".to_owned(),
+        format!("server.port={port}"),
+        format!("server.port_range={port}-{port}"),
+        format!("admin.port={admin}"),
+        format!("admin.state_dir={}", folder.path().display()),
+        "server.workers=64".to_owned(),
+    ];
+    // Enough descriptors for their listeners, not for their runtimes.
+    let mut command = Command::new("timeout");
+    command.args(["20", "prlimit", "--nofile=100:100"]).arg(binary()).arg("serve");
+    command.args(settings.iter().flat_map(|setting| ["--set", setting]));
+    let output = command.output().expect("util-linux is installed");
+    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("worker") && text.contains("Too many open files"), "{text}");
+    assert_eq!(std::fs::read_dir(folder.path()).expect("the folder").count(), 0, "nothing is left");
 }
