@@ -248,6 +248,46 @@ fn secrets_are_neither_logged_nor_shown() {
     assert_eq!(origin.requests()[0].field("authorization"), Some("Basic s3cret"), "but it is passed on");
 }
 
+#[test]
+fn no_url_commands_a_terminal() {
+    let (weir, origin) = (Weir::explicit(""), ok_origin());
+    let mut stream = connect(weir.proxy);
+    // U+009B is what ESC [ is in ASCII.
+    write!(stream, "GET http://{}/a\u{9b}1mb HTTP/1.1\r\nHost: x\r\n\r\n", origin.address)
+        .expect("weir takes it");
+    read_answer(&mut stream, "GET").expect("an answer");
+    weir.flows(1);
+    let listed = weir.command(&["flows"]).output().expect("weir runs").stdout;
+    let logged = eventually("the flow in the log", || Some(weir.log()).filter(|log| log.contains("/a")));
+    for text in [String::from_utf8_lossy(&listed).into_owned(), logged] {
+        assert!(!text.contains('\u{9b}'), "{text:?}");
+    }
+}
+
+#[test]
+fn a_file_in_the_sockets_place_is_left_alone() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let file = folder.path().join("precious");
+    std::fs::write(&file, "data").expect("a file");
+    let (port, admin) = (free_port(), free_port());
+    let settings = [
+        "capture.mode=off".to_owned(),
+        format!("server.port={port}"),
+        format!("server.port_range={port}-{port}"),
+        format!("admin.port={admin}"),
+        format!("admin.state_dir={}", folder.path().display()),
+        format!("admin.socket={}", file.display()),
+    ];
+    let mut command = Command::new("timeout");
+    command.arg("10").arg(binary()).arg("serve");
+    command.args(settings.iter().flat_map(|setting| ["--set", setting]));
+    let output = command.output().expect("coreutils are installed");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.contains("precious") && error.contains("no socket"), "{error}");
+    assert_eq!(std::fs::read_to_string(&file).expect("the file"), "data");
+}
+
 /// A process that ends with the test at the latest.
 struct Process(Child);
 

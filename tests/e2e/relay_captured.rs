@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use weir_tests::background::Background;
 use weir_tests::weir::{SOON, Weir, eventually, reset};
 use weir_tests::{http, leaks, netns, scripts};
@@ -239,4 +240,27 @@ fn a_server_may_speak_first() {
     let began = Instant::now();
     assert_eq!(greeting(&weir, &known), "220 at your service");
     assert!(began.elapsed() < SOON / 2, "it took {:?}", began.elapsed());
+}
+
+#[test]
+fn a_reset_while_weir_looks_does_not_become_an_end() {
+    netns::enter();
+    let weir = Weir::capturing("capture: {detect_timeout: 10s}");
+    let (tell, told) = mpsc::channel();
+    let server = http::server(netns::V4, move |mut stream| {
+        let _ = tell.send(stream.read(&mut [0; 99]).map_err(|error| error.kind()));
+    });
+    let script = format!(
+        "import client, socket, struct, time\n\
+         s = client.connect('{}', {})\n\
+         time.sleep(0.3)\n\
+         s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))\n\
+         s.close()",
+        server.ip(),
+        server.port()
+    );
+    scripts::stdout(&mut weir.exec(&scripts::python(&script)));
+    let flow = &weir.flows(1)[0];
+    assert_eq!((&flow["end"], &flow["upstream"]), (&"the client closed the connection".into(), &Value::Null));
+    assert_eq!(told.try_recv().ok(), None, "the server hears of nothing, and of no end in particular");
 }

@@ -39,7 +39,7 @@ async fn readiness(State(running): State<Arc<Running>>) -> (StatusCode, Json<Val
     }
     match &*running.capture() {
         Capture::Detached => reasons.push("weir is stopping".to_owned()),
-        Capture::On(redirect) if !redirect.state().is_attached() => {
+        Capture::On(redirect) if !redirect.is_attached() => {
             reasons.push("the kernel half is not attached everywhere; see /proxy/status".to_owned());
         }
         Capture::Unavailable(error) if running.config.capture.mode == CaptureMode::Required => {

@@ -15,7 +15,7 @@ mod status;
 use std::fs::DirBuilder;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -143,7 +143,10 @@ async fn bind_unix(path: &Path) -> Result<UnixListener, ListenError> {
     if let Some(folder) = path.parent() {
         make_folder(folder).map_err(failed)?;
     }
-    if path.exists() {
+    if let Ok(present) = std::fs::symlink_metadata(path) {
+        if !present.file_type().is_socket() {
+            return Err(failed(io::Error::other("something is there that is no socket")));
+        }
         if tokio::net::UnixStream::connect(path).await.is_ok() {
             return Err(ListenError::Taken { path: path.to_owned() });
         }

@@ -6,6 +6,7 @@ use hyper::Method;
 use serde_json::Value;
 
 use super::{FAILED, Failed, client, say};
+use crate::telemetry::flow::printable;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -59,7 +60,7 @@ fn show(flow: &Value, json: bool) -> Result<(), Failed> {
     let place =
         ["url", "authority", "original_destination"].iter().map(|key| text(key)).find(|text| text != "-");
     let milliseconds = flow["timings"]["total_us"].as_f64().unwrap_or_default() / 1000.0;
-    say(&format!(
+    say(&printable(format!(
         "{} {} {who} {} {} via {} {} {} sent={} received={} {milliseconds:.1}ms {}",
         text("id"),
         text("front"),
@@ -71,5 +72,5 @@ fn show(flow: &Value, json: bool) -> Result<(), Failed> {
         text("sent"),
         text("received"),
         flow["verdict"].as_str().unwrap_or(&text("end")),
-    ))
+    )))
 }

@@ -1,5 +1,6 @@
 //! Captured connections: the kernel half has redirected them here, and knows where they were going.
 
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -58,6 +59,7 @@ async fn serve(
     // A socket that was bound to an address of its own choice keeps it on the way out.
     let source = Some(peer.ip()).filter(|ip| !ip.is_loopback());
     let base = Target { original_destination: Some(original), source, ..Target::of(Front::Captured) };
+    let Ok(detected) = detected else { return tunnel::abandon(&downstream.client, &base) };
     let (protocol, authority) = match detected {
         Detected::Http1 => return http1::serve(engine, downstream, base).await,
         Detected::Tls { server_name } => (Protocol::Tls, server_name.and_then(|name| named(&name, original))),
@@ -72,26 +74,27 @@ async fn serve(
 }
 
 /// Reads until it is clear what the client speaks, or it has been silent for `capture.detect_timeout`: in
-/// many protocols the server speaks first.
-async fn look(engine: &Engine, downstream: &mut Downstream, port: u16) -> Detected {
+/// many protocols the server speaks first. An error is the client's reset.
+async fn look(engine: &Engine, downstream: &mut Downstream, port: u16) -> io::Result<Detected> {
     let capture = &engine.config.capture;
     if capture.server_first_ports.contains(&port) {
-        return Detected::Unknown;
+        return Ok(Detected::Unknown);
     }
     let limit: Duration = capture.detect_timeout;
     let looking = async {
         loop {
-            // The end of the stream, or its failure, is for the relay to pass on.
-            if !matches!(downstream.inbox.fill(&mut downstream.stream).await, Ok(1..)) {
-                return Detected::Opaque;
+            // The end of the stream is for the relay to pass on. A reset is read once only: past this place,
+            // it would look like an end.
+            if downstream.inbox.fill(&mut downstream.stream).await? == 0 {
+                return Ok(Detected::Opaque);
             }
             match detect(downstream.inbox.bytes()) {
                 Detected::Unknown if downstream.inbox.bytes().len() < MAX_LOOK => {}
-                detected => return detected,
+                detected => return Ok(detected),
             }
         }
     };
-    timeout(limit, looking).await.unwrap_or(Detected::Unknown)
+    timeout(limit, looking).await.unwrap_or(Ok(Detected::Unknown))
 }
 
 fn named(server_name: &str, original: SocketAddr) -> Option<Authority> {

@@ -201,7 +201,7 @@ impl Slot {
 impl Table {
     /// The tick by which `after` has passed: one more, as the current tick has begun already.
     fn due(&self, after: Duration) -> u64 {
-        let ticks = u64::try_from(after.as_millis() / TICK.as_millis()).unwrap_or(u64::MAX);
+        let ticks = u64::try_from(after.as_nanos().div_ceil(TICK.as_nanos())).unwrap_or(u64::MAX);
         self.now.saturating_add(ticks).saturating_add(1)
     }
 
@@ -283,6 +283,9 @@ mod tests {
     fn fires_after_its_time_and_not_before() {
         check(TICK * 3, None, 3, false, None);
         check(TICK * 3, None, 4, false, Some(Expired::TimedOut));
+        // No multiple of a tick: rounded up, or it would fire early.
+        check(TICK * 3 / 2, None, 2, false, None);
+        check(TICK * 3 / 2, None, 3, false, Some(Expired::TimedOut));
     }
 
     #[test]

@@ -49,6 +49,11 @@ pub async fn open(
     }
 }
 
+/// Records a connection whose client has reset it before anything was opened for it.
+pub fn abandon(client: &Client, target: &Target) {
+    respond::note(&mut Recording::begin(client, target, Protocol::Opaque), &Failure::ClientGone);
+}
+
 async fn connect(engine: &Engine, target: &Target, flow: &mut Recording) -> Result<TcpStream, Failure> {
     let hop = route::next_hop(target).ok_or(Failure::NoRoute("the tunnel has no target"))?;
     let addresses = engine.upstream.addresses(&hop, |address| engine.acl.check(address)).await?;

@@ -193,6 +193,11 @@ impl Redirect {
         self.closed.sweep();
     }
 
+    /// Whether every hook runs our program. Cheap: walks no map.
+    pub fn is_attached(&self) -> bool {
+        HOOKS.iter().all(|hook| self.hook_state(hook).attached)
+    }
+
     /// The kernel half's counters; a counter the kernel won't read is 0.
     pub fn counters(&self) -> Counters {
         let mut values = [0; Counter::COUNT as usize];

@@ -21,7 +21,7 @@ pub struct Captured {
     pub uid: u32,
     /// Its cgroup's id.
     pub cgroup: u64,
-    /// Its name, at most 15 bytes; what isn't UTF-8 is replaced. Where the kernel half may not ask for it (without
+    /// Its name, at most 15 bytes; what isn't UTF-8, and control characters, are replaced. Where the kernel half may not ask for it (without
     /// CAP_PERFMON on newer kernels) it is read from /proc, and empty if the process is gone.
     pub comm: String,
 }
@@ -78,17 +78,18 @@ fn captured(record: &proxy_common::Captured) -> Captured {
         pid: record.pid,
         uid: record.uid,
         cgroup: record.cgroup,
-        comm: if name.is_empty() {
-            name_in_proc(record.pid)
-        } else {
-            String::from_utf8_lossy(name).into_owned()
-        },
+        comm: if name.is_empty() { name_in_proc(record.pid) } else { printable(name) },
     }
 }
 
 fn name_in_proc(pid: u32) -> String {
     let name = std::fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
-    String::from_utf8_lossy(name.trim_ascii_end()).into_owned()
+    printable(name.strip_suffix(b"\n").unwrap_or(&name))
+}
+
+/// A program chooses its name: a line feed in it must not make two lines of a log, an escape not command a terminal.
+fn printable(name: &[u8]) -> String {
+    String::from_utf8_lossy(name).replace(char::is_control, "\u{fffd}")
 }
 
 /// Network byte order, IPv4 as v4-mapped: what both halves agreed on.
@@ -137,6 +138,8 @@ mod tests {
         let mut record = proxy_common::Captured::default();
         record.comm.0[..5].copy_from_slice(b"a\xffb\0c");
         assert_eq!(captured(&record).comm, "a\u{fffd}b");
+        record.comm.0[..7].copy_from_slice(b"a\n\x1b[1m\0");
+        assert_eq!(captured(&record).comm, "a\u{fffd}\u{fffd}[1m");
         record.comm.0 = *b"sixteen bytes...";
         assert_eq!(captured(&record).comm, "sixteen bytes...");
     }

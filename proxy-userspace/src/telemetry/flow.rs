@@ -120,6 +120,12 @@ impl Flow {
     }
 }
 
+/// Text for a line of a log or terminal: a URL may hold control characters beyond ASCII.
+#[must_use]
+pub fn printable(text: String) -> String {
+    if text.contains(char::is_control) { text.replace(char::is_control, "\u{fffd}") } else { text }
+}
+
 /// One line of the access log.
 impl fmt::Display for Flow {
     fn fmt(&self, line: &mut fmt::Formatter<'_>) -> fmt::Result {

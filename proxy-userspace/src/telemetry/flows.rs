@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use super::flow::Flow;
+use super::flow::{Flow, printable};
 use super::metrics;
 use crate::config::{LogFormat, Logging};
 
@@ -132,7 +132,7 @@ fn write_access_log(batch: &[Arc<Flow>], format: LogFormat) {
     for flow in batch {
         // Writing to a Vec fails only if serialising does, which it does not for plain data.
         let _ = match format {
-            LogFormat::Text => writeln!(lines, "{flow}"),
+            LogFormat::Text => writeln!(lines, "{}", printable(flow.to_string())),
             LogFormat::Json => {
                 serde_json::to_writer(&mut lines, flow).map_err(Into::into).and_then(|()| writeln!(lines))
             }

@@ -4,6 +4,8 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::IpBindAddressNoPort;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout};
@@ -102,7 +104,23 @@ fn new_socket(address: SocketAddr, source: Option<IpAddr>) -> io::Result<TcpSock
     // Whatever happens to weir, the upstream must not take a broken stream for a complete one.
     socket.set_zero_linger()?;
     if let Some(source) = source.filter(|source| source.is_ipv4() == address.is_ipv4()) {
+        // Otherwise bind(2) would take a port for this socket alone; connect(2) shares it among destinations (ip(7)).
+        setsockopt(&socket, IpBindAddressNoPort, &true)?;
         socket.bind(SocketAddr::new(source, 0))?;
     }
     Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    #[test]
+    fn a_source_address_takes_no_port_before_it_connects() {
+        for source in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
+            let socket = new_socket(SocketAddr::new(source, 80), Some(source)).unwrap();
+            assert_eq!(socket.local_addr().unwrap(), SocketAddr::new(source, 0));
+        }
+    }
 }
