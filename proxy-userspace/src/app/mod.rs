@@ -1,8 +1,9 @@
 //! Wiring: what is started in which order, and stopped in the reverse one.
 //!
-//! Start: sockets → kernel half loaded → workers → admin → captured.
+//! Start: sockets → kernel half loaded → workers → admin → captured → holder.
 //! Stop: kernel half detached (new connections go direct) → no more accepts → drain → workers end.
 
+mod holder;
 mod state_file;
 mod worker;
 
@@ -96,6 +97,8 @@ async fn run(config: Arc<Config>) -> Result<(), StartError> {
     let threads = worker::start(&plan, explicit, transparent)?;
     let state_file = StateFile::write(&config.admin.state_dir, &running, &admin)?;
     let admin = admin.serve(Arc::clone(&running));
+    // Nobody is answered before: this waits for nothing.
+    holder::take_over(&running)?;
     announce(&running);
 
     signals.next().await;

@@ -62,7 +62,7 @@ fn a_foreign_exclusive_program_is_named() {
         let text = error.to_string();
         assert!(text.contains("cgroup_inet4_connect"), "{text}");
         assert!(text.contains(&format!("bpftool cgroup show {}", place.display())), "{text}");
-        assert!(probe(&config).iter().any(|check| check.verdict == Verdict::Bad && check.detail == text));
+        assert!(probe(&config, Path::new(NO_STATE)).iter().any(|check| check.verdict == Verdict::Bad && check.detail == text));
         drop(foreign);
         drop(Redirect::start(&config, &rig.listeners()).expect("nothing is in the way any more"));
     }
@@ -236,8 +236,8 @@ fn a_stopped_weir_is_bypassed_until_it_goes_on() {
 #[test]
 fn the_probe_finds_this_machine_fit() {
     let rig = Rig::new();
-    let checks = probe(&rig.config());
+    let checks = probe(&rig.config(), Path::new(NO_STATE));
     assert!(checks.iter().all(|check| check.verdict != Verdict::Bad), "{checks:#?}");
     let none = Capture { cgroup: Some(PathBuf::from("/nonexistent")), ..rig.config() };
-    assert!(probe(&none).iter().any(|check| check.name == "cgroup" && check.verdict == Verdict::Bad));
+    assert!(probe(&none, Path::new(NO_STATE)).iter().any(|check| check.name == "cgroup" && check.verdict == Verdict::Bad));
 }
