@@ -1,14 +1,14 @@
 //! `fail: closed` beyond weir's death: the holder is started last, and missed if it ends.
 
-use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use std::time::Duration;
 
 use super::StartError;
 use crate::config::CaptureMode;
 use crate::running::{Capture, Running};
+
+/// How often the holder is looked at.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Takes over from a weir that died, and provides for the death of this one. Nothing may be announced before.
 pub(super) fn take_over(running: &Arc<Running>) -> Result<(), StartError> {
@@ -16,8 +16,8 @@ pub(super) fn take_over(running: &Arc<Running>) -> Result<(), StartError> {
     let Capture::On(redirect) = &mut *capture else { return Ok(()) };
     match redirect.take_over(&running.config.admin.state_dir) {
         Ok(()) => {
-            if let Some(end) = redirect.holder_end()? {
-                tokio::spawn(warn_at(end, Arc::clone(running)));
+            if redirect.holder().is_some() {
+                tokio::spawn(miss(Arc::clone(running)));
             }
             Ok(())
         }
@@ -30,13 +30,18 @@ pub(super) fn take_over(running: &Arc<Running>) -> Result<(), StartError> {
     }
 }
 
-async fn warn_at(end: UnixStream, running: Arc<Running>) {
-    let Ok(end) = AsyncFd::register_with_interest(end, Interest::READABLE) else { return };
-    // Not when weir itself has ended it, to stop capturing.
-    if end.readable().await.is_ok() && matches!(*running.capture(), Capture::On(_)) {
-        tracing::warn!(
-            "the process `weir hold` has ended: weir goes on, but if it dies, connections go direct in spite of \
-             `capture.fail: closed`; start weir again"
-        );
+/// Ends with the holder, or with capturing.
+async fn miss(running: Arc<Running>) {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let capture = running.capture();
+        let Capture::On(redirect) = &*capture else { return };
+        if redirect.holder().is_none_or(|holder| !holder.running) {
+            tracing::warn!(
+                "the process `weir hold` has ended: weir goes on, but if it dies, connections go direct in spite of \
+                 `capture.fail: closed`; start weir again"
+            );
+            return;
+        }
     }
 }

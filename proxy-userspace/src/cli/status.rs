@@ -43,7 +43,9 @@ fn say_capture(capture: &Value) -> Result<(), Failed> {
     }
     let holder = &kernel["holder"];
     if holder["running"] == false {
-        say("  holder                     NOT RUNNING: if weir dies, connections go direct; start weir again")?;
+        say(
+            "  holder                     NOT RUNNING: if weir dies, connections go direct; start weir again",
+        )?;
     } else if holder["pid"].is_u64() {
         say(&format!("  holder                     pid {}", holder["pid"]))?;
     }

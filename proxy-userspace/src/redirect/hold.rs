@@ -94,11 +94,6 @@ impl Holder {
         }
     }
 
-    /// Becomes readable when the holder ends. The state of the file (blocking, say) is shared: only to be waited for.
-    pub(super) fn end(&self) -> io::Result<UnixStream> {
-        self.control.try_clone()
-    }
-
     pub(super) fn state(&self) -> HolderState {
         let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
         HolderState { pid: child.id(), running: matches!(child.try_wait(), Ok(None)) }

@@ -21,7 +21,6 @@ mod sys;
 use std::io;
 use std::net::{SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -151,12 +150,9 @@ impl Redirect {
         Ok(())
     }
 
-    /// A descriptor that becomes readable when the holder ends, and must not be read; None without a holder.
-    ///
-    /// # Errors
-    /// No more descriptors are to be had.
-    pub fn holder_end(&self) -> io::Result<Option<UnixStream>> {
-        self.holder.as_ref().map(hold::Holder::end).transpose()
+    /// The process that keeps the programs attached if weir dies.
+    pub fn holder(&self) -> Option<HolderState> {
+        self.holder.as_ref().map(hold::Holder::state)
     }
 
     /// Handle for whoever accepts captured connections.
@@ -219,8 +215,7 @@ impl Redirect {
             map_state("CLOSED", &self.closed),
             map_state("CGROUPS", &cgroups),
         ];
-        let holder = self.holder.as_ref().map(hold::Holder::state);
-        State { cgroup: self.cgroup.path.clone(), hooks, maps, holder }
+        State { cgroup: self.cgroup.path.clone(), hooks, maps, holder: self.holder() }
     }
 
     /// The kernel half's counters; a counter the kernel won't read is 0.
