@@ -93,7 +93,22 @@ fn refused_until_a_weir_starts(errno: &str, name: &str, next: &str) {
     assert!(status.contains("weir serve") && status.contains(&hint), "{status}");
     assert_eq!(prompt.ask(), name, "looking changes nothing");
 
-    let second = again(&weir, &state(&weir), next);
+    let second = std::thread::scope(|scope| {
+        let seen = scope.spawn(|| {
+            let mut seen = vec![name.to_owned()];
+            while seen.last().is_some_and(|last| last == name) {
+                seen.push(prompt.ask());
+            }
+            seen.pop()
+        });
+        let second = again(&weir, &state(&weir), next);
+        assert_eq!(
+            seen.join().expect("it ends").as_deref(),
+            Some("captured"),
+            "nothing goes direct in between"
+        );
+        second
+    });
     assert_eq!(prompt.ask(), "captured");
     assert!(!runs(left));
     assert_eq!(attached(weir.cgroup()), 1);

@@ -10,7 +10,7 @@
 use std::fmt;
 use std::fs;
 use std::io::{self, IoSlice, IoSliceMut, Read as _, Write as _};
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt as _;
@@ -55,7 +55,7 @@ pub(super) fn socket(state_dir: &Path, cgroup: CgroupId) -> PathBuf {
 const PREFIX: &str = "hold-";
 const SUFFIX: &str = ".sock";
 
-/// The running holder of this weir. Dropping it ends it, with a bound.
+/// The running holder of this weir. Dropping it ends it, with a bound; a panic leaves it to hold: weir has crashed.
 #[derive(Debug)]
 pub(super) struct Holder {
     child: Mutex<Child>,
@@ -80,7 +80,7 @@ impl Holder {
             .stderr(Stdio::null())
             .spawn()?;
         let holder = Self { child: Mutex::new(child), control, socket };
-        let links: Vec<RawFd> = links.iter().map(|link| link.as_raw_fd()).collect();
+        let links: Vec<RawFd> = links.iter().map(OwnedFd::as_raw_fd).collect();
         let rights = [ControlMessage::ScmRights(&links)];
         // At least one byte must go with them (unix(7)).
         let bytes = [IoSlice::new(&[0])];
@@ -102,6 +102,9 @@ impl Holder {
 
 impl Drop for Holder {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
         // It answers with nothing but its end. One that has ended already is as good.
         let _ = self.control.write_all(&[END]);
         let _ = self.control.read(&mut [0]);
