@@ -1,10 +1,14 @@
 //! Captured programs: unmodified, and none the wiser.
 
 use std::net::{SocketAddr, UdpSocket};
+use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
-use weir_tests::weir::Weir;
+use weir_tests::prompt::Prompt;
+use weir_tests::weir::{Weir, eventually};
 use weir_tests::{leaks, netns, scripts, who};
 
 /// Runs a script of e2e/scripts captured.
@@ -54,12 +58,12 @@ fn each_family_goes_where_it_was_going_from_where_it_was_bound() {
     let weir = Weir::capturing("");
     let files = weir.open_files();
     let connections: [(SocketAddr, String, Option<String>, &str); 6] = [
-        (v4, netns::V4.into(), None, netns::V4),
-        (v6, netns::V6.into(), None, netns::V6),
-        (v4, mapped(netns::V4), None, netns::V4),
-        (v4, netns::V4.into(), Some(netns::V4_OTHER.into()), netns::V4_OTHER),
-        (v6, netns::V6.into(), Some(netns::V6_OTHER.into()), netns::V6_OTHER),
-        (v4, mapped(netns::V4), Some(mapped(netns::V4_OTHER)), netns::V4_OTHER),
+        (*v4, netns::V4.into(), None, netns::V4),
+        (*v6, netns::V6.into(), None, netns::V6),
+        (*v4, mapped(netns::V4), None, netns::V4),
+        (*v4, netns::V4.into(), Some(netns::V4_OTHER.into()), netns::V4_OTHER),
+        (*v6, netns::V6.into(), Some(netns::V6_OTHER.into()), netns::V6_OTHER),
+        (*v4, mapped(netns::V4), Some(mapped(netns::V4_OTHER)), netns::V4_OTHER),
     ];
     for (nth, (server, host, source, seen)) in (1..).zip(&connections) {
         check(&weir, nth, *server, host, source.as_deref(), seen);
@@ -183,4 +187,48 @@ fn loopback_and_udp_are_left_alone() {
     assert_eq!(weir.metric("captured_connections_total"), before);
     assert_eq!(weir.metric("kernel_bypass_destination_total"), 2);
     assert_eq!(weir.metric("kernel_bypass_protocol_total"), 2);
+}
+
+#[test]
+fn a_late_comer_is_captured_too() {
+    netns::enter();
+    let (server, weir) = (who::server(netns::V4), Weir::capturing(""));
+    let socket = weir.folder().join("state/admin.sock");
+    let mut post = Command::new("curl");
+    post.args(["-sS", "-X", "POST", "http://localhost/capture/exec", "--unix-socket"]).arg(socket);
+    let made: Value = serde_json::from_str(&scripts::stdout(&mut post)).expect("JSON");
+    let cgroup = made["cgroup"].as_str().expect("a path");
+    // weir waits 10 s for somebody to come, and does not see who comes then.
+    weir.signal(Signal::SIGSTOP);
+    std::thread::sleep(Duration::from_millis(10_500));
+    let mut sleeper = Command::new("sleep").arg("60").spawn().expect("coreutils are installed");
+    std::fs::write(format!("{cgroup}/cgroup.procs"), sleeper.id().to_string()).expect("a cgroup");
+    weir.signal(Signal::SIGCONT);
+    std::thread::sleep(Duration::from_secs(1));
+    let script = format!(
+        "import client\n\
+         with open('{cgroup}/cgroup.procs', 'w') as procs: procs.write('0')\n\
+         print(client.is_direct('{}', {}))",
+        server.ip(),
+        server.port()
+    );
+    let [program, arguments @ ..] = scripts::python(&script);
+    assert_eq!(scripts::stdout(Command::new(program).args(arguments)), "False");
+    sleeper.kill().and_then(|()| sleeper.wait()).expect("a child of ours");
+    eventually("its cgroup is removed", || (!Path::new(cgroup).exists()).then_some(()));
+}
+
+#[test]
+fn an_exec_that_fails_leaves_nothing() {
+    netns::enter();
+    let server = who::server(netns::V4);
+    let weir = Weir::capturing("capture: {max_cgroups: 1}");
+    let mut first = Prompt::start(&weir, *server);
+    assert_eq!(first.ask(), "captured");
+    let second = weir.exec(&["true"]).output().expect("weir runs");
+    assert_eq!(second.status.code(), Some(1), "{second:?}");
+    let folder = weir.cgroup().join("weir");
+    let left = std::fs::read_dir(folder).expect("a cgroup").flatten().filter(|entry| entry.path().is_dir());
+    assert_eq!(left.count(), 1, "that of the first program");
+    assert_eq!(first.ask(), "captured");
 }

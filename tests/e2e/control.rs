@@ -2,13 +2,18 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io::{Read, Write};
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Stdio};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
+use tempfile::TempDir;
 use weir_tests::http::{self, Answer};
 use weir_tests::origin::{Origin, read_answer};
-use weir_tests::weir::{Weir, connect, eventually};
+use weir_tests::weir::{Weir, binary, connect, eventually, free_port};
 
 fn ok_origin() -> Origin {
     Origin::fixed("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
@@ -241,4 +246,49 @@ fn secrets_are_neither_logged_nor_shown() {
         assert!(text.contains("page=2"), "what is no secret is shown: {text}");
     }
     assert_eq!(origin.requests()[0].field("authorization"), Some("Basic s3cret"), "but it is passed on");
+}
+
+/// A process that ends with the test at the latest.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended on its own.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn an_access_log_that_nobody_reads_blocks_nothing() {
+    let (folder, origin) = (TempDir::new().expect("a temporary folder"), ok_origin());
+    let (port, admin) = (free_port(), free_port());
+    let settings = [
+        "capture.mode=off".to_owned(),
+        "security.acl.destinations.loopback=allow".to_owned(),
+        format!("server.port={port}"),
+        format!("server.port_range={port}-{port}"),
+        format!("admin.port={admin}"),
+        format!("admin.state_dir={}", folder.path().join("state").display()),
+    ];
+    let mut command = Command::new(binary());
+    command.arg("serve").args(settings.iter().flat_map(|setting| ["--set", setting]));
+    command.stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut weir = Process(command.spawn().expect("weir starts"));
+    let pid = Pid::from_raw(i32::try_from(weir.0.id()).expect("a pid"));
+    let admin = SocketAddr::from(([127, 0, 0, 1], admin));
+    eventually("weir is ready", || {
+        http::get(admin, "/health/readiness").is_ok_and(|answer| answer.status == 200).then_some(())
+    });
+    let mut stream = connect(([127, 0, 0, 1], port).into());
+    let request = format!("GET http://{}/{} HTTP/1.1\r\nHost: x\r\n\r\n", origin.address, "x".repeat(500));
+    // Far more than a pipe holds.
+    for _ in 0..1000 {
+        stream.write_all(request.as_bytes()).expect("weir takes it");
+        assert_eq!(read_answer(&mut stream, "GET").expect("an answer").status, 200);
+    }
+    assert_eq!(http::get(admin, "/health/liveness").expect("an answer").status, 200);
+    kill(pid, Signal::SIGTERM).expect("weir runs");
+    let ended = eventually("weir ends", || weir.0.try_wait().expect("a child of ours"));
+    assert!(ended.success(), "{ended}");
 }

@@ -63,7 +63,7 @@ fn flows_are_followed_live_and_told_apart_by_cgroup() {
     let mut follow =
         weir.command(&["flows", "--follow", "--json"]).stdout(Stdio::piped()).spawn().expect("weir starts");
     let mut lines = BufReader::new(follow.stdout.take().expect("a pipe")).lines();
-    let program = ask(server);
+    let program = ask(*server);
     for nth in 0..2 {
         let file = weir.folder().join(format!("cgroup-{nth}")).display().to_string();
         let words: Vec<&str> = program.iter().map(String::as_str).collect();
@@ -88,7 +88,7 @@ fn explain_tells_what_connect_would_do() {
     netns::enter();
     let server = who::server(netns::V4);
     let weir = Weir::capturing("");
-    let mut prompt = Prompt::start(&weir, server);
+    let mut prompt = Prompt::start(&weir, *server);
     assert_eq!(prompt.ask(), "captured");
     let mut outside = Command::new("sleep").arg("60").spawn().expect("coreutils are installed");
     let cgroup = weir.cgroup().join("weir/exec-").display().to_string();
@@ -113,7 +113,7 @@ fn status_and_doctor_tell_of_the_kernel_half() {
     let weir = Weir::capturing("");
     let cgroup = weir.cgroup().display().to_string();
     let status = scripts::stdout(&mut weir.command(&["status"]));
-    for line in ["capture      on", &cgroup, "ORIGINALS        0 of ", "attached"] {
+    for line in ["capture      on", &cgroup, "ORIGINALS                  0 of ", "attached"] {
         assert!(status.contains(line), "`{line}` is missing in:\n{status}");
     }
     assert!(!status.contains("NOT ATTACHED"), "{status}");

@@ -32,7 +32,7 @@ impl Attempt {
     }
 }
 
-/// What a captured program sees that connects 200 times a second while weir gets a signal.
+/// What a captured program sees that connects 300 times a second while weir gets a signal.
 fn signal_under_load(signal: &str) -> Vec<Attempt> {
     let server = who::server(netns::V4);
     let weir = Weir::capturing("logging: {access: false}");
@@ -113,13 +113,49 @@ fn a_stopped_weir_is_bypassed_within_600_ms_until_it_goes_on() {
 }
 
 #[test]
+fn a_weir_told_to_stop_lets_nobody_fail() {
+    let _alone = alone();
+    netns::enter();
+    let attempts = signal_under_load("TERM");
+    let failed: Vec<_> =
+        attempts.iter().filter(|attempt| !["direct", "captured"].contains(&attempt.what.as_str())).collect();
+    assert!(failed.is_empty(), "{failed:?}");
+    assert!(attempts.last().is_some_and(|attempt| attempt.what == "direct"));
+}
+
+#[test]
+fn captured_before_sigterm_is_served_after_it() {
+    let _alone = alone();
+    netns::enter();
+    let server = who::server(netns::V4);
+    let mut weir = Weir::capturing("");
+    // While weir is stopped, nobody accepts: these are established and queued.
+    let script = format!(
+        "import client, os, signal\n\
+         os.kill({pid}, signal.SIGSTOP)\n\
+         sockets = [client.connect('{host}', {port}) for _ in range(100)]\n\
+         os.kill({pid}, signal.SIGTERM)\n\
+         os.kill({pid}, signal.SIGCONT)\n\
+         for s in sockets:\n\
+         \x20   own, _, seen = client.talk(s)\n\
+         \x20   assert own != seen, own\n\
+         print('captured')",
+        pid = weir.pid(),
+        host = server.ip(),
+        port = server.port()
+    );
+    assert_eq!(scripts::stdout(&mut weir.exec(&scripts::python(&script))), "captured");
+    assert_eq!(weir.wait(), Some(0), "{}", weir.log());
+}
+
+#[test]
 fn fail_closed_refuses_as_configured_while_weir_is_stopped() {
     let _alone = alone();
     netns::enter();
     let server = who::server(netns::V4);
     for (errno, name) in [("refused", "ECONNREFUSED"), ("host_unreachable", "EHOSTUNREACH")] {
         let weir = Weir::capturing(&format!("capture: {{fail: closed, errno: {errno}}}"));
-        let mut prompt = Prompt::start(&weir, server);
+        let mut prompt = Prompt::start(&weir, *server);
         assert_eq!(prompt.ask(), "captured");
         weir.signal(Signal::SIGSTOP);
         std::thread::sleep(Duration::from_millis(600));
@@ -194,7 +230,7 @@ fn sigterm_lets_transfers_finish_and_leaves_nothing() {
     netns::enter();
     let server = who::server(netns::V4);
     let mut weir = Weir::capturing("server: {timeouts: {drain: 60s}}");
-    let mut prompt = Prompt::start(&weir, server);
+    let mut prompt = Prompt::start(&weir, *server);
     assert_eq!(prompt.ask(), "captured");
     let transfer = Transfer::start(&weir);
     let mut tunnel = connect(weir.proxy);
@@ -240,7 +276,7 @@ fn a_new_weir_captures_what_an_earlier_one_left_running() {
     let server = who::server(netns::V4);
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
         let mut first = Weir::capturing("");
-        let mut prompt = Prompt::start(&first, server);
+        let mut prompt = Prompt::start(&first, *server);
         assert_eq!(prompt.ask(), "captured");
         first.signal(signal);
         first.wait();

@@ -11,6 +11,9 @@ use weir_tests::background::Background;
 use weir_tests::weir::{Weir, eventually, free_port};
 use weir_tests::{http, netns, scripts};
 
+/// A busy machine lets a client's first bytes come late; what they are is to be seen all the same.
+const PATIENT: &str = "capture: {detect_timeout: 2s}";
+
 /// Runs a captured program that must succeed.
 #[track_caller]
 fn captured(weir: &Weir, program: &[&str]) -> String {
@@ -24,7 +27,7 @@ fn http_clients_work() {
         http::read_head(&mut stream);
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello");
     });
-    let weir = Weir::capturing("");
+    let weir = Weir::capturing(PATIENT);
     let url = format!("http://{server}/path");
     let urllib = format!("import urllib.request as u; print(u.urlopen('{url}').read().decode())");
     let programs: [&[&str]; 3] =
@@ -58,7 +61,7 @@ fn tls_clients_work_and_the_server_name_is_shown() {
     let folder = TempDir::new().expect("a temporary folder");
     let (certificate, key) = certificate(folder.path());
     let server = Background::start("tls_server.py", &[netns::V4, &certificate, &key]);
-    let weir = Weir::capturing("");
+    let weir = Weir::capturing(PATIENT);
     let port = &server.port;
     let named = format!("https://tls.example:{port}/");
     let by_address = format!("https://{}:{port}/", netns::V4);
@@ -109,7 +112,7 @@ fn git_clones_over_http_and_its_own_protocol() {
 
     let smart = Background::start("git_server.py", &[netns::V4, &path("")]);
     let daemon = GitDaemon::start(&path(""));
-    let weir = Weir::capturing("");
+    let weir = Weir::capturing(PATIENT);
     let urls = [
         format!("http://{}:{}/repository/.git", netns::V4, smart.port),
         format!("git://{}/repository/.git", daemon.address),
@@ -163,7 +166,7 @@ impl Drop for GitDaemon {
 fn check_registry(program: &[&str]) {
     let mut alone = Command::new(program[0]);
     let expected = scripts::stdout(alone.args(&program[1..]));
-    let weir = Weir::capturing("");
+    let weir = Weir::capturing(PATIENT);
     assert_eq!(captured(&weir, program), expected);
     let flows = weir.flows(1);
     let tls: Vec<&Value> = flows.iter().filter(|flow| flow["protocol"] == "tls").collect();

@@ -8,9 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use socket2::SockRef;
 use weir_tests::background::Background;
-use weir_tests::weir::{SOON, Weir, eventually};
+use weir_tests::weir::{SOON, Weir, eventually, reset};
 use weir_tests::{http, leaks, netns, scripts};
 
 const MIB: u64 = 1 << 20;
@@ -76,12 +75,6 @@ fn three_hundred_random_flows_are_exact() {
     leaks::check_none(&weir, files + 2 * 32 * workers);
 }
 
-/// Closes with RST.
-fn reset(stream: TcpStream) {
-    SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("a socket option");
-    drop(stream);
-}
-
 #[test]
 fn a_reset_is_passed_on_as_a_reset() {
     netns::enter();
@@ -120,7 +113,7 @@ fn a_reset_is_passed_on_as_a_reset() {
 fn a_response_that_is_cut_off_never_looks_whole() {
     netns::enter();
     let weir = Weir::capturing("");
-    let curl = |server: SocketAddr, version: &str| {
+    let curl = |server: &SocketAddr, version: &str| {
         let mut command =
             weir.exec(&["curl", "-sS", "-o", "/dev/null", version, &format!("http://{server}/")]);
         command.status().expect("curl is installed").code().expect("an exit code")
@@ -153,7 +146,7 @@ fn a_response_that_is_cut_off_never_looks_whole() {
                 }
             });
             // 18: partial file; 56: failure in receiving.
-            let code = curl(server, version);
+            let code = curl(&server, version);
             assert!(
                 [18, 56].contains(&code),
                 "{version}, reset: {resets}: curl exited with {code} after {shown}"
@@ -164,7 +157,7 @@ fn a_response_that_is_cut_off_never_looks_whole() {
             http::read_head(&mut stream);
             let _ = stream.write_all(until_close);
         });
-        assert_eq!(curl(server, version), 0);
+        assert_eq!(curl(&server, version), 0);
     }
 }
 
@@ -230,7 +223,7 @@ fn a_server_may_speak_first() {
         let _ = BufReader::new(stream).read_line(&mut line);
     };
     let (known, unknown) = (http::server(netns::V4, greet), http::server(netns::V4, greet));
-    let greeting = |weir: &Weir, server: SocketAddr| {
+    let greeting = |weir: &Weir, server: &SocketAddr| {
         let script = format!(
             "import client; s = client.connect('{}', {}); print(s.recv(99).decode().strip())",
             server.ip(),
@@ -239,11 +232,11 @@ fn a_server_may_speak_first() {
         scripts::stdout(&mut weir.exec(&scripts::python(&script)))
     };
     let weir = Weir::capturing("");
-    assert_eq!(greeting(&weir, unknown), "220 at your service");
+    assert_eq!(greeting(&weir, &unknown), "220 at your service");
     // A port that is known for it does not wait for the client at all.
     let patient = format!("capture: {{detect_timeout: 10s, server_first_ports: [{}]}}", known.port());
     let weir = Weir::capturing(&patient);
     let began = Instant::now();
-    assert_eq!(greeting(&weir, known), "220 at your service");
+    assert_eq!(greeting(&weir, &known), "220 at your service");
     assert!(began.elapsed() < SOON / 2, "it took {:?}", began.elapsed());
 }

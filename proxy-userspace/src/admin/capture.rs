@@ -25,6 +25,9 @@ const MOVE_IN: Duration = Duration::from_secs(10);
 /// How often a captured cgroup is looked at.
 const LOOK: Duration = Duration::from_millis(250);
 
+/// How often the removal of one cgroup is tried. Each time, its last program had left.
+const MAX_REMOVALS: u32 = 1000;
+
 pub(super) fn questions() -> Router<Arc<Running>> {
     Router::new()
         .route("/capture", get(async |State(running): State<Arc<Running>>| Json(status::capture(&running))))
@@ -59,9 +62,14 @@ fn unavailable(reason: &str) -> Problem {
 /// A captured cgroup, watched before anybody can come and leave unseen.
 fn new_cgroup(redirect: &Redirect) -> Result<(ExecCgroup, File), RedirectError> {
     let cgroup = ExecCgroup::create(redirect.cgroup())?;
-    redirect.capture_cgroup(cgroup.path())?;
-    let events = watch(&cgroup)?;
-    Ok((cgroup, events))
+    match redirect.capture_cgroup(cgroup.path()).and_then(|_| watch(&cgroup)) {
+        Ok(events) => Ok((cgroup, events)),
+        Err(error) => {
+            // Nobody has been told of it: there is nobody in it.
+            remove(&cgroup, redirect);
+            Err(error)
+        }
+    }
 }
 
 fn watch(cgroup: &ExecCgroup) -> Result<File, RedirectError> {
@@ -101,20 +109,43 @@ pub fn remove_empty(mut cgroups: Vec<ExecCgroup>) -> Vec<ExecCgroup> {
     cgroups
 }
 
-/// Waits until everybody has left the cgroup, and takes it away.
+/// Waits until everybody has left the cgroup, and takes it away. As long as it is there, it is captured: somebody
+/// may still come.
 async fn remove_when_empty(cgroup: ExecCgroup, events: File, running: Arc<Running>) {
     let path = cgroup.path().display().to_string();
-    if let Err(error) = until_left(&events).await {
-        tracing::warn!(%error, path, "can't watch the cgroup of a captured program");
+    for _ in 0..MAX_REMOVALS {
+        if let Err(error) = until_left(&events).await {
+            tracing::warn!(%error, path, "can't watch the cgroup of a captured program");
+        }
+        {
+            let capture = running.capture();
+            // Stopping removes the empty ones.
+            let Capture::On(redirect) = &*capture else { return };
+            if remove(&cgroup, redirect) {
+                return;
+            }
+        }
+        tokio::time::sleep(LOOK).await;
     }
-    if let Capture::On(redirect) = &*running.capture()
-        && let Err(error) = redirect.release_cgroup(cgroup.id())
-    {
-        tracing::warn!(%error, path, "can't release the cgroup of a captured program");
+    tracing::warn!(
+        path,
+        "can't remove the cgroup of a captured program: has it made cgroups of its own there?"
+    );
+}
+
+/// Removes a cgroup, and only then stops capturing it. False: it is not empty, after all.
+fn remove(cgroup: &ExecCgroup, redirect: &Redirect) -> bool {
+    let path = cgroup.path().display();
+    match cgroup.remove() {
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => return false,
+        Err(error) => tracing::warn!(%error, %path, "can't remove the cgroup of a captured program"),
+        Ok(()) => {
+            if let Err(error) = redirect.release_cgroup(cgroup.id()) {
+                tracing::warn!(%error, %path, "can't release the cgroup of a captured program");
+            }
+        }
     }
-    if let Err(error) = cgroup.remove() {
-        tracing::warn!(%error, path, "can't remove the cgroup of a captured program");
-    }
+    true
 }
 
 /// Ready when the last program has left, or none has come within [`MOVE_IN`].

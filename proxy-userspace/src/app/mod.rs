@@ -2,6 +2,9 @@
 //!
 //! Start: sockets → kernel half loaded → workers → admin → captured → holder.
 //! Stop: kernel half detached (new connections go direct) → no more accepts → drain → workers end.
+//! Start: sockets → kernel half → state file → workers → cgroups of an earlier weir captured again → admin API.
+//! Stop: kernel half detached (new connections go direct) → what is queued accepted, listeners closed → drain → workers
+//! end. A worker that ends on its own stops weir, too: the heartbeat of those that are left is not that of a whole.
 
 mod holder;
 mod state_file;
@@ -10,8 +13,8 @@ mod worker;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use std::time::Instant;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -26,9 +29,9 @@ use crate::redirect::{Listeners, Redirect, RedirectError};
 use crate::running::{Beats, Capture, Running};
 use crate::telemetry::flows::Flows;
 use state_file::StateFile;
-use worker::Plan;
+use worker::{Plan, Workers};
 
-/// Why weir could not start.
+/// Why weir could not start, or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error(
@@ -46,6 +49,8 @@ pub enum StartError {
     State(#[from] state_file::StateError),
     #[error("can't start a thread or runtime: {0}")]
     Runtime(#[from] std::io::Error),
+    #[error("{0}; weir has stopped, as it can't go on without")]
+    Worker(#[from] worker::WorkerError),
 }
 
 /// Runs weir until SIGTERM or SIGINT.
@@ -55,7 +60,10 @@ pub enum StartError {
 pub fn serve(config: Config) -> Result<(), StartError> {
     raise_file_limit();
     let control = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    control.block_on(run(Arc::new(config)))
+    let result = control.block_on(run(Arc::new(config)));
+    // Whatever is still under way is of no use to anybody.
+    control.shutdown_background();
+    result
 }
 
 async fn run(config: Arc<Config>) -> Result<(), StartError> {
@@ -73,13 +81,12 @@ async fn run(config: Arc<Config>) -> Result<(), StartError> {
         Capture::On(redirect) => (Some(redirect.original_destinations()), Some(redirect.heartbeat())),
         _ => (None, None),
     };
-    let workers = config.server.workers;
     let running = Arc::new(Running {
         proxy,
         started: Instant::now(),
         admission: Admission::new(config.server.limits.connections),
-        flows: Flows::collect(config.flows.keep, config.logging.clone()),
-        beats: Beats::new(workers, heartbeat),
+        flows: Flows::collect(config.flows.keep, config.logging.clone())?,
+        beats: Beats::new(config.server.workers, heartbeat),
         acl: acl.clone(),
         capture: Mutex::new(capture),
         config: Arc::clone(&config),
@@ -94,31 +101,39 @@ async fn run(config: Arc<Config>) -> Result<(), StartError> {
         originals,
         draining,
     };
-    let threads = worker::start(&plan, explicit, transparent)?;
     let state_file = StateFile::write(&config.admin.state_dir, &running, &admin)?;
+    let workers = Workers::start(&plan, explicit, transparent)?;
     let admin = admin.serve(Arc::clone(&running));
     // Nobody is answered before: this waits for nothing.
     holder::take_over(&running)?;
+    let sweep = tokio::spawn(sweep_closed(Arc::clone(&running)));
     announce(&running);
 
-    signals.next().await;
+    tokio::select! {
+        () = signals.next() => {}
+        () = workers.one_ended() => tracing::error!("a worker has ended"),
+    }
     let drain_seconds = config.server.timeouts.drain.as_secs();
     tracing::info!(open = running.admission.open(), "stopping: open connections have {drain_seconds} s");
     let left_running = admin::release_captured(&running);
     // The receivers live in the workers; if all are gone, they have stopped already.
     let _ = drain.send(true);
-    tokio::select! {
-        () = joined(threads) => {}
-        () = signals.next() => tracing::warn!("stopping at once: a second signal arrived"),
-    }
+    let ended = tokio::select! {
+        ended = workers.all_ended() => ended,
+        () = signals.next() => {
+            tracing::warn!("stopping at once: a second signal arrived");
+            Ok(())
+        }
+    };
     // What the workers recorded last is still on its way to the log.
     running.flows.settled().await;
+    sweep.abort();
     admin.abort();
     // Programs that ended while their transfers were finished.
     admin::remove_empty(left_running);
     drop(state_file);
     tracing::info!("stopped");
-    Ok(())
+    Ok(ended?)
 }
 
 fn listen_explicit(config: &Config) -> Result<Vec<TcpListener>, StartError> {
@@ -179,6 +194,18 @@ fn start_capture(config: &Config, transparent: &Transparent) -> Result<Capture, 
     }
 }
 
+/// Every so often: no connection waits that long to be accepted.
+async fn sweep_closed(running: Arc<Running>) {
+    loop {
+        tokio::time::sleep(CLOSED_SWEEP).await;
+        if let Capture::On(redirect) = &*running.capture() {
+            redirect.sweep_closed();
+        }
+    }
+}
+
+const CLOSED_SWEEP: Duration = Duration::from_secs(2);
+
 fn announce(running: &Running) {
     let proxy = running.proxy;
     tracing::info!("explicit proxy on http://{proxy}: try `curl -x http://{proxy} http://example.com/`");
@@ -203,17 +230,6 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
-        }
-    }
-}
-
-async fn joined(threads: Vec<JoinHandle<()>>) {
-    for thread in threads {
-        while !thread.is_finished() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        if thread.join().is_err() {
-            tracing::error!("a worker panicked; see above");
         }
     }
 }

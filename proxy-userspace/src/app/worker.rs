@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::Transparent;
@@ -23,14 +23,11 @@ use crate::policy::acl::Acl;
 use crate::redirect::OriginalDestinations;
 use crate::running::Beats;
 use crate::telemetry::flows;
-use crate::upstream::Upstream;
+use crate::upstream::{Upstream, dns};
 
 /// Tasks polled between two looks at the sockets. Fewer than tokio's default, so that bulk transfers do not
 /// hold up small messages.
 const EVENT_INTERVAL: u32 = 31;
-
-/// Threads per worker for name resolution, which blocks.
-const BLOCKING_THREADS: usize = 8;
 
 /// How often idle upstream connections are looked through.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -53,32 +50,89 @@ struct Doors {
     transparent: Vec<TcpListener>,
 }
 
-/// Starts a worker for each explicit listener; the others are dealt out among them.
-pub(super) fn start(
-    plan: &Plan,
-    explicit: Vec<TcpListener>,
-    transparent: Transparent,
-) -> io::Result<Vec<JoinHandle<()>>> {
-    let (mut v4, mut v6) = (transparent.v4.into_iter(), transparent.v6.into_iter());
-    let doors = explicit
-        .into_iter()
-        .map(|explicit| Doors { explicit, transparent: v4.next().into_iter().chain(v6.next()).collect() });
-    doors.enumerate().map(|(index, doors)| start_one(index, plan.clone(), doors)).collect()
+/// The workers' threads.
+pub(super) struct Workers {
+    threads: Vec<JoinHandle<io::Result<()>>>,
+    one_ended: Arc<Notify>,
 }
 
-fn start_one(index: usize, plan: Plan, doors: Doors) -> io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name(format!("weir-worker-{index}")).spawn(move || {
-        let runtime = Builder::new_current_thread()
-            .enable_all()
-            .event_interval(EVENT_INTERVAL)
-            .max_blocking_threads(BLOCKING_THREADS)
-            .build_local(LocalOptions::default());
-        let result = runtime.and_then(|runtime| runtime.block_on(run(index, plan, doors)));
-        if let Err(error) = result {
-            tracing::error!(%error, "worker {index} could not start");
+/// A worker that did not run until it was told to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    #[error("worker {index} could not go on: {error}")]
+    Failed { index: usize, error: io::Error },
+    #[error("worker {index} panicked; the log has the place")]
+    Panicked { index: usize },
+}
+
+impl Workers {
+    /// Starts a worker for each explicit listener; the others are dealt out among them.
+    pub(super) fn start(
+        plan: &Plan,
+        explicit: Vec<TcpListener>,
+        transparent: Transparent,
+    ) -> io::Result<Self> {
+        let (mut v4, mut v6) = (transparent.v4.into_iter(), transparent.v6.into_iter());
+        let doors = explicit.into_iter().map(|explicit| Doors {
+            explicit,
+            transparent: v4.next().into_iter().chain(v6.next()).collect(),
+        });
+        let one_ended = Arc::new(Notify::new());
+        let threads = doors.enumerate().map(|(index, doors)| {
+            let (plan, note) = (plan.clone(), EndNote(Arc::clone(&one_ended)));
+            std::thread::Builder::new().name(format!("weir-worker-{index}")).spawn(move || {
+                let _note = note;
+                on_thread(index, plan, doors)
+            })
+        });
+        Ok(Self { threads: threads.collect::<io::Result<_>>()?, one_ended })
+    }
+
+    /// Ready when a worker has ended, for whatever reason.
+    pub(super) async fn one_ended(&self) {
+        self.one_ended.notified().await;
+    }
+
+    /// Waits until all have ended; the first one's error, if any.
+    pub(super) async fn all_ended(self) -> Result<(), WorkerError> {
+        let mut result = Ok(());
+        for (index, thread) in self.threads.into_iter().enumerate() {
+            while !thread.is_finished() {
+                tokio::time::sleep(END_LOOK).await;
+            }
+            let ended = match thread.join() {
+                Ok(ended) => ended.map_err(|error| WorkerError::Failed { index, error }),
+                Err(_) => Err(WorkerError::Panicked { index }),
+            };
+            result = result.and(ended);
         }
-        flows::flush();
-    })
+        result
+    }
+}
+
+/// How often it is looked whether a worker has ended.
+const END_LOOK: Duration = Duration::from_millis(10);
+
+/// Tells of a thread's end, by panic too.
+struct EndNote(Arc<Notify>);
+
+impl Drop for EndNote {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
+}
+
+fn on_thread(index: usize, plan: Plan, doors: Doors) -> io::Result<()> {
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .event_interval(EVENT_INTERVAL)
+        .max_blocking_threads(dns::MAX_LOOKUPS)
+        .build_local(LocalOptions::default())?;
+    let result = runtime.block_on(run(index, plan, doors));
+    // Dropped, it would wait for names that are still being looked up.
+    runtime.shutdown_background();
+    flows::flush();
+    result
 }
 
 async fn run(index: usize, plan: Plan, doors: Doors) -> io::Result<()> {
@@ -107,6 +161,8 @@ async fn run(index: usize, plan: Plan, doors: Doors) -> io::Result<()> {
     tokio::select! {
         () = tick(index, &plan.beats, &engine) => {}
         _ = draining.wait_for(|drain| *drain) => {}
+        // Only a drain ends them; otherwise nobody would accept here any more.
+        Some(ended) = fronts.join_next() => ended.map_err(io::Error::other)?,
     }
     fronts.join_all().await;
     deadline::drain();
@@ -120,7 +176,6 @@ async fn run(index: usize, plan: Plan, doors: Doors) -> io::Result<()> {
         // What is still open after that is reset as the runtime goes.
         _ = tokio::time::timeout(plan.config.server.timeouts.drain, drained) => {}
     }
-    engine.upstream.pool.close_all();
     Ok(())
 }
 
@@ -139,7 +194,7 @@ async fn tick(index: usize, beats: &Beats, engine: &Engine) {
         deadline::tick();
         flows::flush();
         if count % per_sweep == 0 {
-            engine.upstream.pool.sweep();
+            engine.upstream.sweep();
         }
     }
 }

@@ -27,7 +27,7 @@ const SMALL_TABLE: usize = 1024;
 pub enum Expired {
     /// The time is up.
     TimedOut,
-    /// weir drains, and the wait was one between requests.
+    /// weir drains, and nothing was under way.
     Drained,
 }
 
@@ -49,12 +49,19 @@ impl Deadline {
 
     /// Fires `after` from now; replaces what was set before.
     pub fn arm(&self, after: Duration) {
-        self.set(after, false);
+        self.set(after, None);
     }
 
-    /// As [`Deadline::arm`], for a wait between requests: a drain ends it at once.
-    pub fn arm_idle(&self, after: Duration) {
-        self.set(after, true);
+    /// As [`Deadline::arm`], for a wait in which nothing is under way: into a drain it lasts no longer than
+    /// `in_drain` from now.
+    pub fn arm_idle(&self, after: Duration, in_drain: Duration) {
+        self.set(after, Some(in_drain));
+    }
+
+    /// Whether it was armed before: a connection whose deadline never was has not asked for anything yet.
+    #[must_use]
+    pub fn was_armed(&self) -> bool {
+        TABLE.with_borrow(|table| table.slots[self.slot].due != u64::MAX)
     }
 
     /// Ready once the deadline has passed; otherwise wakes the task when it does.
@@ -80,16 +87,18 @@ impl Deadline {
         self.race(future).await
     }
 
-    /// `future`, a wait between requests: no longer than `after`, and not into a drain.
+    /// `future`, a wait in which nothing is under way: no longer than `after`, and into a drain no longer than
+    /// `in_drain`.
     ///
     /// # Errors
-    /// [`Expired`] if the time was up or a drain began first.
+    /// [`Expired`] if the time was up or a drain ended it first.
     pub async fn limit_idle<T>(
         &self,
         after: Duration,
+        in_drain: Duration,
         future: impl Future<Output = T>,
     ) -> Result<T, Expired> {
-        self.arm_idle(after);
+        self.arm_idle(after, in_drain);
         self.race(future).await
     }
 
@@ -108,13 +117,19 @@ impl Deadline {
         .await
     }
 
-    fn set(&self, after: Duration, idle: bool) {
-        let ticks = u64::try_from(after.as_millis() / TICK.as_millis()).unwrap_or(u64::MAX);
+    fn set(&self, after: Duration, in_drain: Option<Duration>) {
         TABLE.with_borrow_mut(|table| {
-            let due = table.now.saturating_add(ticks).saturating_add(1);
-            let expired = (idle && table.draining).then_some(Expired::Drained);
+            let due_in_drain = match in_drain {
+                None => u64::MAX,
+                Some(Duration::ZERO) => table.now,
+                Some(in_drain) => table.due(in_drain),
+            };
+            let (due, now, draining) = (table.due(after), table.now, table.draining);
             let slot = &mut table.slots[self.slot];
-            (slot.due, slot.idle, slot.expired) = (due, idle, expired);
+            (slot.due, slot.due_in_drain, slot.expired) = (due, due_in_drain, None);
+            if draining {
+                slot.drain(now);
+            }
         });
     }
 }
@@ -138,7 +153,7 @@ pub fn tick() {
     fired.into_iter().for_each(Waker::wake);
 }
 
-/// Ends all waits between requests on this thread, now and from now on.
+/// Ends waits in which nothing is under way on this thread, now and from now on.
 pub fn drain() {
     let fired = TABLE.with_borrow_mut(Table::drain);
     fired.into_iter().for_each(Waker::wake);
@@ -161,18 +176,35 @@ struct Table {
 #[derive(Debug)]
 struct Slot {
     waker: Option<Waker>,
+    /// The tick in which it fires; the last one of all if it was never armed.
     due: u64,
-    idle: bool,
+    /// The same if weir drains, where that is earlier.
+    due_in_drain: u64,
     expired: Option<Expired>,
 }
 
 impl Default for Slot {
     fn default() -> Self {
-        Self { waker: None, due: u64::MAX, idle: false, expired: None }
+        Self { waker: None, due: u64::MAX, due_in_drain: u64::MAX, expired: None }
+    }
+}
+
+impl Slot {
+    fn drain(&mut self, now: u64) {
+        self.due = self.due.min(self.due_in_drain);
+        if self.due_in_drain <= now {
+            self.expired.get_or_insert(Expired::Drained);
+        }
     }
 }
 
 impl Table {
+    /// The tick by which `after` has passed: one more, as the current tick has begun already.
+    fn due(&self, after: Duration) -> u64 {
+        let ticks = u64::try_from(after.as_millis() / TICK.as_millis()).unwrap_or(u64::MAX);
+        self.now.saturating_add(ticks).saturating_add(1)
+    }
+
     fn sweep(&mut self) -> Vec<Waker> {
         self.now += 1;
         let end = self.slots.capacity();
@@ -196,11 +228,12 @@ impl Table {
 
     fn drain(&mut self) -> Vec<Waker> {
         self.draining = true;
+        let now = self.now;
         let mut fired = Vec::new();
         for (_, slot) in &mut self.slots {
-            if slot.idle && slot.expired.is_none() {
-                slot.expired = Some(Expired::Drained);
-                fired.extend(slot.waker.take());
+            if slot.expired.is_none() {
+                slot.drain(now);
+                fired.extend(slot.expired.and_then(|_| slot.waker.take()));
             }
         }
         fired
@@ -213,13 +246,19 @@ mod tests {
     use std::future::pending;
 
     /// Runs `ticks` ticks, then says how a wait of `after` stands.
-    fn check(after: Duration, ticks: u64, idle: bool, drain_first: bool, expected: Option<Expired>) {
+    fn check(
+        after: Duration,
+        in_drain: Option<Duration>,
+        ticks: u64,
+        drain_first: bool,
+        expected: Option<Expired>,
+    ) {
         std::thread::spawn(move || {
             let deadline = Deadline::new();
             let wait = async {
-                match idle {
-                    true => deadline.limit_idle(after, pending::<()>()).await,
-                    false => deadline.limit(after, pending::<()>()).await,
+                match in_drain {
+                    Some(in_drain) => deadline.limit_idle(after, in_drain, pending::<()>()).await,
+                    None => deadline.limit(after, pending::<()>()).await,
                 }
             };
             let mut wait = pin!(wait);
@@ -242,14 +281,19 @@ mod tests {
 
     #[test]
     fn fires_after_its_time_and_not_before() {
-        check(TICK * 3, 3, false, false, None);
-        check(TICK * 3, 4, false, false, Some(Expired::TimedOut));
+        check(TICK * 3, None, 3, false, None);
+        check(TICK * 3, None, 4, false, Some(Expired::TimedOut));
     }
 
     #[test]
-    fn a_drain_ends_only_waits_between_requests() {
-        check(TICK * 30, 1, true, true, Some(Expired::Drained));
-        check(TICK * 30, 1, false, true, None);
+    fn a_drain_shortens_waits_in_which_nothing_is_under_way() {
+        let (long, short) = (TICK * 30, TICK * 3);
+        check(long, Some(Duration::ZERO), 0, true, Some(Expired::Drained));
+        check(long, Some(Duration::ZERO), 30, false, None);
+        check(long, Some(short), 3, true, None);
+        check(long, Some(short), 4, true, Some(Expired::TimedOut));
+        check(short, Some(long), 4, true, Some(Expired::TimedOut));
+        check(long, None, 30, true, None);
     }
 
     #[test]

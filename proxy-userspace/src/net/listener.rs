@@ -10,7 +10,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// Connections that may wait to be accepted; the kernel lowers it to net.core.somaxconn.
-const BACKLOG: i32 = 8192;
+pub const BACKLOG: i32 = 8192;
 
 /// Opens `count` listening sockets on one address, so that each worker accepts on its own (SO_REUSEPORT).
 ///

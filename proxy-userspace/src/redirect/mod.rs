@@ -6,6 +6,7 @@
 #![deny(unsafe_code)]
 
 mod cgroup;
+mod closed;
 mod error;
 mod explain;
 pub mod hold;
@@ -41,6 +42,7 @@ pub use proxy_common::Counter as KernelCounter;
 pub use state::{Counters, HolderState, HookState, MapState, State};
 
 use cgroup::Cgroup;
+use closed::ClosedRecords;
 use hooks::HOOKS;
 use load::{map_fd, take_map};
 
@@ -75,7 +77,7 @@ pub struct Redirect {
     errno: DenyErrno,
     originals: HashMap<MapData, u64, proxy_common::Captured>,
     claims: HashMap<MapData, ClaimKey, proxy_common::Captured>,
-    closed: HashMap<MapData, ClaimKey, proxy_common::Captured>,
+    closed: ClosedRecords,
     cgroups: Mutex<HashMap<MapData, u64, Policy>>,
     counters: PerCpuArray<MapData, u64>,
     heartbeat: Heartbeat,
@@ -112,7 +114,7 @@ impl Redirect {
             errno: capture.errno,
             originals: take_map(&mut ebpf, "ORIGINALS")?,
             claims,
-            closed,
+            closed: ClosedRecords::new(closed),
             cgroups: Mutex::new(take_map(&mut ebpf, "CGROUPS")?),
             counters: take_map(&mut ebpf, "COUNTERS")?,
             heartbeat: Heartbeat { map: Arc::new(Mutex::new(take_map(&mut ebpf, "HEARTBEAT")?)) },
@@ -212,10 +214,15 @@ impl Redirect {
         let maps = vec![
             map_state("ORIGINALS", &self.originals),
             map_state("CLAIMS", &self.claims),
-            map_state("CLOSED", &self.closed),
+            map_state("CLOSED", &self.closed.lock().map),
             map_state("CGROUPS", &cgroups),
         ];
         State { cgroup: self.cgroup.path.clone(), hooks, maps, holder: self.holder() }
+    }
+
+    /// Forgets connections that were closed before they were accepted, and have been waiting since the last call.
+    pub fn sweep_closed(&self) {
+        self.closed.sweep();
     }
 
     /// The kernel half's counters; a counter the kernel won't read is 0.

@@ -1,12 +1,17 @@
 //! Finished flows on their way out: from the workers in batches, to the access log, a bounded memory of the
 //! last ones, and whoever follows them live.
+//!
+//! The collector is a thread of its own: whoever reads the access log may stop reading it, and then only further
+//! flows are lost, and counted.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::io::Write;
+use std::io::{self, Write};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread;
+use std::time::Duration;
 
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::flow::Flow;
 use super::metrics;
@@ -17,6 +22,9 @@ const BATCH: usize = 256;
 
 /// Batches under way between workers and the collector.
 const BATCHES: usize = 256;
+
+/// How long the end of weir waits for the access log.
+const SETTLE: Duration = Duration::from_secs(1);
 
 /// Flows a slow follower may be behind before it misses some.
 const FOLLOWER_LAG: usize = 4096;
@@ -37,9 +45,9 @@ pub fn record(mut flow: Flow) {
 pub fn flush() {
     let batch = PENDING.with_borrow_mut(std::mem::take);
     let (Some(collector), false) = (COLLECTOR.get(), batch.is_empty()) else { return };
-    if let Err(error) = collector.try_send(batch) {
-        let lost = error.into_inner().len() as u64;
-        metrics::with(|metrics| metrics.dropped_flows.add(lost));
+    let count = batch.len() as u64;
+    if collector.try_send(Message::Batch(batch)).is_err() {
+        metrics::with(|metrics| metrics.dropped_flows.add(count));
     }
 }
 
@@ -52,14 +60,19 @@ pub struct Flows {
 }
 
 impl Flows {
-    /// Starts collecting in this process, on the current runtime; finished flows are kept and logged as told.
-    pub fn collect(keep: usize, logging: Logging) -> Arc<Self> {
+    /// Starts collecting in this process; finished flows are kept and logged as told.
+    ///
+    /// # Errors
+    /// The thread can't be started.
+    pub fn collect(keep: usize, logging: Logging) -> io::Result<Arc<Self>> {
         let flows = Arc::new(Self { keep, last: Mutex::default(), live: broadcast::channel(FOLLOWER_LAG).0 });
         let (sender, receiver) = mpsc::channel(BATCHES);
         if COLLECTOR.set(sender).is_ok() {
-            tokio::spawn(Arc::clone(&flows).run(receiver, logging));
+            let flows = Arc::clone(&flows);
+            let collector = thread::Builder::new().name("weir-flows".into());
+            collector.spawn(move || flows.run(receiver, &logging))?;
         }
-        flows
+        Ok(flows)
     }
 
     /// The last `count` flows, oldest first.
@@ -75,27 +88,42 @@ impl Flows {
         self.live.subscribe()
     }
 
-    /// Waits until what was flushed so far is collected.
+    /// Waits until what was flushed so far is collected, but no longer than [`SETTLE`].
     pub async fn settled(&self) {
-        while COLLECTOR.get().is_some_and(|collector| collector.capacity() < BATCHES) {
-            tokio::task::yield_now().await;
+        let Some(collector) = COLLECTOR.get() else { return };
+        // Answered once all that was sent before it is dealt with.
+        let (done, settled) = oneshot::channel();
+        let asked = async {
+            if collector.send(Message::Settle(done)).await.is_ok() {
+                let _ = settled.await;
+            }
+        };
+        // If nobody reads standard output, the last flows are lost.
+        let _ = tokio::time::timeout(SETTLE, asked).await;
+    }
+
+    fn run(&self, mut messages: mpsc::Receiver<Message>, logging: &Logging) {
+        while let Some(message) = messages.blocking_recv() {
+            match message {
+                Message::Batch(batch) => self.take(batch, logging),
+                // Whoever has asked may have given up.
+                Message::Settle(done) => drop(done.send(())),
+            }
         }
     }
 
-    async fn run(self: Arc<Self>, mut batches: mpsc::Receiver<Vec<Flow>>, logging: Logging) {
-        while let Some(batch) = batches.recv().await {
-            let batch: Vec<_> = batch.into_iter().map(Arc::new).collect();
-            if logging.access {
-                write_access_log(&batch, logging.format);
-            }
-            if self.live.receiver_count() > 0 {
-                batch.iter().for_each(|flow| drop(self.live.send(Arc::clone(flow))));
-            }
-            let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-            last.extend(batch);
-            let surplus = last.len().saturating_sub(self.keep);
-            last.drain(..surplus);
+    fn take(&self, batch: Vec<Flow>, logging: &Logging) {
+        let batch: Vec<_> = batch.into_iter().map(Arc::new).collect();
+        if logging.access {
+            write_access_log(&batch, logging.format);
         }
+        if self.live.receiver_count() > 0 {
+            batch.iter().for_each(|flow| drop(self.live.send(Arc::clone(flow))));
+        }
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.extend(batch);
+        let surplus = last.len().saturating_sub(self.keep);
+        last.drain(..surplus);
     }
 }
 
@@ -111,10 +139,16 @@ fn write_access_log(batch: &[Arc<Flow>], format: LogFormat) {
         };
     }
     // A closed standard output must not stop the proxy.
-    let _ = std::io::stdout().lock().write_all(&lines);
+    let _ = io::stdout().lock().write_all(&lines);
 }
 
-static COLLECTOR: OnceLock<mpsc::Sender<Vec<Flow>>> = OnceLock::new();
+/// What the collector is sent.
+enum Message {
+    Batch(Vec<Flow>),
+    Settle(oneshot::Sender<()>),
+}
+
+static COLLECTOR: OnceLock<mpsc::Sender<Message>> = OnceLock::new();
 
 thread_local! {
     static PENDING: RefCell<Vec<Flow>> = const { RefCell::new(Vec::new()) };

@@ -1,5 +1,5 @@
-"""Connects to HOST PORT 200 times a second, and sends the process PID a signal after a second: KILL, or STOP and after
-another 1.5 s CONT. Prints a line an attempt: its start in ms after the first signal, how many ms it took, and what
+"""Connects to HOST PORT 300 times a second, and sends the process PID a signal after a second: KILL, TERM, or STOP and
+after another 1.5 s CONT. Prints a line an attempt: its start in ms after the first signal, how many ms it took, and what
 became of it.
 """
 import os
@@ -11,7 +11,7 @@ import time
 from client import attempt
 
 host, port, pid, name = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
-INTERVAL = 0.005
+INTERVAL = 0.003
 BEFORE, STOPPED, AFTER = 1.0, 1.5, 1.5
 
 results, threads = [], []
