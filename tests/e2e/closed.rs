@@ -2,7 +2,7 @@
 //! is ended; and no holder is left where none should be.
 
 use std::fs;
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -75,7 +75,7 @@ fn killed(weir: &mut Weir) {
 fn refused_until_a_weir_starts(errno: &str, name: &str, next: &str) {
     let server = who::server(netns::V4);
     let mut weir = Weir::capturing(&format!("capture: {{fail: closed, errno: {errno}}}"));
-    let mut prompt = Prompt::start(&weir, server);
+    let mut prompt = Prompt::start(&weir, *server);
     assert_eq!(prompt.ask(), "captured");
     let left = holder(&weir);
     assert!(!doctor(&weir).contains("died"), "{}", doctor(&weir));
@@ -84,7 +84,7 @@ fn refused_until_a_weir_starts(errno: &str, name: &str, next: &str) {
     for _ in 0..20 {
         assert_eq!(prompt.ask(), name);
     }
-    TcpStream::connect(server).expect("others are not affected");
+    TcpStream::connect(*server).expect("others are not affected");
     assert!(runs(left));
     let hint = format!("`kill {left}`");
     assert!(doctor(&weir).contains(&hint), "{}", doctor(&weir));
@@ -151,7 +151,8 @@ fn no_connection_goes_direct_while_weir_dies() {
 fn an_orderly_stop_releases_what_was_captured() {
     netns::enter();
     let mut weir = Weir::capturing(CLOSED);
-    let mut prompt = Prompt::start(&weir, who::server(netns::V4));
+    let server = who::server(netns::V4);
+    let mut prompt = Prompt::start(&weir, *server);
     assert_eq!(prompt.ask(), "captured");
     let left = holder(&weir);
     weir.signal(Signal::SIGTERM);
@@ -167,7 +168,8 @@ fn an_orderly_stop_releases_what_was_captured() {
 fn the_end_of_the_holder_is_noticed_and_changes_nothing_before_weir_dies() {
     netns::enter();
     let mut weir = Weir::capturing(CLOSED);
-    let mut prompt = Prompt::start(&weir, who::server(netns::V4));
+    let server = who::server(netns::V4);
+    let mut prompt = Prompt::start(&weir, *server);
     kill(holder(&weir), Signal::SIGKILL).expect("it runs");
     eventually("status tells", || {
         (weir.status()["capture"]["kernel"]["holder"]["running"] == false).then_some(())
@@ -186,7 +188,8 @@ fn the_end_of_the_holder_is_noticed_and_changes_nothing_before_weir_dies() {
 fn fail_open_starts_no_holder() {
     netns::enter();
     let mut weir = Weir::capturing("");
-    let mut prompt = Prompt::start(&weir, who::server(netns::V4));
+    let server = who::server(netns::V4);
+    let mut prompt = Prompt::start(&weir, *server);
     assert_eq!(prompt.ask(), "captured");
     assert!(weir.status()["capture"]["kernel"]["holder"].is_null());
     let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", weir.pid())).expect("weir runs");
@@ -242,9 +245,9 @@ fn refusal(first: &Weir) -> String {
 #[test]
 fn a_weir_that_can_not_reach_the_holder_does_not_start_and_kill_ends_it() {
     netns::enter();
-    let server: SocketAddr = who::server(netns::V4);
+    let server = who::server(netns::V4);
     let mut weir = Weir::capturing(CLOSED);
-    let mut prompt = Prompt::start(&weir, server);
+    let mut prompt = Prompt::start(&weir, *server);
     assert_eq!(prompt.ask(), "captured");
     let left = holder(&weir);
     killed(&mut weir);
