@@ -1,8 +1,9 @@
 //! A running weir with ports, folder and cgroup of its own; gone when dropped.
 
 use std::ffi::OsStr;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -208,8 +209,22 @@ impl Drop for Weir {
         let _ = kill(self.pid(), Signal::SIGCONT);
         let _ = self.child.kill();
         let _ = self.child.wait();
+        end_holders(&self.folder.path().join("state"));
         if let Some(cgroup) = &self.cgroup {
             remove_cgroups(cgroup);
+        }
+    }
+}
+
+/// Ends what a killed weir with `fail: closed` has left, as the weir that takes over does.
+fn end_holders(state_dir: &Path) {
+    for entry in std::fs::read_dir(state_dir).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with("hold-")
+            && let Ok(mut holder) = UnixStream::connect(entry.path())
+        {
+            // It may end meanwhile on its own.
+            let _ = holder.set_read_timeout(Some(SOON));
+            let _ = holder.write_all(b"e").and_then(|()| holder.read_to_end(&mut Vec::new()));
         }
     }
 }

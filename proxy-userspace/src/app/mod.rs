@@ -1,9 +1,12 @@
 //! Wiring: what is started in which order, and stopped in the reverse one.
 //!
+//! Start: sockets → kernel half loaded → workers → admin → captured → holder.
+//! Stop: kernel half detached (new connections go direct) → no more accepts → drain → workers end.
 //! Start: sockets → kernel half → state file → workers → cgroups of an earlier weir captured again → admin API.
 //! Stop: kernel half detached (new connections go direct) → what is queued accepted, listeners closed → drain → workers
 //! end. A worker that ends on its own stops weir, too: the heartbeat of those that are left is not that of a whole.
 
+mod holder;
 mod state_file;
 mod worker;
 
@@ -101,6 +104,8 @@ async fn run(config: Arc<Config>) -> Result<(), StartError> {
     let state_file = StateFile::write(&config.admin.state_dir, &running, &admin)?;
     let workers = Workers::start(&plan, explicit, transparent)?;
     let admin = admin.serve(Arc::clone(&running));
+    // Nobody is answered before: this waits for nothing.
+    holder::take_over(&running)?;
     let sweep = tokio::spawn(sweep_closed(Arc::clone(&running)));
     announce(&running);
 

@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::{FAILED, Failed, MISUSED, NOT_RUNNING};
+use crate::redirect::hold;
 
 /// How long the admin API may take for an answer's head.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -122,7 +123,17 @@ fn not_running(at: &str, error: &std::io::Error) -> Failed {
         std::io::ErrorKind::PermissionDenied => "try it with sudo",
         _ => "start it with `sudo weir serve`, or say with --admin where it is",
     };
-    Failed::new(NOT_RUNNING, format!("no weir answers at {at}: {error}; {hint}"))
+    let left = held_programs(at).map_or_else(String::new, |left| format!(". {left}"));
+    Failed::new(NOT_RUNNING, format!("no weir answers at {at}: {error}; {hint}{left}"))
+}
+
+/// What a dead weir left beside that socket, or where it is by default.
+fn held_programs(at: &str) -> Option<hold::LeftBehind> {
+    let sockets = match at.starts_with("http://") {
+        true => crate::app::default_admin_sockets().to_vec(),
+        false => vec![PathBuf::from(at)],
+    };
+    sockets.iter().filter_map(|socket| socket.parent()).find_map(hold::in_folder)
 }
 
 fn broken(error: &hyper::Error) -> Failed {

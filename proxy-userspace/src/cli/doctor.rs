@@ -16,7 +16,7 @@ pub(crate) struct Arguments {
 /// Fails only if something that was asked for can't work.
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failed> {
     let config = config::load(&arguments.config)?;
-    let checks = support::probe(&config.capture);
+    let checks = support::probe(&config.capture, &config.admin.state_dir);
     if arguments.json {
         let checks = serde_json::to_string_pretty(&checks);
         return say(&checks.map_err(|error| Failed::new(FAILED, error.to_string()))?);

@@ -6,6 +6,7 @@ mod doctor;
 mod exec;
 mod explain;
 mod flows;
+mod hold;
 mod serve;
 mod status;
 
@@ -41,6 +42,9 @@ enum Command {
     Doctor(doctor::Arguments),
     /// Says what would happen to a connection, and which rule decides.
     Explain(explain::Arguments),
+    /// Keeps the programs of a weir attached when it has died. For weir itself to start.
+    #[command(hide = true)]
+    Hold(hold::Arguments),
     /// Checks and shows the configuration.
     #[command(subcommand)]
     Config(config::Command),
@@ -85,6 +89,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Flows(arguments) => flows::run(&arguments, admin.as_deref()),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments, admin.as_deref()),
+        Command::Hold(arguments) => hold::run(&arguments),
         Command::Config(command) => config::run(&command),
     };
     match result {

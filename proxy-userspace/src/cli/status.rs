@@ -41,6 +41,14 @@ fn say_capture(capture: &Value) -> Result<(), Failed> {
         let attached = if hook["attached"] == true { "attached" } else { "NOT ATTACHED" };
         say(&format!("  {:<26} {attached}", hook["name"].as_str().unwrap_or_default()))?;
     }
+    let holder = &kernel["holder"];
+    if holder["running"] == false {
+        say(
+            "  holder                     NOT RUNNING: if weir dies, connections go direct; start weir again",
+        )?;
+    } else if holder["pid"].is_u64() {
+        say(&format!("  holder                     pid {}", holder["pid"]))?;
+    }
     for map in kernel["maps"].as_array().into_iter().flatten() {
         let name = map["name"].as_str().unwrap_or_default();
         say(&format!("  {name:<26} {} of {} entries", map["entries"], map["capacity"]))?;

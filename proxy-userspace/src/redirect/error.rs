@@ -65,13 +65,34 @@ pub enum RedirectError {
     ForeignProgram { cgroup: PathBuf, hook: &'static str, programs: Vec<u32> },
 
     #[error("the kernel refused to attach to the {hook} hook of cgroup {}: {source}", .cgroup.display())]
-    Attach { cgroup: PathBuf, hook: &'static str, source: aya::programs::ProgramError },
+    Attach { cgroup: PathBuf, hook: &'static str, source: io::Error },
 
     #[error(
         "the kernel does not accept the program for the {hook} hook: {}. This is a defect of weir, or a kernel built \
          without this feature; the explicit proxy works", brief(.source)
     )]
     Load { hook: &'static str, source: aya::programs::ProgramError },
+
+    #[error(
+        "can't start the process that goes on refusing when weir has died (`capture.fail: closed`): {source}. \
+         Set admin.state_dir to a folder that weir may write to, or capture.fail to `open`"
+    )]
+    Holder { source: io::Error },
+
+    #[error(
+        "an earlier weir died with `capture.fail: closed`; the process that holds its programs{} does not end \
+         ({source}). End it with `kill -KILL`",
+        .pid.map_or_else(String::new, |pid| format!(" (pid {pid})"))
+    )]
+    HolderStays { pid: Option<i32>, source: io::Error },
+
+    #[error(
+        "programs of an earlier weir ({}) are still attached to cgroup {} and refuse connections: it died with \
+         `capture.fail: closed`. Its admin.state_dir was another one, or its holder can't be reached: find it with \
+         `pgrep -af 'weir hold'` and end it with `kill`",
+        program_list(.programs), .cgroup.display()
+    )]
+    StillHeld { cgroup: PathBuf, programs: Vec<u32> },
 
     #[error("the kernel half can't be loaded: {0}")]
     Object(#[from] aya::EbpfError),

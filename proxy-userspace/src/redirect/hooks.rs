@@ -2,9 +2,12 @@
 //! connection is redirected that wouldn't be recorded. They go in the opposite order.
 #![forbid(unsafe_code)]
 
-use std::os::fd::AsFd;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 
-use aya::programs::{CgroupAttachMode, CgroupSock, CgroupSockAddr, Program, ProgramError, SockOps};
+use aya::programs::{Program, ProgramError};
+
+use super::sys;
 
 /// One hook of the attach cgroup.
 #[derive(Debug)]
@@ -35,24 +38,8 @@ pub(super) fn load(program: &mut Program) -> Result<(), ProgramError> {
     }
 }
 
-/// Attaches by an unpinned link: it goes with the last file descriptor, so also when weir is killed.
-pub(super) fn attach(program: &mut Program, cgroup: impl AsFd) -> Result<(), ProgramError> {
-    // The kernel's link interface is always "multi" and refuses the flags that say so: Single is no flag.
-    let mode = CgroupAttachMode::Single;
-    match program {
-        Program::CgroupSockAddr(program) => CgroupSockAddr::attach(program, cgroup, mode).map(drop),
-        Program::CgroupSock(program) => CgroupSock::attach(program, cgroup, mode).map(drop),
-        Program::SockOps(program) => SockOps::attach(program, cgroup, mode).map(drop),
-        _ => Err(ProgramError::UnexpectedProgramType),
-    }
-}
-
-/// Detaches and unloads.
-pub(super) fn detach(program: &mut Program) -> Result<(), ProgramError> {
-    match program {
-        Program::CgroupSockAddr(program) => program.unload(),
-        Program::CgroupSock(program) => program.unload(),
-        Program::SockOps(program) => program.unload(),
-        _ => Err(ProgramError::UnexpectedProgramType),
-    }
+/// Attaches by an unpinned link: it goes with its last descriptor, so also when weir is killed.
+pub(super) fn attach(hook: &Hook, program: &Program, cgroup: impl AsFd) -> io::Result<OwnedFd> {
+    let program = program.fd().map_err(io::Error::other)?;
+    sys::link(program.as_fd(), cgroup.as_fd(), hook.attach_type)
 }

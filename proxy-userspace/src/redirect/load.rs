@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::io;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 
 use aya::maps::{Map, MapData};
@@ -64,22 +64,23 @@ pub(super) fn load(
     Ok(ebpf)
 }
 
-/// Attaches every program. On an error the caller drops the object, and with it what was attached.
-pub(super) fn attach(ebpf: &mut Ebpf, mount: &Mount, cgroup: &Cgroup) -> Result<(), RedirectError> {
+/// Attaches every program, in the order of the hooks. On an error the caller drops `links`, what was attached.
+pub(super) fn attach(
+    ebpf: &Ebpf,
+    mount: &Mount,
+    cgroup: &Cgroup,
+    links: &mut Vec<OwnedFd>,
+) -> Result<(), RedirectError> {
     for hook in &HOOKS {
-        let program = ebpf.program_mut(hook.program).ok_or(RedirectError::Mismatch(hook.program))?;
-        hooks::attach(program, &cgroup.dir).map_err(|source| attach_error(mount, cgroup, hook, source))?;
+        let program = ebpf.program(hook.program).ok_or(RedirectError::Mismatch(hook.program))?;
+        let link = hooks::attach(hook, program, &cgroup.dir);
+        links.push(link.map_err(|source| attach_error(mount, cgroup, hook, source))?);
     }
     Ok(())
 }
 
 /// EPERM with all privileges means that a program which tolerates no other is there, or further up.
-fn attach_error(
-    mount: &Mount,
-    cgroup: &Cgroup,
-    hook: &Hook,
-    source: aya::programs::ProgramError,
-) -> RedirectError {
+fn attach_error(mount: &Mount, cgroup: &Cgroup, hook: &Hook, source: io::Error) -> RedirectError {
     match support::exclusive_program(mount, &cgroup.path, hook.attach_type) {
         Some((path, programs)) => RedirectError::ForeignProgram { cgroup: path, hook: hook.name, programs },
         None => RedirectError::Attach { cgroup: cgroup.path.clone(), hook: hook.name, source },
@@ -96,7 +97,7 @@ where
 }
 
 /// Another descriptor of a hash map, for the raw calls in `sys`.
-pub(super) fn map_fd(map: &MapData) -> Result<std::os::fd::OwnedFd, RedirectError> {
+pub(super) fn map_fd(map: &MapData) -> Result<OwnedFd, RedirectError> {
     map.fd()
         .as_fd()
         .try_clone_to_owned()

@@ -1,7 +1,7 @@
 //! The kernel half seen from userspace: load, attach, tell what is captured, look up original destinations.
 //!
 //! A `Redirect` is the attachment: it exists exactly while the programs are attached, and nothing that outlives the
-//! process (no pinned object, no file) is made. What is captured is a set of cgroups; the listeners, the data plane
+//! process (no pinned object, no file) is made, but for the holder of `fail: closed` (see `hold`). What is captured is a set of cgroups; the listeners, the data plane
 //! that serves them and the heartbeat belong to others. Containers' network namespaces are not entered here.
 #![deny(unsafe_code)]
 
@@ -9,6 +9,7 @@ mod cgroup;
 mod closed;
 mod error;
 mod explain;
+pub mod hold;
 mod hooks;
 mod load;
 mod lock;
@@ -20,7 +21,7 @@ mod sys;
 
 use std::io;
 use std::net::{SocketAddrV4, SocketAddrV6};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -38,7 +39,7 @@ pub use error::RedirectError;
 pub use explain::Explained;
 pub use original::{Captured, OriginalDestinations};
 pub use proxy_common::Counter as KernelCounter;
-pub use state::{Counters, HookState, MapState, State};
+pub use state::{Counters, HolderState, HookState, MapState, State};
 
 use cgroup::Cgroup;
 use closed::ClosedRecords;
@@ -65,9 +66,12 @@ pub enum Action {
     Deny,
 }
 
-/// The attached kernel half. Dropping it detaches; so does the death of the process.
+/// The attached kernel half. Dropping it detaches; so does the death of the process, unless there is a holder.
 pub struct Redirect {
     ebpf: Ebpf,
+    /// In the order of the hooks.
+    links: Vec<OwnedFd>,
+    holder: Option<hold::Holder>,
     cgroup: Cgroup,
     fail: FailMode,
     errno: DenyErrno,
@@ -116,13 +120,41 @@ impl Redirect {
             heartbeat: Heartbeat { map: Arc::new(Mutex::new(take_map(&mut ebpf, "HEARTBEAT")?)) },
             original_destinations,
             ebpf,
+            links: Vec::with_capacity(HOOKS.len()),
+            holder: None,
             _log: log,
             _lock: lock,
         };
         let beaten = monotonic_ns().and_then(|now| redirect.heartbeat.beat(now));
         beaten.map_err(|source| RedirectError::Io { what: "can't write the first heartbeat", source })?;
-        load::attach(&mut redirect.ebpf, &mount, &redirect.cgroup)?;
+        load::attach(&redirect.ebpf, &mount, &redirect.cgroup, &mut redirect.links)?;
         Ok(redirect)
+    }
+
+    /// Ends the holder that an earlier weir left in this cgroup, and with `fail: closed` starts one for this weir.
+    /// To be called when what the earlier one captured is selected again: until then its programs refuse. Only the
+    /// binary `weir` may call it: the holder is another run of this process's executable.
+    ///
+    /// # Errors
+    /// `HolderStays`, `StillHeld` if the earlier one's programs can't be got rid of; `Holder` if the new one can't
+    /// start.
+    pub fn take_over(&mut self, state_dir: &Path) -> Result<(), RedirectError> {
+        let socket = hold::socket(state_dir, self.cgroup.id);
+        hold::retire(&socket)?;
+        let programs = self.programs_of_another_weir();
+        if !programs.is_empty() {
+            return Err(RedirectError::StillHeld { cgroup: self.cgroup.path.clone(), programs });
+        }
+        if self.fail == FailMode::Closed {
+            let holder = hold::Holder::start(&self.links, socket);
+            self.holder = Some(holder.map_err(|source| RedirectError::Holder { source })?);
+        }
+        Ok(())
+    }
+
+    /// The process that keeps the programs attached if weir dies.
+    pub fn holder(&self) -> Option<HolderState> {
+        self.holder.as_ref().map(hold::Holder::state)
     }
 
     /// Handle for whoever accepts captured connections.
@@ -185,7 +217,7 @@ impl Redirect {
             map_state("CLOSED", &self.closed.lock().map),
             map_state("CGROUPS", &cgroups),
         ];
-        State { cgroup: self.cgroup.path.clone(), hooks, maps }
+        State { cgroup: self.cgroup.path.clone(), hooks, maps, holder: self.holder() }
     }
 
     /// Forgets connections that were closed before they were accepted, and have been waiting since the last call.
@@ -244,6 +276,19 @@ impl Redirect {
             foreign: attached.into_iter().filter(|&id| id != program_id).collect(),
         }
     }
+
+    /// What else redirects in this very cgroup. Without CAP_SYS_ADMIN programs have no names: then none is found.
+    fn programs_of_another_weir(&self) -> Vec<u32> {
+        let redirecting = HOOKS.iter().filter(|hook| hook.name.ends_with("connect"));
+        let foreign: Vec<u32> = redirecting.flat_map(|hook| self.hook_state(hook).foreign).collect();
+        if foreign.is_empty() {
+            return foreign;
+        }
+        let is_weir = |name: &str| HOOKS.iter().any(|hook| hook.program == name);
+        let programs = aya::programs::loaded_programs().flatten();
+        let named = programs.filter(|program| program.name_as_str().is_some_and(is_weir));
+        named.map(|program| program.id()).filter(|id| foreign.contains(id)).collect()
+    }
 }
 
 fn map_state<K: Pod, V: Pod>(name: &'static str, map: &HashMap<MapData, K, V>) -> MapState {
@@ -255,11 +300,10 @@ fn map_state<K: Pod, V: Pod>(name: &'static str, map: &HashMap<MapData, K, V>) -
 
 impl Drop for Redirect {
     fn drop(&mut self) {
-        for hook in HOOKS.iter().rev() {
-            if let Some(program) = self.ebpf.program_mut(hook.program) {
-                // Not attached, after a failed start: nothing to do.
-                let _ = hooks::detach(program);
-            }
+        // First: it has the links, too.
+        self.holder = None;
+        while let Some(link) = self.links.pop() {
+            drop(link);
         }
     }
 }

@@ -13,6 +13,8 @@ pub struct State {
     pub cgroup: PathBuf,
     pub hooks: Vec<HookState>,
     pub maps: Vec<MapState>,
+    /// The process that keeps the programs attached if weir dies; none with `capture.fail: open`.
+    pub holder: Option<HolderState>,
 }
 
 impl State {
@@ -20,6 +22,13 @@ impl State {
     pub fn is_attached(&self) -> bool {
         self.hooks.iter().all(|hook| hook.attached)
     }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct HolderState {
+    pub pid: u32,
+    /// If not, connections go direct when weir dies, `capture.fail: closed` or not.
+    pub running: bool,
 }
 
 #[derive(Debug, Clone, Serialize)]

@@ -10,7 +10,7 @@ use crate::config;
 use super::cgroup::{Cgroup, Mount};
 use super::error::RedirectError;
 use super::hooks::HOOKS;
-use super::sys;
+use super::{hold, sys};
 
 /// First kernel on which all hooks and helpers exist (the youngest: the sock_release hook, 5.9).
 pub const OLDEST_KERNEL: Kernel = Kernel { major: 5, minor: 10 };
@@ -71,7 +71,7 @@ pub enum Verdict {
 }
 
 /// Asks everything, changes nothing.
-pub fn probe(capture: &config::Capture) -> Vec<Check> {
+pub fn probe(capture: &config::Capture, state_dir: &Path) -> Vec<Check> {
     let mut checks = vec![
         from_result("kernel half", in_build().map(|()| "in this build".to_owned())),
         check_kernel(),
@@ -84,6 +84,7 @@ pub fn probe(capture: &config::Capture) -> Vec<Check> {
             let detail = format!("{} (cgroup2 at {})", cgroup.path.display(), mount.point.display());
             checks.push(Check { name: "cgroup", verdict: Verdict::Good, detail });
             checks.push(check_foreign(&mount, &cgroup));
+            checks.push(check_holder(state_dir, &cgroup));
         }
         Err(error) => checks.push(Check { name: "cgroup", verdict: Verdict::Bad, detail: error.to_string() }),
     }
@@ -180,6 +181,14 @@ fn check_foreign(mount: &Mount, cgroup: &Cgroup) -> Check {
         }
         Some(error) => Check { name: "foreign programs", verdict: Verdict::Bad, detail: error.to_string() },
     }
+}
+
+fn check_holder(state_dir: &Path, cgroup: &Cgroup) -> Check {
+    let (verdict, detail) = match hold::of_dead_weir(&hold::socket(state_dir, cgroup.id)) {
+        None => (Verdict::Good, "none that a dead weir left".to_owned()),
+        Some(left) => (Verdict::Limited, left.to_string()),
+    };
+    Check { name: "holder", verdict, detail }
 }
 
 fn from_result(name: &'static str, result: Result<String, RedirectError>) -> Check {

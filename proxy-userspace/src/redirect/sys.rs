@@ -1,10 +1,11 @@
 //! The few system calls that neither aya nor nix offers: taking a map entry in one step, asking a cgroup which
-//! programs are attached, and the cookie of a network namespace. The only unsafe code of `redirect`.
+//! programs are attached, a link whose descriptor can be handed on, and the cookie of a network namespace. The only
+//! unsafe code of `redirect`.
 #![expect(unsafe_code, reason = "raw system calls")]
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 
 use aya::Pod;
 
@@ -12,6 +13,7 @@ const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
 const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
 const BPF_PROG_QUERY: libc::c_long = 16;
 const BPF_MAP_LOOKUP_AND_DELETE_ELEM: libc::c_long = 21;
+const BPF_LINK_CREATE: libc::c_long = 28;
 
 /// `BPF_F_ALLOW_OVERRIDE` and `BPF_F_ALLOW_MULTI`: how a cgroup's programs of one kind tolerate others.
 pub(super) const ATTACH_MULTI: u32 = 2;
@@ -41,6 +43,15 @@ struct QueryAttr {
     prog_ids: u64,
     prog_cnt: u32,
     padding: u32,
+}
+
+/// `union bpf_attr`, the part for BPF_LINK_CREATE as Linux 5.7 knows it.
+#[repr(C)]
+struct LinkAttr {
+    prog_fd: u32,
+    target_fd: u32,
+    attach_type: u32,
+    flags: u32,
 }
 
 /// What a cgroup has attached for one hook.
@@ -94,6 +105,23 @@ pub(super) fn attached_programs(cgroup: BorrowedFd<'_>, attach_type: u32) -> io:
     Ok(Attached { program_ids, flags: attr.attach_flags })
 }
 
+/// Attaches a program to a cgroup's hook (`bpf_attach_type`) by a link, which goes with its last descriptor. aya's
+/// links keep theirs to themselves. The kernel makes it close-on-exec.
+pub(super) fn link(program: BorrowedFd<'_>, cgroup: BorrowedFd<'_>, attach_type: u32) -> io::Result<OwnedFd> {
+    let mut attr = LinkAttr {
+        prog_fd: program.as_raw_fd().cast_unsigned(),
+        target_fd: cgroup.as_raw_fd().cast_unsigned(),
+        attach_type,
+        // Links are always "multi", and refuse the flags that say so.
+        flags: 0,
+    };
+    // SAFETY: no pointer in it.
+    let descriptor = unsafe { bpf(BPF_LINK_CREATE, &mut attr) }?;
+    let descriptor = libc::c_int::try_from(descriptor).map_err(io::Error::other)?;
+    // SAFETY: the kernel has just made it for us, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
 /// The cookie of the network namespace that socket lives in (Linux 5.14).
 pub(super) fn netns_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
     let mut cookie = 0_u64;
@@ -130,8 +158,8 @@ fn element<K: Pod, V: Pod>(command: libc::c_long, map: BorrowedFd<'_>, key: &K) 
 
 /// # Safety
 /// Every pointer in `attr` must be valid for what `command` does with it.
-unsafe fn bpf<A>(command: libc::c_long, attr: &mut A) -> io::Result<()> {
+unsafe fn bpf<A>(command: libc::c_long, attr: &mut A) -> io::Result<libc::c_long> {
     // SAFETY: attr is a readable and writable part of bpf_attr of that size; the rest is the caller's promise.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<A>()) };
-    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }

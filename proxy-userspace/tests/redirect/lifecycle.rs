@@ -14,6 +14,9 @@ use weir::redirect::{ExecCgroup, Redirect, RedirectError};
 use super::foreign::Exclusive;
 use super::rig::{Rig, start};
 
+/// Where no weir has left anything.
+const NO_STATE: &str = "/nonexistent";
+
 fn refusal(rig: &Rig, config: &Capture) -> RedirectError {
     match Redirect::start(config, &rig.listeners()) {
         Ok(_) => panic!("it must not start"),
@@ -62,7 +65,11 @@ fn a_foreign_exclusive_program_is_named() {
         let text = error.to_string();
         assert!(text.contains("cgroup_inet4_connect"), "{text}");
         assert!(text.contains(&format!("bpftool cgroup show {}", place.display())), "{text}");
-        assert!(probe(&config).iter().any(|check| check.verdict == Verdict::Bad && check.detail == text));
+        assert!(
+            probe(&config, Path::new(NO_STATE))
+                .iter()
+                .any(|check| check.verdict == Verdict::Bad && check.detail == text)
+        );
         drop(foreign);
         drop(Redirect::start(&config, &rig.listeners()).expect("nothing is in the way any more"));
     }
@@ -236,8 +243,12 @@ fn a_stopped_weir_is_bypassed_until_it_goes_on() {
 #[test]
 fn the_probe_finds_this_machine_fit() {
     let rig = Rig::new();
-    let checks = probe(&rig.config());
+    let checks = probe(&rig.config(), Path::new(NO_STATE));
     assert!(checks.iter().all(|check| check.verdict != Verdict::Bad), "{checks:#?}");
     let none = Capture { cgroup: Some(PathBuf::from("/nonexistent")), ..rig.config() };
-    assert!(probe(&none).iter().any(|check| check.name == "cgroup" && check.verdict == Verdict::Bad));
+    assert!(
+        probe(&none, Path::new(NO_STATE))
+            .iter()
+            .any(|check| check.name == "cgroup" && check.verdict == Verdict::Bad)
+    );
 }
