@@ -20,6 +20,14 @@ pub struct Target {
     pub source: Option<IpAddr>,
 }
 
+impl Target {
+    /// What is known of it at a front's door.
+    #[must_use]
+    pub fn of(front: Front) -> Self {
+        Self { front, authority: None, original_destination: None, source: None }
+    }
+}
+
 /// Where to connect to: what a route makes of a target.
 #[derive(Debug, Clone)]
 pub enum Hop {

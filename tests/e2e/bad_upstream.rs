@@ -1,15 +1,14 @@
 //! A server's answer that can't be trusted is a 502, and nothing of it reaches the client.
 
 use std::io::{Read, Write};
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use weir_tests::http;
-use weir_tests::origin::{Origin, read_answer};
+use weir_tests::http::{self, Server};
+use weir_tests::origin::{Origin, read_answer, read_request};
 use weir_tests::weir::{Weir, connect};
 
 /// Answers every request with the same bytes, whatever they are, and ends.
-fn server(answer: Vec<u8>) -> SocketAddr {
+fn server(answer: Vec<u8>) -> Server {
     http::server("127.0.0.1", move |mut stream| {
         http::read_head(&mut stream);
         let _ = stream.write_all(&answer);
@@ -77,9 +76,9 @@ fn answers_that_are_none() {
 fn a_bad_answer_leaves_the_downstream_connection_in_step() {
     let weir = Weir::explicit("");
     let bad = server(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab".to_vec());
-    let good = Origin::fixed("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").address;
+    let good = Origin::fixed("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
     let mut stream = connect(weir.proxy);
-    for (server, status) in [(bad, 502), (good, 200), (bad, 502), (good, 200)] {
+    for (server, status) in [(*bad, 502), (good.address, 200), (*bad, 502), (good.address, 200)] {
         write!(stream, "GET http://{server}/ HTTP/1.1\r\nHost: x\r\n\r\n").expect("weir takes it");
         assert_eq!(read_answer(&mut stream, "GET").expect("an answer").status, status);
     }
@@ -152,4 +151,82 @@ fn a_server_that_stops_in_the_middle_is_a_reset() {
     let error = stream.read_to_end(&mut bytes).expect_err("no clean end");
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{error}");
     assert!(bytes.ends_with(b"hello"), "{}", String::from_utf8_lossy(&bytes));
+}
+
+/// RFC 9110 §7.8: a server must not switch before it has the whole request. Whatever of the body is still on its
+/// way would be the first bytes of the new protocol.
+#[test]
+fn an_upgrade_before_the_request_s_end_is_none() {
+    const SWITCH: &[u8] = b"HTTP/1.1 101 leak\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\nleak";
+    const FIELDS: &str = "Host: x\r\nConnection: Upgrade\r\nUpgrade: x\r\n";
+    let weir = Weir::explicit("");
+    for (framing, part) in [("Content-Length: 10", "hello"), ("Transfer-Encoding: chunked", "5\r\nhello\r\n")]
+    {
+        let server = http::server("127.0.0.1", |mut stream| {
+            http::read_head(&mut stream);
+            let _ = stream.write_all(SWITCH);
+            let _ = std::io::copy(&mut stream, &mut std::io::sink());
+        });
+        let mut client = connect(weir.proxy);
+        write!(client, "POST http://{server}/ HTTP/1.1\r\n{FIELDS}{framing}\r\n\r\n{part}")
+            .expect("weir takes it");
+        // The connection may also just end.
+        let mut said = Vec::new();
+        let _ = client.read_to_end(&mut said);
+        let said = String::from_utf8_lossy(&said);
+        assert!(said.is_empty() || said.starts_with("HTTP/1.1 502 "), "{framing}: {said}");
+        assert!(!said.contains("leak"), "{framing}: {said}");
+    }
+    assert_eq!(weir.metric("tunnels_total"), 0);
+
+    // The same after the whole request is an upgrade.
+    let server = http::server("127.0.0.1", |mut stream| {
+        let request = read_request(&mut stream).expect("a request").expect("a request");
+        assert_eq!(request.body, b"hello");
+        let _ = stream.write_all(SWITCH);
+    });
+    let mut client = connect(weir.proxy);
+    write!(client, "POST http://{server}/ HTTP/1.1\r\n{FIELDS}Content-Length: 5\r\n\r\nhello")
+        .expect("weir takes it");
+    assert_eq!(read_answer(&mut client, "POST").expect("an answer").status, 101);
+}
+
+/// Interim responses that may come before the final one.
+const MAX_INTERIM: usize = 16;
+
+/// After so many, nothing else is to be expected.
+const PATIENCE: usize = 1000;
+
+/// The interim responses to a request of this version, and the status that ends them.
+fn final_status(weir: &Weir, server: &Server, version: &str) -> (usize, u16) {
+    let mut client = connect(weir.proxy);
+    write!(client, "GET http://{server}/ HTTP/{version}\r\nHost: x\r\n\r\n").expect("weir takes it");
+    for interim in 0..=PATIENCE {
+        let status = read_answer(&mut client, "GET").expect("an answer").status;
+        if status >= 200 {
+            return (interim, status);
+        }
+    }
+    panic!("no final response after {PATIENCE} interim ones");
+}
+
+#[test]
+fn interim_responses_come_to_an_end() {
+    let weir = Weir::explicit("");
+    let interim = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n";
+    let endless = http::server("127.0.0.1", |mut stream| {
+        http::read_head(&mut stream);
+        while stream.write_all(interim).is_ok() {}
+    });
+    let enough = http::server("127.0.0.1", |mut stream| {
+        http::read_head(&mut stream);
+        let _ = stream.write_all(&interim.repeat(MAX_INTERIM));
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    });
+    assert_eq!(final_status(&weir, &enough, "1.1"), (MAX_INTERIM, 200));
+    assert_eq!(final_status(&weir, &enough, "1.0"), (0, 200));
+    // The one that is too many may have been passed on.
+    let (count, status) = final_status(&weir, &endless, "1.1");
+    assert!(count <= MAX_INTERIM + 1 && status == 502, "{count} interim responses, {status}");
+    assert_eq!(final_status(&weir, &endless, "1.0"), (0, 502));
 }

@@ -58,12 +58,12 @@ fn each_family_goes_where_it_was_going_from_where_it_was_bound() {
     let weir = Weir::capturing("");
     let files = weir.open_files();
     let connections: [(SocketAddr, String, Option<String>, &str); 6] = [
-        (v4, netns::V4.into(), None, netns::V4),
-        (v6, netns::V6.into(), None, netns::V6),
-        (v4, mapped(netns::V4), None, netns::V4),
-        (v4, netns::V4.into(), Some(netns::V4_OTHER.into()), netns::V4_OTHER),
-        (v6, netns::V6.into(), Some(netns::V6_OTHER.into()), netns::V6_OTHER),
-        (v4, mapped(netns::V4), Some(mapped(netns::V4_OTHER)), netns::V4_OTHER),
+        (*v4, netns::V4.into(), None, netns::V4),
+        (*v6, netns::V6.into(), None, netns::V6),
+        (*v4, mapped(netns::V4), None, netns::V4),
+        (*v4, netns::V4.into(), Some(netns::V4_OTHER.into()), netns::V4_OTHER),
+        (*v6, netns::V6.into(), Some(netns::V6_OTHER.into()), netns::V6_OTHER),
+        (*v4, mapped(netns::V4), Some(mapped(netns::V4_OTHER)), netns::V4_OTHER),
     ];
     for (nth, (server, host, source, seen)) in (1..).zip(&connections) {
         check(&weir, nth, *server, host, source.as_deref(), seen);
@@ -223,7 +223,7 @@ fn an_exec_that_fails_leaves_nothing() {
     netns::enter();
     let server = who::server(netns::V4);
     let weir = Weir::capturing("capture: {max_cgroups: 1}");
-    let mut first = Prompt::start(&weir, server);
+    let mut first = Prompt::start(&weir, *server);
     assert_eq!(first.ask(), "captured");
     let second = weir.exec(&["true"]).output().expect("weir runs");
     assert_eq!(second.status.code(), Some(1), "{second:?}");

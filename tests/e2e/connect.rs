@@ -10,18 +10,6 @@ use weir_tests::origin::{Origin, read_answer};
 use weir_tests::pattern;
 use weir_tests::weir::{Weir, connect, eventually, free_port};
 
-/// A CONNECT and the answer to it.
-fn tunnel(weir: &Weir, target: &str) -> (TcpStream, http::Answer) {
-    let mut stream = connect(weir.proxy);
-    write!(stream, "CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n").expect("weir takes the request");
-    let mut answer = http::Answer { status: 0, head: http::read_head(&mut stream), body: Vec::new() };
-    answer.status = answer.head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
-    if answer.status != 200 {
-        stream.read_to_end(&mut answer.body).expect("an explanation");
-    }
-    (stream, answer)
-}
-
 #[test]
 fn bytes_that_come_with_the_head_go_first() {
     let weir = Weir::explicit("");
@@ -47,7 +35,8 @@ fn bytes_that_come_with_the_head_go_first() {
 
 #[track_caller]
 fn check_refused(weir: &Weir, target: &str, status: u16, words: &str) {
-    let (_, answer) = tunnel(weir, target);
+    let request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n");
+    let answer = http::send(weir.proxy, request.as_bytes()).expect("an answer");
     assert_eq!(answer.status, status, "CONNECT {target}: {}", answer.text());
     assert!(answer.text().contains(words), "CONNECT {target}: {}", answer.text());
     assert_eq!(answer.field("connection"), Some("close"), "CONNECT {target}: {}", answer.head);

@@ -1,26 +1,15 @@
 //! How weir stops: what is idle ends at once, what runs may finish for a while, and nothing is left behind.
 
 use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 use weir_tests::origin::{Origin, read_answer};
-use weir_tests::weir::{Weir, binary, connect, eventually, free_port};
+use weir_tests::weir::{SOON, Weir, assert_reset, binary, connect, eventually, free_port};
 use weir_tests::{http, pattern};
-
-/// A tunnel through weir, and the server's end of it.
-fn tunnel(weir: &Weir) -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let server = listener.local_addr().expect("a bound socket");
-    let mut client = connect(weir.proxy);
-    write!(client, "CONNECT {server} HTTP/1.1\r\nHost: {server}\r\n\r\n").expect("weir takes the request");
-    let head = http::read_head(&mut client);
-    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
-    (client, listener.accept().expect("weir has connected").0)
-}
 
 /// A kept connection on which one request was answered.
 fn kept(weir: &Weir, origin: &Origin) -> TcpStream {
@@ -62,7 +51,7 @@ fn with_nothing_under_way_weir_stops_at_once() {
 #[test]
 fn what_is_under_way_may_finish() {
     let mut weir = Weir::explicit("server: {timeouts: {drain: 1h}}");
-    let (client, server) = tunnel(&weir);
+    let (client, server) = weir.tunnel_ends();
     let (release, released) = std::sync::mpsc::channel::<()>();
     let released = std::sync::Arc::new(std::sync::Mutex::new(released));
     let slow = http::server("127.0.0.1", move |mut stream| {
@@ -97,26 +86,77 @@ fn what_is_under_way_may_finish() {
 
 #[test]
 fn what_takes_longer_than_the_drain_is_reset() {
-    let mut weir = Weir::explicit("server: {timeouts: {drain: 1s}}");
-    let (client, server) = tunnel(&weir);
+    let mut weir = Weir::explicit("{server: {timeouts: {drain: 1s}}, logging: {format: json}}");
+    let (client, server) = weir.tunnel_ends();
+    pattern::send(&client, 1, 300_000).expect("weir takes it");
+    assert_eq!(pattern::receive_at_most(&server, 1, 300_000).expect("the bytes"), 300_000);
+    pattern::send(&server, 2, 200_000).expect("weir takes it");
+    assert_eq!(pattern::receive_at_most(&client, 2, 200_000).expect("the bytes"), 200_000);
     let signalled = std::time::Instant::now();
     weir.signal(Signal::SIGTERM);
-    for stream in [&client, &server] {
-        stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a socket option");
-        let error = (&*stream).read(&mut [0]).expect_err("a reset");
-        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}");
-    }
+    assert_reset(&client);
+    assert_reset(&server);
     assert!(signalled.elapsed() >= Duration::from_secs(1), "it had a second to finish");
     assert_eq!(weir.wait(), Some(0), "{}", weir.log());
-    assert!(weir.log().contains("CONNECT"), "its flow is logged: {}", weir.log());
+    assert_logged(&weir, "CONNECT", 300_000, 200_000);
     assert_nothing_left(&weir);
+}
+
+/// The one flow of a weir that has ended was cut off, when so many bytes had got through.
+#[track_caller]
+fn assert_logged(weir: &Weir, method: &str, sent: u64, received: u64) {
+    let flows = weir.access_log();
+    let [flow] = flows.as_slice() else { panic!("not one flow: {}", weir.log()) };
+    assert_eq!(flow["method"], method, "{flow}");
+    assert_eq!((flow["sent"].as_u64(), flow["received"].as_u64()), (Some(sent), Some(received)), "{flow}");
+    assert!(flow["end"].as_str().is_some_and(|end| end != "complete"), "{flow}");
+}
+
+#[test]
+fn a_download_that_takes_longer_than_the_drain_is_logged_as_cut_off() {
+    let mut weir = Weir::explicit("{server: {timeouts: {drain: 1s}}, logging: {format: json}}");
+    let server = http::server("127.0.0.1", |mut stream| {
+        http::read_head(&mut stream);
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10000000\r\n\r\n");
+        let _ = pattern::send(&stream, 1, 500_000);
+        let _ = stream.read(&mut [0]);
+    });
+    let mut client = connect(weir.proxy);
+    write!(client, "GET http://{server}/ HTTP/1.1\r\nHost: x\r\n\r\n").expect("weir takes it");
+    http::read_head(&mut client);
+    assert_eq!(pattern::receive_at_most(&client, 1, 500_000).expect("the beginning"), 500_000);
+    weir.signal(Signal::SIGTERM);
+    assert_reset(&client);
+    assert_eq!(weir.wait(), Some(0), "{}", weir.log());
+    assert_logged(&weir, "GET", 0, 500_000);
+}
+
+#[test]
+fn an_upload_that_takes_longer_than_the_drain_is_logged_as_cut_off() {
+    let mut weir = Weir::explicit("{server: {timeouts: {drain: 1s}}, logging: {format: json}}");
+    let (tell, told) = std::sync::mpsc::channel();
+    let server = http::server("127.0.0.1", move |mut stream| {
+        http::read_head(&mut stream);
+        assert_eq!(pattern::receive_at_most(&stream, 1, 500_000).expect("the beginning"), 500_000);
+        tell.send(()).expect("the test waits");
+        let _ = stream.read(&mut [0]);
+    });
+    let mut client = connect(weir.proxy);
+    write!(client, "PUT http://{server}/ HTTP/1.1\r\nHost: x\r\nContent-Length: 10000000\r\n\r\n")
+        .expect("weir takes it");
+    pattern::send(&client, 1, 500_000).expect("weir takes it");
+    told.recv_timeout(SOON).expect("the server has got the beginning");
+    weir.signal(Signal::SIGTERM);
+    assert_reset(&client);
+    assert_eq!(weir.wait(), Some(0), "{}", weir.log());
+    assert_logged(&weir, "PUT", 500_000, 0);
 }
 
 #[test]
 fn a_second_signal_stops_at_once() {
     for pause in [0, 50, 300] {
         let mut weir = Weir::explicit("server: {timeouts: {drain: 1h}}");
-        let (client, server) = tunnel(&weir);
+        let (client, server) = weir.tunnel_ends();
         weir.signal(Signal::SIGTERM);
         eventually("weir stops", || weir.log().contains("stopping").then_some(()));
         std::thread::sleep(Duration::from_millis(pause));

@@ -2,9 +2,9 @@
 //! servers that answer early.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 
-use weir_tests::http;
+use weir_tests::http::{self, Server};
 use weir_tests::origin::{Origin, read_answer, read_request};
 use weir_tests::pattern::{self, Pattern};
 use weir_tests::weir::{Weir, connect};
@@ -88,7 +88,7 @@ fn host_is_made_from_the_target() {
 }
 
 /// A server that answers by a script: it is given each connection, its request's head already read.
-fn scripted(script: impl Fn(&mut TcpStream, String) + Send + Sync + Clone + 'static) -> SocketAddr {
+fn scripted(script: impl Fn(&mut TcpStream, String) + Send + Sync + Clone + 'static) -> Server {
     http::server("127.0.0.1", move |mut stream| {
         let head = http::read_head(&mut stream);
         script(&mut stream, head);

@@ -155,7 +155,7 @@ fn fail_closed_refuses_as_configured_while_weir_is_stopped() {
     let server = who::server(netns::V4);
     for (errno, name) in [("refused", "ECONNREFUSED"), ("host_unreachable", "EHOSTUNREACH")] {
         let weir = Weir::capturing(&format!("capture: {{fail: closed, errno: {errno}}}"));
-        let mut prompt = Prompt::start(&weir, server);
+        let mut prompt = Prompt::start(&weir, *server);
         assert_eq!(prompt.ask(), "captured");
         weir.signal(Signal::SIGSTOP);
         std::thread::sleep(Duration::from_millis(600));
@@ -230,7 +230,7 @@ fn sigterm_lets_transfers_finish_and_leaves_nothing() {
     netns::enter();
     let server = who::server(netns::V4);
     let mut weir = Weir::capturing("server: {timeouts: {drain: 60s}}");
-    let mut prompt = Prompt::start(&weir, server);
+    let mut prompt = Prompt::start(&weir, *server);
     assert_eq!(prompt.ask(), "captured");
     let transfer = Transfer::start(&weir);
     let mut tunnel = connect(weir.proxy);
@@ -276,7 +276,7 @@ fn a_new_weir_captures_what_an_earlier_one_left_running() {
     let server = who::server(netns::V4);
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
         let mut first = Weir::capturing("");
-        let mut prompt = Prompt::start(&first, server);
+        let mut prompt = Prompt::start(&first, *server);
         assert_eq!(prompt.ask(), "captured");
         first.signal(signal);
         first.wait();

@@ -1,50 +1,19 @@
 //! What a tunnel does with bytes and with ends: nothing lost, nothing invented, and a reset is a reset.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use weir_tests::weir::{SOON, Weir, connect, eventually};
-use weir_tests::{http, pattern};
-
-/// A tunnel through weir, and the server's end of it.
-fn tunnel(weir: &Weir) -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let client = open(weir, listener.local_addr().expect("a bound socket"));
-    let (server, _) = listener.accept().expect("weir has connected");
-    server.set_read_timeout(Some(SOON)).expect("a socket option");
-    server.set_write_timeout(Some(SOON)).expect("a socket option");
-    (client, server)
-}
-
-fn open(weir: &Weir, server: SocketAddr) -> TcpStream {
-    let mut client = connect(weir.proxy);
-    write!(client, "CONNECT {server} HTTP/1.1\r\nHost: {server}\r\n\r\n").expect("weir takes the request");
-    let head = http::read_head(&mut client);
-    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
-    client
-}
-
-/// Closes a socket with RST.
-fn reset(stream: TcpStream) {
-    socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("a socket option");
-    drop(stream);
-}
-
-/// Fails unless the connection ends with RST; an orderly end would pass for a complete stream.
-#[track_caller]
-fn assert_reset(mut stream: &TcpStream) {
-    let error = io::copy(&mut stream, &mut io::sink()).expect_err("a reset, not a clean end");
-    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}");
-}
+use weir_tests::pattern;
+use weir_tests::weir::{SOON, Weir, assert_reset, eventually, reset};
 
 const BULK: u64 = 64 << 20;
 
 #[test]
 fn bulk_passes_unharmed_in_both_directions_at_once() {
     let weir = Weir::explicit("");
-    let (client, server) = tunnel(&weir);
+    let (client, server) = weir.tunnel_ends();
     std::thread::scope(|scope| {
         let up = scope.spawn(|| pattern::receive(&server, 1));
         let down = scope.spawn(|| pattern::receive(&client, 2));
@@ -70,7 +39,7 @@ fn bulk_passes_unharmed_in_both_directions_at_once() {
 fn bulk_passes_unharmed_in_either_direction_alone() {
     let weir = Weir::explicit("");
     for client_sends in [true, false] {
-        let (client, server) = tunnel(&weir);
+        let (client, server) = weir.tunnel_ends();
         let (from, to) = if client_sends { (&client, &server) } else { (&server, &client) };
         std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -85,7 +54,7 @@ fn bulk_passes_unharmed_in_either_direction_alone() {
 /// One side ends its stream first; the other may still say something, and ends then.
 #[track_caller]
 fn check_half_close(weir: &Weir, first_is_client: bool) {
-    let (client, server) = tunnel(weir);
+    let (client, server) = weir.tunnel_ends();
     let (first, second) = if first_is_client { (client, server) } else { (server, client) };
     pattern::send(&first, 4, 100_000).expect("weir takes it");
     first.shutdown(Shutdown::Write).expect("a half-close");
@@ -114,7 +83,7 @@ fn a_reset_reaches_the_other_side() {
     let weir = Weir::explicit("");
     let cases = [(true, false), (false, false), (true, true), (false, true)];
     for (number, (resetting_client, after_half_close)) in cases.into_iter().enumerate() {
-        let (client, server) = tunnel(&weir);
+        let (client, server) = weir.tunnel_ends();
         let (one, other) = if resetting_client { (client, server) } else { (server, client) };
         (&one).write_all(b"last words").expect("weir takes it");
         let mut words = [0; 10];
@@ -144,11 +113,11 @@ fn a_reset_reaches_the_other_side() {
 #[test]
 fn a_killed_weir_resets_both_ends() {
     let weir = Weir::explicit("");
-    let idle = tunnel(&weir);
-    let half_closed = tunnel(&weir);
+    let idle = weir.tunnel_ends();
+    let half_closed = weir.tunnel_ends();
     half_closed.0.shutdown(Shutdown::Write).expect("a half-close");
     assert_eq!((&half_closed.1).read(&mut [0]).expect("a clean end of this direction"), 0);
-    let busy = tunnel(&weir);
+    let busy = weir.tunnel_ends();
     pattern::send(&busy.0, 7, 30_000).expect("weir takes it");
     pattern::receive_at_most(&busy.1, 7, 10_000).expect("the beginning");
     weir.signal(Signal::SIGKILL);
@@ -188,7 +157,7 @@ fn a_reader_that_does_not_read_holds_little() {
     let before = weir.resident_kib();
     let bytes = pattern::Pattern::bytes(8, PUSHED);
     for client_sends in [false, true] {
-        let (client, server) = tunnel(&weir);
+        let (client, server) = weir.tunnel_ends();
         let (from, to) = if client_sends { (&client, &server) } else { (&server, &client) };
         let taken = send_until_stuck(from, &bytes);
         let grown = weir.resident_kib().saturating_sub(before);
@@ -209,7 +178,7 @@ fn a_reader_that_does_not_read_holds_little() {
 #[test]
 fn a_slow_sender_is_passed_on_at_once() {
     let weir = Weir::explicit("");
-    let (mut client, mut server) = tunnel(&weir);
+    let (mut client, mut server) = weir.tunnel_ends();
     for byte in 0..=255_u8 {
         client.write_all(&[byte]).expect("weir takes it");
         let mut received = [0];
@@ -223,7 +192,7 @@ fn a_slow_sender_is_passed_on_at_once() {
 #[test]
 fn an_idle_tunnel_is_reset_in_the_end() {
     let weir = Weir::explicit("server: {timeouts: {tunnel_idle: 1s}}");
-    let (client, server) = tunnel(&weir);
+    let (client, server) = weir.tunnel_ends();
     // A tunnel that moves something in one direction is not idle.
     for _ in 0..8 {
         (&client).write_all(b"x").expect("weir takes it");

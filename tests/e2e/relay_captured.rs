@@ -2,47 +2,18 @@
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use socket2::SockRef;
-use weir_tests::weir::{SOON, Weir, eventually};
+use weir_tests::background::Background;
+use weir_tests::weir::{SOON, Weir, eventually, reset};
 use weir_tests::{http, leaks, netns, scripts};
 
 const MIB: u64 = 1 << 20;
-
-/// A server in a script, outside of weir, which prints its port first.
-struct Listening {
-    child: Child,
-    output: BufReader<std::process::ChildStdout>,
-    port: String,
-}
-
-impl Listening {
-    fn start(script: &str, arguments: &[&str]) -> Self {
-        let mut command = Command::new("python3");
-        command.arg(scripts::path(script)).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().expect("python3 is installed");
-        let mut output = BufReader::new(child.stdout.take().expect("a pipe"));
-        let mut port = String::new();
-        output.read_line(&mut port).expect("a line");
-        Self { child, output, port: port.trim().to_owned() }
-    }
-
-    /// Ends its standard input; the rest of what it prints.
-    fn end(mut self) -> String {
-        drop(self.child.stdin.take());
-        let mut rest = String::new();
-        self.output.read_to_string(&mut rest).expect("text");
-        let status = self.child.wait().expect("a child of ours");
-        assert!(status.success(), "{status}\n{rest}");
-        rest.trim().to_owned()
-    }
-}
 
 /// One side of a transfer: how many bytes it sends, and when.
 type Part = (u64, &'static str);
@@ -51,7 +22,7 @@ type Part = (u64, &'static str);
 #[track_caller]
 fn check_transfer(weir: &Weir, client: Part, server: Part) {
     let listening =
-        Listening::start("stream.py", &["listen", netns::V4, &server.0.to_string(), server.1, "server"]);
+        Background::start("stream.py", &["listen", netns::V4, &server.0.to_string(), server.1, "server"]);
     let (path, size) = (scripts::path("stream.py"), client.0.to_string());
     let connect = ["python3", &path, "connect", netns::V4, &listening.port, &size, client.1, "client"];
     let at_client = scripts::stdout(&mut weir.exec(&connect));
@@ -94,7 +65,7 @@ fn three_hundred_random_flows_are_exact() {
     let now = std::time::UNIX_EPOCH.elapsed().expect("a clock").as_secs();
     let seed = std::env::var("WEIR_TEST_SEED").unwrap_or_else(|_| now.to_string());
     println!("WEIR_TEST_SEED={seed}");
-    let listening = Listening::start("mixed.py", &["listen", netns::V4]);
+    let listening = Background::start("mixed.py", &["listen", netns::V4]);
     let path = scripts::path("mixed.py");
     let connect = ["python3", &path, "connect", netns::V4, &listening.port, "300", &seed];
     assert_eq!(scripts::stdout(&mut weir.exec(&connect)), "no problem");
@@ -103,12 +74,6 @@ fn three_hundred_random_flows_are_exact() {
     // Pipes for bulk are kept for the next transfer: at most 32 a worker.
     let workers = std::thread::available_parallelism().expect("a number of CPUs").get();
     leaks::check_none(&weir, files + 2 * 32 * workers);
-}
-
-/// Closes with RST.
-fn reset(stream: TcpStream) {
-    SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("a socket option");
-    drop(stream);
 }
 
 #[test]
@@ -149,7 +114,7 @@ fn a_reset_is_passed_on_as_a_reset() {
 fn a_response_that_is_cut_off_never_looks_whole() {
     netns::enter();
     let weir = Weir::capturing("");
-    let curl = |server: SocketAddr, version: &str| {
+    let curl = |server: &SocketAddr, version: &str| {
         let mut command =
             weir.exec(&["curl", "-sS", "-o", "/dev/null", version, &format!("http://{server}/")]);
         command.status().expect("curl is installed").code().expect("an exit code")
@@ -182,7 +147,7 @@ fn a_response_that_is_cut_off_never_looks_whole() {
                 }
             });
             // 18: partial file; 56: failure in receiving.
-            let code = curl(server, version);
+            let code = curl(&server, version);
             assert!(
                 [18, 56].contains(&code),
                 "{version}, reset: {resets}: curl exited with {code} after {shown}"
@@ -193,7 +158,7 @@ fn a_response_that_is_cut_off_never_looks_whole() {
             http::read_head(&mut stream);
             let _ = stream.write_all(until_close);
         });
-        assert_eq!(curl(server, version), 0);
+        assert_eq!(curl(&server, version), 0);
     }
 }
 
@@ -259,7 +224,7 @@ fn a_server_may_speak_first() {
         let _ = BufReader::new(stream).read_line(&mut line);
     };
     let (known, unknown) = (http::server(netns::V4, greet), http::server(netns::V4, greet));
-    let greeting = |weir: &Weir, server: SocketAddr| {
+    let greeting = |weir: &Weir, server: &SocketAddr| {
         let script = format!(
             "import client; s = client.connect('{}', {}); print(s.recv(99).decode().strip())",
             server.ip(),
@@ -268,12 +233,12 @@ fn a_server_may_speak_first() {
         scripts::stdout(&mut weir.exec(&scripts::python(&script)))
     };
     let weir = Weir::capturing("");
-    assert_eq!(greeting(&weir, unknown), "220 at your service");
+    assert_eq!(greeting(&weir, &unknown), "220 at your service");
     // A port that is known for it does not wait for the client at all.
     let patient = format!("capture: {{detect_timeout: 10s, server_first_ports: [{}]}}", known.port());
     let weir = Weir::capturing(&patient);
     let began = Instant::now();
-    assert_eq!(greeting(&weir, known), "220 at your service");
+    assert_eq!(greeting(&weir, &known), "220 at your service");
     assert!(began.elapsed() < SOON / 2, "it took {:?}", began.elapsed());
 }
 

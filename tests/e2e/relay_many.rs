@@ -1,25 +1,17 @@
 //! Many tunnels and requests at once: bytes stay with their own, and nothing is left behind.
 
 use std::io::Write;
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use weir_tests::http;
+use weir_tests::http::{self, Server};
 use weir_tests::origin::{self, Origin};
 use weir_tests::pattern::{self, Pattern};
 use weir_tests::weir::{Weir, connect, eventually};
 
-fn tunnel(weir: &Weir, server: SocketAddr) -> TcpStream {
-    let mut client = connect(weir.proxy);
-    write!(client, "CONNECT {server} HTTP/1.1\r\nHost: {server}\r\n\r\n").expect("weir takes the request");
-    let head = http::read_head(&mut client);
-    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
-    client
-}
-
 /// Reads 24 bytes that say what to expect and what to answer, and does both.
-fn scripted_server() -> SocketAddr {
+fn scripted_server() -> Server {
     http::server("127.0.0.1", |stream| {
         let mut orders = [0; 24];
         if std::io::Read::read_exact(&mut (&stream), &mut orders).is_err() {
@@ -46,7 +38,7 @@ fn size(random: &mut Pattern) -> u64 {
 fn mixed_tunnel(weir: &Weir, server: SocketAddr, seed: u64) {
     let mut random = Pattern::new(seed);
     let (up, down) = (size(&mut random), size(&mut random));
-    let mut client = tunnel(weir, server);
+    let mut client = weir.tunnel(server);
     let orders: Vec<u8> = [seed, up, down].iter().flat_map(|word| word.to_le_bytes()).collect();
     client.write_all(&orders).expect("weir takes it");
     std::thread::scope(|scope| {
@@ -100,7 +92,7 @@ fn mixed_flows_keep_their_bytes() {
                     let seed = seed.wrapping_mul(1000).wrapping_add(number * 2);
                     match number % 3 {
                         0 => mixed_request(&weir, &origin, seed),
-                        _ => mixed_tunnel(&weir, server, seed),
+                        _ => mixed_tunnel(&weir, *server, seed),
                     }
                 }
             });
@@ -121,7 +113,7 @@ fn idle_tunnels_leave_nothing_behind() {
     let server = listener.local_addr().expect("a bound socket");
     let open = |count: usize| {
         let opened = (0..count).map(|_| {
-            let client = tunnel(&weir, server);
+            let client = weir.tunnel(server);
             (client, listener.accept().expect("weir has connected").0)
         });
         opened.collect::<Vec<_>>()

@@ -92,7 +92,7 @@ fn a_second_weir_names_the_first() {
     // The first one has not noticed.
     assert_eq!(first.status()["capture"]["state"], "on");
     let server = who::server(netns::V4);
-    assert_eq!(Prompt::start(&first, server).ask(), "captured");
+    assert_eq!(Prompt::start(&first, *server).ask(), "captured");
 }
 
 #[test]

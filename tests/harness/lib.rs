@@ -1,5 +1,6 @@
 //! Starts weir, peers and clients for the end-to-end tests.
 
+pub mod background;
 pub mod http;
 pub mod leaks;
 pub mod netns;

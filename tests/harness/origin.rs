@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::http::{self, Answer};
+use crate::http::{self, Answer, Server};
 
 /// A request as it arrived.
 #[derive(Debug, Clone)]
@@ -121,6 +121,7 @@ fn read_line(stream: &mut TcpStream) -> io::Result<String> {
 pub struct Origin {
     pub address: SocketAddr,
     seen: Arc<Seen>,
+    _server: Server,
 }
 
 #[derive(Default)]
@@ -135,7 +136,7 @@ impl Origin {
     pub fn start(answer: impl Fn(&Request) -> Vec<u8> + Send + Sync + Clone + 'static) -> Self {
         let seen = Arc::new(Seen::default());
         let noting = Arc::clone(&seen);
-        let address = http::server("127.0.0.1", move |mut stream| {
+        let server = http::server("127.0.0.1", move |mut stream| {
             noting.connections.fetch_add(1, Ordering::SeqCst);
             while let Ok(Some(request)) = read_request(&mut stream) {
                 let answer = answer(&request);
@@ -146,7 +147,7 @@ impl Origin {
                 }
             }
         });
-        Self { address, seen }
+        Self { address: *server, seen, _server: server }
     }
 
     /// Answers every request with the same bytes.

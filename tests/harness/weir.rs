@@ -1,6 +1,7 @@
 //! A running weir with ports, folder and cgroup of its own; gone when dropped.
 
 use std::ffi::OsStr;
+use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -131,6 +132,26 @@ impl Weir {
         command
     }
 
+    /// The client's end of a tunnel to `server`, made with CONNECT.
+    #[track_caller]
+    pub fn tunnel(&self, server: SocketAddr) -> TcpStream {
+        let mut client = connect(self.proxy);
+        write!(client, "CONNECT {server} HTTP/1.1\r\nHost: {server}\r\n\r\n")
+            .expect("weir takes the request");
+        let head = http::read_head(&mut client);
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        client
+    }
+
+    /// Both ends of a tunnel to a new server: the client's, the server's.
+    #[track_caller]
+    pub fn tunnel_ends(&self) -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let client = self.tunnel(listener.local_addr().expect("a bound socket"));
+        let (server, _) = listener.accept().expect("weir has connected");
+        (client, patient(server))
+    }
+
     pub fn status(&self) -> Value {
         http::get(self.admin, "/proxy/status").expect("the admin API answers").json()
     }
@@ -144,6 +165,13 @@ impl Weir {
                 text.lines().map(|line| serde_json::from_str(line).expect("a flow")).collect();
             (flows.len() >= count).then_some(flows)
         })
+    }
+
+    /// The access log so far, with `logging.format: json`.
+    pub fn access_log(&self) -> Vec<Value> {
+        let log = self.log();
+        let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines.filter(|line| line.get("front").is_some()).collect()
     }
 
     /// The value of a metric, without the prefix `weir_`.
@@ -229,10 +257,27 @@ pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 
 /// A connection on which nothing hangs for longer than [`SOON`].
 pub fn connect(address: SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect_timeout(&address, SOON).expect("a connection");
+    patient(TcpStream::connect_timeout(&address, SOON).expect("a connection"))
+}
+
+/// As [`connect`], for a connection that there is already.
+pub fn patient(stream: TcpStream) -> TcpStream {
     stream.set_read_timeout(Some(SOON)).expect("a socket option");
     stream.set_write_timeout(Some(SOON)).expect("a socket option");
     stream
+}
+
+/// Closes a socket with RST.
+pub fn reset(stream: TcpStream) {
+    socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("a socket option");
+    drop(stream);
+}
+
+/// Fails unless the connection ends with RST; an orderly end would pass for a complete stream.
+#[track_caller]
+pub fn assert_reset(mut stream: &TcpStream) {
+    let error = io::copy(&mut stream, &mut io::sink()).expect_err("a reset, not a clean end");
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}");
 }
 
 fn new_cgroup() -> PathBuf {

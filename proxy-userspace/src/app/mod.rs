@@ -10,6 +10,7 @@ mod worker;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use std::time::Instant;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -100,6 +101,7 @@ async fn run(config: Arc<Config>) -> Result<(), StartError> {
     let state_file = StateFile::write(&config.admin.state_dir, &running, &admin)?;
     let workers = Workers::start(&plan, explicit, transparent)?;
     let admin = admin.serve(Arc::clone(&running));
+    let sweep = tokio::spawn(sweep_closed(Arc::clone(&running)));
     announce(&running);
 
     tokio::select! {
@@ -120,6 +122,7 @@ async fn run(config: Arc<Config>) -> Result<(), StartError> {
     };
     // What the workers recorded last is still on its way to the log.
     running.flows.settled().await;
+    sweep.abort();
     admin.abort();
     // Programs that ended while their transfers were finished.
     admin::remove_empty(left_running);
@@ -185,6 +188,18 @@ fn start_capture(config: &Config, transparent: &Transparent) -> Result<Capture, 
         }
     }
 }
+
+/// Every so often: no connection waits that long to be accepted.
+async fn sweep_closed(running: Arc<Running>) {
+    loop {
+        tokio::time::sleep(CLOSED_SWEEP).await;
+        if let Capture::On(redirect) = &*running.capture() {
+            redirect.sweep_closed();
+        }
+    }
+}
+
+const CLOSED_SWEEP: Duration = Duration::from_secs(2);
 
 fn announce(running: &Running) {
     let proxy = running.proxy;

@@ -176,7 +176,6 @@ async fn run(index: usize, plan: Plan, doors: Doors) -> io::Result<()> {
         // What is still open after that is reset as the runtime goes.
         _ = tokio::time::timeout(plan.config.server.timeouts.drain, drained) => {}
     }
-    engine.upstream.pool.close_all();
     Ok(())
 }
 
@@ -195,7 +194,7 @@ async fn tick(index: usize, beats: &Beats, engine: &Engine) {
         deadline::tick();
         flows::flush();
         if count % per_sweep == 0 {
-            engine.upstream.pool.sweep();
+            engine.upstream.sweep();
         }
     }
 }

@@ -8,17 +8,17 @@ use super::{Shared, accept, http1};
 use crate::net::buffered::Inbox;
 use crate::net::deadline::Deadline;
 use crate::net::stream::{Admitted, Downstream};
-use crate::target::{Client, Front};
+use crate::target::{Client, Front, Target};
 use crate::telemetry::metrics;
 
 /// Serves a listener until weir drains.
 pub async fn run(listener: TcpListener, shared: Shared) {
     let engine = shared.engine;
-    accept(listener, shared.admission, shared.drain, |stream, peer, admitted| {
+    let serve = |stream, peer, admitted| {
         metrics::with(|metrics| metrics.explicit_connections.increment());
-        http1::serve(engine.clone(), downstream(stream, peer, admitted), Front::Explicit, None)
-    })
-    .await;
+        http1::serve(engine.clone(), downstream(stream, peer, admitted), Target::of(Front::Explicit))
+    };
+    accept(listener, shared.admission, shared.drain, serve, |_| {}).await;
 }
 
 fn downstream(stream: TcpStream, peer: SocketAddr, admitted: Admitted) -> Downstream {

@@ -1,7 +1,6 @@
 //! HTTP/1 on a downstream connection: one request after the other, each with its target.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -20,25 +19,27 @@ use crate::pipeline::{Engine, tunnel};
 use crate::target::{Front, Target};
 use crate::telemetry::flow::Protocol;
 
-/// A captured connection's original destination, and the address its socket was bound to.
-pub(super) type Captured = Option<(SocketAddr, Option<IpAddr>)>;
-
-/// Serves requests until the connection ends or becomes a tunnel.
-pub(super) async fn serve(engine: Rc<Engine>, mut downstream: Downstream, front: Front, captured: Captured) {
+/// Serves requests until the connection ends or becomes a tunnel. `base` is what is known of their target before
+/// they are read.
+pub(super) async fn serve(engine: Rc<Engine>, mut downstream: Downstream, base: Target) {
+    let mut own = None;
+    let mut follows = false;
     loop {
         let head = match read_head(&engine, &mut downstream).await {
             Ok(Some(head)) => head,
             Ok(None) => return downstream.close_idle(),
-            Err(failure) => return refuse(&engine, downstream, front, captured, &failure).await,
+            Err(failure) => return refuse(&engine, downstream, &base, &failure).await,
         };
-        let next = match aim(head, front, captured) {
+        let next = match aim(head, &base, follows) {
             // Boxed: between requests, and once it is a tunnel, a connection needs none of that memory.
-            Ok(Aim::Request(request)) => Box::pin(request::serve(&engine, &mut downstream, &request)).await,
+            Ok(Aim::Request(request)) => {
+                Box::pin(request::serve(&engine, &mut downstream, &request, &mut own)).await
+            }
             Ok(Aim::Tunnel(target)) => return connect(&engine, downstream, &target).await,
-            Err(failure) => return refuse(&engine, downstream, front, captured, &failure).await,
+            Err(failure) => return refuse(&engine, downstream, &base, &failure).await,
         };
         match next {
-            Next::KeepAlive => {}
+            Next::KeepAlive => follows = true,
             Next::Close => return downstream.close().await,
             Next::Abort => return,
             Next::Tunnel(opened) => return opened.relay(&engine, downstream),
@@ -101,27 +102,22 @@ enum Aim {
 }
 
 /// Finds a request's target in its form (RFC 9112 §3.2).
-fn aim(head: RequestHead, front: Front, captured: Captured) -> Result<Aim, Failure> {
+fn aim(head: RequestHead, base: &Target, follows: bool) -> Result<Aim, Failure> {
     check_host(&head)?;
     let keep_alive = wants_keep_alive(head.version, &head.headers);
-    let whole = |authority: Option<Authority>, front| Target {
-        front,
-        authority,
-        original_destination: captured.map(|(address, _)| address),
-        source: captured.and_then(|(_, source)| source),
-    };
-    if front == Front::Captured {
+    let whole = |authority, front| Target { front, authority, ..base.clone() };
+    if base.front == Front::Captured {
         let authority = host_authority(&head)?;
         let path = head.target().to_owned();
         if !path.starts_with('/') && path != "*" {
             return Err(Failure::BadRequest("a captured request must be in origin-form".into()));
         }
-        let request = Request { target: whole(authority, front), path, keep_alive, head };
+        let request = Request { target: whole(authority, base.front), path, keep_alive, follows, head };
         return Ok(Aim::Request(Box::new(request)));
     }
     if head.method() == "CONNECT" {
         let authority = Authority::parse(head.target(), None).map_err(bad_target)?;
-        return Ok(Aim::Tunnel(whole(Some(authority), front)));
+        return Ok(Aim::Tunnel(whole(Some(authority), base.front)));
     }
     let (authority, path) = match split_absolute(head.target()) {
         Some((scheme, _, _)) if !scheme.eq_ignore_ascii_case("http") => {
@@ -136,8 +132,8 @@ fn aim(head: RequestHead, front: Front, captured: Captured) -> Result<Aim, Failu
         None if head.target().starts_with('/') || head.target() == "*" => (None, head.target().to_owned()),
         None => return Err(Failure::BadRequest("the request target is in no form that exists".into())),
     };
-    let front = if authority.is_some() { front } else { Front::Gateway };
-    let request = Request { target: whole(authority, front), path, keep_alive, head };
+    let front = if authority.is_some() { base.front } else { Front::Gateway };
+    let request = Request { target: whole(authority, front), path, keep_alive, follows, head };
     Ok(Aim::Request(Box::new(request)))
 }
 
@@ -202,20 +198,8 @@ async fn connect(engine: &Rc<Engine>, mut downstream: Downstream, target: &Targe
 }
 
 /// Answers what is no acceptable request, and ends the connection: where the next one starts is unknown.
-async fn refuse(
-    engine: &Engine,
-    mut downstream: Downstream,
-    front: Front,
-    captured: Captured,
-    failure: &Failure,
-) {
-    let target = Target {
-        front,
-        authority: None,
-        original_destination: captured.map(|(address, _)| address),
-        source: None,
-    };
-    if request::refuse_head(engine, &mut downstream, &target, failure).await {
+async fn refuse(engine: &Engine, mut downstream: Downstream, base: &Target, failure: &Failure) {
+    if request::refuse_head(engine, &mut downstream, base, failure).await {
         downstream.close().await;
     }
 }
@@ -231,7 +215,7 @@ mod tests {
         let Ok(Parsed::Complete(head, _)) = parse::request(request.as_bytes(), &Limits::default()) else {
             panic!("not a head: {request}")
         };
-        let aim = match aim(head, Front::Explicit, None) {
+        let aim = match aim(head, &Target::of(Front::Explicit), false) {
             Ok(Aim::Tunnel(target)) => Ok(format!("tunnel {}", target.authority.unwrap())),
             Ok(Aim::Request(request)) => {
                 let authority =

@@ -22,20 +22,21 @@ use crate::net::stream::{Admission, Admitted};
 const ACCEPT_REST: Duration = Duration::from_millis(50);
 
 /// Accepts until `drain` changes, giving each connection a task of `serve`'s. Connections that are established by
-/// then, but were not accepted yet, are accepted too: closing their listener would reset them.
+/// then, but were not accepted yet, are accepted too: closing their listener would reset them. `refused` is told of
+/// those for which there is no place.
 async fn accept<F>(
     listener: TcpListener,
     admission: Arc<Admission>,
     mut drain: watch::Receiver<bool>,
     serve: impl Fn(TcpStream, SocketAddr, Admitted) -> F,
+    refused: impl Fn(SocketAddr),
 ) where
     F: Future<Output = ()> + 'static,
 {
-    let begin = |stream, peer| {
+    let begin = |stream, peer| match admission.admit() {
+        Some(admitted) => drop(tokio::task::spawn_local(serve(stream, peer, admitted))),
         // Beyond the limit the connection is reset at once: the client learns that it was refused.
-        if let Some(admitted) = admission.admit() {
-            tokio::task::spawn_local(serve(stream, peer, admitted));
-        }
+        None => refused(peer),
     };
     loop {
         let accepted = tokio::select! {

@@ -24,11 +24,13 @@ use crate::telemetry::metrics;
 /// Serves a listener until weir drains.
 pub async fn run(listener: TcpListener, shared: Shared, originals: OriginalDestinations) {
     let engine = shared.engine;
-    accept(listener, shared.admission, shared.drain, |stream, peer, admitted| {
+    let serve = |stream, peer, admitted| {
         metrics::with(|metrics| metrics.captured_connections.increment());
         serve(engine.clone(), stream, peer, admitted, originals.clone())
-    })
-    .await;
+    };
+    // The record must not wait for whoever connects from the same port next.
+    let refused = |peer| drop(originals.claim(peer));
+    accept(listener, shared.admission, shared.drain, serve, refused).await;
 }
 
 async fn serve(
@@ -43,7 +45,8 @@ async fn serve(
         lost => {
             // No original destination, no guess: dropping the socket resets it.
             metrics::with(|metrics| metrics.lost_destinations.increment());
-            return tracing::warn!(%peer, ?lost, "a captured connection has no original destination; reset");
+            // Anybody on this host can bring this about: the counter tells, the log is not to be flooded.
+            return tracing::debug!(%peer, ?lost, "a connection has no original destination; reset");
         }
     };
     let original = captured.original;
@@ -55,20 +58,15 @@ async fn serve(
     let detected = look(&engine, &mut downstream, original.port()).await;
     // A socket that was bound to an address of its own choice keeps it on the way out.
     let source = Some(peer.ip()).filter(|ip| !ip.is_loopback());
-    let Ok(detected) = detected else {
-        let target =
-            Target { front: Front::Captured, authority: None, original_destination: Some(original), source };
-        return tunnel::abandon(&downstream.client, &target);
-    };
+    let base = Target { original_destination: Some(original), source, ..Target::of(Front::Captured) };
+    let Ok(detected) = detected else { return tunnel::abandon(&downstream.client, &base) };
     let (protocol, authority) = match detected {
-        Detected::Http1 => {
-            return http1::serve(engine, downstream, Front::Captured, Some((original, source))).await;
-        }
+        Detected::Http1 => return http1::serve(engine, downstream, base).await,
         Detected::Tls { server_name } => (Protocol::Tls, server_name.and_then(|name| named(&name, original))),
         Detected::Http2 => (Protocol::Http2, None),
         Detected::Opaque | Detected::Unknown => (Protocol::Opaque, None),
     };
-    let target = Target { front: Front::Captured, authority, original_destination: Some(original), source };
+    let target = Target { authority, ..base };
     match tunnel::open(&engine, &downstream.client, &target, protocol, None).await {
         Ok(opened) => opened.relay(&engine, downstream),
         Err(refused) => refused.reset(downstream),

@@ -68,6 +68,14 @@ pub struct Delivery {
     pub upgrade: bool,
 }
 
+impl Delivery {
+    /// A head with nothing behind it, after which the connection goes on: an interim response.
+    #[must_use]
+    pub fn of_head() -> Self {
+        Self { framing: Framing::None, close: false, keep_alive_10: false, upgrade: false }
+    }
+}
+
 /// Appends the response head for the client to `out`.
 pub fn response(head: &ResponseHead, delivery: Delivery, via: &Pseudonym, out: &mut Vec<u8>) {
     let _ = write!(out, "HTTP/1.1 {:03} ", head.status);
@@ -153,7 +161,7 @@ fn is_end_to_end(field: &Field<'_>, named: Option<&Headers>) -> bool {
         | Name::Trailer
         | Name::TransferEncoding
         | Name::Upgrade => false,
-        Name::Date | Name::Expect | Name::Via => true,
+        Name::Authorization | Name::Expect | Name::Via | Name::WwwAuthenticate => true,
         Name::Other => !named.is_some_and(|headers| is_named(headers, field.name)),
     }
 }

@@ -89,9 +89,9 @@ fn small((start, end): (usize, usize)) -> (u32, u32) {
 /// Field names that weir itself has to do with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Name {
+    Authorization,
     Connection,
     ContentLength,
-    Date,
     Expect,
     Host,
     KeepAlive,
@@ -103,6 +103,7 @@ pub enum Name {
     TransferEncoding,
     Upgrade,
     Via,
+    WwwAuthenticate,
     Other,
 }
 
@@ -115,14 +116,15 @@ impl Name {
         let found = match name.len() {
             2 => is("te").then_some(Self::Te),
             3 => is("via").then_some(Self::Via),
-            4 if is("host") => Some(Self::Host),
-            4 => is("date").then_some(Self::Date),
+            4 => is("host").then_some(Self::Host),
             6 => is("expect").then_some(Self::Expect),
             7 if is("upgrade") => Some(Self::Upgrade),
             7 => is("trailer").then_some(Self::Trailer),
             10 if is("connection") => Some(Self::Connection),
             10 => is("keep-alive").then_some(Self::KeepAlive),
+            13 => is("authorization").then_some(Self::Authorization),
             14 => is("content-length").then_some(Self::ContentLength),
+            16 if is("www-authenticate") => Some(Self::WwwAuthenticate),
             16 => is("proxy-connection").then_some(Self::ProxyConnection),
             17 => is("transfer-encoding").then_some(Self::TransferEncoding),
             18 => is("proxy-authenticate").then_some(Self::ProxyAuthenticate),

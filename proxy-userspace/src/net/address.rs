@@ -19,7 +19,8 @@ pub enum AddressClass {
 }
 
 /// The class of an address. IPv6 forms that carry an IPv4 address are judged by that address:
-/// mapped (RFC 4291 §2.5.5.2), compatible (§2.5.5.1), NAT64 (RFC 6052 §2.1) and 6to4 (RFC 3056 §2).
+/// mapped (RFC 4291 §2.5.5.2), compatible (§2.5.5.1), translated (RFC 2765 §2.1), NAT64 (RFC 6052 §2.1, and RFC 8215
+/// as far as it ends in the address) and 6to4 (RFC 3056 §2).
 #[must_use]
 pub fn classify(address: IpAddr) -> AddressClass {
     match address {
@@ -71,7 +72,7 @@ fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let v4 = |high: u16, low: u16| Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));
     match (s0, s1, s2, s3, s4, s5) {
         (0, 0, 0, 0, 0, 0xffff) => Some(v4(s6, s7)),
-        (0x64, 0xff9b, 0, 0, 0, 0) => Some(v4(s6, s7)),
+        (0x64, 0xff9b, 0, 0, 0, 0) | (0x64, 0xff9b, 1, ..) | (0, 0, 0, 0, 0xffff, 0) => Some(v4(s6, s7)),
         (0, 0, 0, 0, 0, 0) if s6 != 0 || s7 > 1 => Some(v4(s6, s7)),
         (0x2002, ..) => Some(v4(s1, s2)),
         _ => None,
@@ -99,9 +100,10 @@ const METADATA_V4: [Ipv4Addr; 4] = [
     Ipv4Addr::new(168, 63, 129, 16),
 ];
 
-/// EC2; Google; Oracle.
-const METADATA_V6: [Ipv6Addr; 3] = [
+/// EC2; EKS pod identity; Google; Oracle.
+const METADATA_V6: [Ipv6Addr; 4] = [
     Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
+    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23),
     Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
     Ipv6Addr::new(0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe),
 ];
@@ -148,6 +150,8 @@ mod tests {
         check("::ffff:169.254.169.254", AddressClass::Metadata);
         check("64:ff9b::7f00:1", AddressClass::Loopback);
         check("64:ff9b::a9fe:a9fe", AddressClass::Metadata);
+        check("64:ff9b:1::7f00:1", AddressClass::Loopback);
+        check("::ffff:0:127.0.0.1", AddressClass::Loopback);
         check("2002:7f00:1::", AddressClass::Loopback);
         check("::127.0.0.1", AddressClass::Loopback);
         check("::ffff:8.8.8.8", AddressClass::Public);

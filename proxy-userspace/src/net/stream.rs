@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use socket2::SockRef;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use super::buffered::Inbox;
@@ -14,10 +14,10 @@ use super::deadline::Deadline;
 use crate::target::Client;
 use crate::telemetry::metrics;
 
-/// How long a client may take to read the last answer before its connection is closed for good, and what is
-/// read and thrown away of what it still sends (RFC 9112 §9.6).
-const LINGER: Duration = Duration::from_secs(1);
-const MAX_DISCARD: usize = 256 << 10;
+/// How long, and how much, a client may go on sending before its connection is closed for good (RFC 9112 §9.6):
+/// one in the middle of an upload sends more than any buffer holds, before it looks for an answer.
+const LINGER: Duration = Duration::from_secs(5);
+const MAX_DISCARD: usize = 256 << 20;
 
 /// An accepted connection. Dropping it resets it; [`Downstream::close`] ends it in order.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ impl Downstream {
             return;
         }
         // Closing with unread bytes resets the connection, which can destroy the answer on its way.
-        let _ = self.deadline.limit(LINGER, discard(&mut self.stream)).await;
+        let _ = self.deadline.limit(LINGER, discard(&mut self.stream, &mut self.inbox)).await;
     }
 
     /// Ends a connection on which nothing is under way.
@@ -46,11 +46,11 @@ impl Downstream {
     }
 }
 
-async fn discard(stream: &mut TcpStream) -> io::Result<()> {
-    let mut scratch = [0; 1024];
+async fn discard(stream: &mut TcpStream, inbox: &mut Inbox) -> io::Result<()> {
     let mut discarded = 0;
     while discarded < MAX_DISCARD {
-        match stream.read(&mut scratch).await? {
+        inbox.consume(usize::MAX);
+        match inbox.fill(stream).await? {
             0 => break,
             count => discarded += count,
         }

@@ -1,37 +1,36 @@
 //! One request and its response over one upstream connection, new or kept.
 
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
-use std::task::Poll;
-use std::time::Instant;
+use std::pin::pin;
 
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::Engine;
 use super::failure::Failure;
 use super::recording::Recording;
 use super::request::{Request, body_limit};
+use super::response::Response;
+use super::sending::Sending;
+use crate::http::authority::{Authority, Host};
 use crate::http::forward::{self, Delivery};
 use crate::http::framing::{self, Framing};
 use crate::http::head::{ResponseHead, Version};
-use crate::http::parse::{self, Parsed};
+use crate::http::headers::{Headers, Name};
 use crate::net::buffered::Inbox;
+use crate::net::deadline::Deadline;
 use crate::net::stream::Downstream;
 use crate::relay::Side;
-use crate::relay::body::{BodyError, Patience, Sink, Source, transfer};
-use crate::target::Hop;
-use crate::telemetry::flow::micros;
-use crate::telemetry::metrics;
-use crate::upstream::{Addresses, pool};
+use crate::relay::body::{Patience, Sink, Source, transfer};
+use crate::target::Front;
+use crate::upstream::{Addresses, Connection, Idle};
 
 /// How an exchange left the downstream connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Ending {
     KeepAlive,
     Close,
     Abort,
-    Upgraded,
+    /// The upstream connection goes on in another protocol.
+    Upgraded(TcpStream),
 }
 
 /// A request about to be sent.
@@ -39,43 +38,54 @@ pub(super) struct Exchange<'a> {
     pub engine: &'a Engine,
     pub request: &'a Request,
     pub framing: Framing,
-    pub hop: &'a Hop,
     pub addresses: &'a Addresses,
     pub flow: &'a mut Recording,
 }
 
+/// How a conversation left both connections.
+enum Conversed {
+    SwitchedProtocols,
+    Responded {
+        downstream: Ending,
+        /// Nothing is under way on the upstream connection.
+        upstream_rests: bool,
+        /// And it can be used for another request.
+        upstream_keeps: bool,
+    },
+}
+
 impl Exchange<'_> {
-    /// Sends the request, delivers the response. The upstream connection comes back only after an upgrade.
+    /// Sends the request, delivers the response. `own` is the upstream connection that belongs to this
+    /// downstream one alone, if there is one.
     pub(super) async fn run(
         mut self,
         downstream: &mut Downstream,
-    ) -> Result<(Ending, Option<TcpStream>), Failure> {
+        own: &mut Option<Idle>,
+    ) -> Result<Ending, Failure> {
         // A kept connection may have been closed by the server just now; that is no reason to fail.
-        if let Some((key, stream)) = self.kept() {
-            match self.over(stream, key, downstream).await {
+        if let Some(kept) = self.kept(own) {
+            match self.over(kept, downstream, own).await {
                 Err(Failure::NoAnswer) if self.may_repeat() => {}
                 result => return result,
             }
         }
-        let connected = self.engine.upstream.connect(self.addresses, self.hop).await?;
-        self.flow.timings.connect_us = Some(connected.connect_us);
-        self.over(connected.stream, self.key(connected.address), downstream).await
+        let connection = self.engine.upstream.connect(self.addresses).await?;
+        self.flow.timings.connect_us = connection.connect_us;
+        self.over(connection, downstream, own).await
     }
 
-    fn key(&self, address: std::net::SocketAddr) -> pool::Key {
-        match self.hop {
-            Hop::Address(_, source) => (address, *source),
-            Hop::Authority(_) => (address, None),
+    /// A kept connection, if this request may meet one that is just being closed: because it can be repeated, or
+    /// because on its own connection, too, it would have followed another.
+    fn kept(&self, own: &mut Option<Idle>) -> Option<Connection> {
+        let source = self.addresses.source;
+        let fits =
+            |idle: &Idle| self.addresses.addresses.iter().any(|address| idle.leads_to(*address, source));
+        let own = own.take().filter(fits).and_then(Idle::wake);
+        if own.is_some() || self.request.target.front == Front::Captured {
+            return own;
         }
-    }
-
-    fn kept(&self) -> Option<(pool::Key, TcpStream)> {
-        let keys = self.addresses.addresses.iter().map(|address| self.key(*address));
-        let kept = keys.into_iter().find_map(|key| Some((key, self.engine.upstream.pool.take(key)?)));
-        if kept.is_some() {
-            metrics::with(|metrics| metrics.upstream_reuses.increment());
-        }
-        kept
+        let may_meet = self.may_repeat() || self.request.follows;
+        may_meet.then(|| self.engine.upstream.reuse(self.addresses)).flatten()
     }
 
     /// RFC 9110 §9.2.2, and nothing of a body was used up.
@@ -87,47 +97,38 @@ impl Exchange<'_> {
 
     async fn over(
         &mut self,
-        mut stream: TcpStream,
-        key: pool::Key,
+        mut connection: Connection,
         downstream: &mut Downstream,
-    ) -> Result<(Ending, Option<TcpStream>), Failure> {
-        self.flow.upstream = Some(key.0);
-        let mut inbox = Inbox::default();
-        let (ending, reusable) = self.converse(&mut stream, &mut inbox, downstream).await?;
-        if ending == Ending::Upgraded {
-            return Ok((ending, Some(stream)));
+        own: &mut Option<Idle>,
+    ) -> Result<Ending, Failure> {
+        self.flow.upstream = Some(connection.address);
+        let mut authenticates = authenticates_connection(&self.request.head.headers, Name::Authorization);
+        let conversed = self.converse(&mut connection.stream, downstream, &mut authenticates).await?;
+        let Conversed::Responded { downstream, upstream_rests, upstream_keeps } = conversed else {
+            return Ok(Ending::Upgraded(connection.stream));
+        };
+        if upstream_rests {
+            let idle = Idle::from(connection);
+            match upstream_keeps {
+                // A captured connection has its upstream connection to itself, as it had without weir; one that
+                // carries somebody's identity is nobody else's.
+                true if authenticates || self.request.target.front == Front::Captured => *own = Some(idle),
+                true => self.engine.upstream.keep(idle),
+                false => {}
+            }
         }
-        if reusable && inbox.bytes().is_empty() {
-            self.engine.upstream.pool.keep(key, stream);
-        }
-        Ok((ending, None))
+        Ok(downstream)
     }
 
-    /// Returns how the downstream was left, and whether the upstream connection can be used again.
     async fn converse(
         &mut self,
         stream: &mut TcpStream,
-        inbox: &mut Inbox,
         downstream: &mut Downstream,
-    ) -> Result<(Ending, bool), Failure> {
+        authenticates: &mut bool,
+    ) -> Result<Conversed, Failure> {
         let request = self.request;
-        let timeouts = &self.engine.config.server.timeouts;
-        let patience =
-            Patience { deadline: &downstream.deadline, read: timeouts.read, write: timeouts.write };
-        let limit = body_limit(self.engine, &request.target);
-        let upgrade = forward::wants_upgrade(&request.head);
-
-        let mut head = Vec::with_capacity(HEAD_CAPACITY);
-        let host = host_field(request, self.hop);
-        forward::request(
-            &request.head,
-            &request.path,
-            &host,
-            self.framing,
-            upgrade,
-            &self.engine.via,
-            &mut head,
-        );
+        let progress = self.flow.progress();
+        let sending_deadline = Deadline::new();
         let (upstream_reader, upstream_writer) = stream.split();
         let (downstream_reader, downstream_writer) = downstream.stream.split();
         let source = Source {
@@ -135,236 +136,119 @@ impl Exchange<'_> {
             reader: downstream_reader,
             inbox: &mut downstream.inbox,
             framing: self.framing,
-            limit,
+            limit: body_limit(self.engine, &request.target),
         };
-        let sink =
-            Sink { side: Side::Upstream, writer: upstream_writer, framing: self.framing, pending: &mut head };
-        let transfer = pin!(transfer(source, sink, patience));
-        let mut sending = Sending::new(transfer);
-
-        let began = Instant::now();
+        let mut head = self.request_head();
+        let sink = Sink {
+            side: Side::Upstream,
+            writer: upstream_writer,
+            framing: self.framing,
+            pending: &mut head,
+            moved: &progress.sent,
+        };
+        let sending = pin!(transfer(source, sink, self.patience(&sending_deadline)));
+        let mut sending = Sending::new(sending);
+        let mut inbox = Inbox::default();
         let mut response = Response {
             upstream: upstream_reader,
-            inbox,
+            inbox: &mut inbox,
             downstream: downstream_writer,
-            patience,
+            patience: self.patience(&downstream.deadline),
             limits: &self.engine.config.server.limits,
+            via: &self.engine.via,
         };
-        let mut out = Vec::with_capacity(HEAD_CAPACITY);
-        let head = sending.beside(response.final_head(request, &self.engine.via, &mut out)).await?;
-        self.flow.timings.ttfb_us = Some(micros(began.elapsed()));
-        self.flow.status = Some(head.status);
 
+        let head = sending.beside(response.final_head(request.head.version)).await?;
+        self.flow.timings.ttfb_us = Some(crate::telemetry::flow::micros(sending.ended().elapsed()));
+        self.flow.status = Some(head.status);
+        *authenticates |= authenticates_connection(&head.headers, Name::WwwAuthenticate);
         if head.status == 101 {
-            return self.upgrade(&head, upgrade, &mut response, &mut out).await;
+            self.check_upgrade(sending.is_complete())?;
+            response.switch_protocols(&head).await?;
+            return Ok(Conversed::SwitchedProtocols);
         }
         let arriving = framing::of_response(&head, request.head.method())
             .map_err(|error| Failure::BadAnswer(error.to_string()))?;
-        let framing = forward::delivered_framing(arriving, request.head.version);
-        let keep = request.keep_alive && framing != Framing::UntilClose && sending.may_still_end_well();
-        let delivery = Delivery {
-            framing,
-            close: !keep,
-            keep_alive_10: keep && request.head.version == Version::Http10,
-            upgrade: false,
+        let delivered = forward::delivered_framing(arriving, request.head.version);
+        let keep = request.keep_alive && delivered != Framing::UntilClose && sending.may_end_well();
+        let mut out = self.response_head(&head, delivered, keep);
+        let result =
+            sending.beside(response.deliver(arriving, delivered, &mut out, &progress.received)).await;
+        self.flow.end = match &result {
+            Ok(()) => "complete".into(),
+            Err(failure) => failure.to_string().into(),
         };
-        forward::response(&head, delivery, &self.engine.via, &mut out);
-        let delivered = sending.beside(response.deliver(arriving, framing, &mut out)).await;
-        self.flow.sent = sending.sent();
-        let complete = match delivered {
-            Ok(received) => {
-                self.flow.received = received;
-                true
-            }
-            Err(failure) => {
-                self.flow.end = format!("the response was cut off: {failure}").into();
-                false
-            }
-        };
-        let upstream_keeps = forward::wants_keep_alive(head.version, &head.headers)
-            && arriving != Framing::UntilClose
-            && complete
-            && sending.is_complete();
-        let ending = match (complete, keep && sending.is_complete()) {
-            (false, _) => Ending::Abort,
-            (true, true) => Ending::KeepAlive,
-            (true, false) => Ending::Close,
-        };
-        self.count();
-        Ok((ending, upstream_keeps))
+        let upstream_rests = result.is_ok() && sending.is_complete() && inbox.bytes().is_empty();
+        Ok(Conversed::Responded {
+            downstream: match result {
+                Ok(()) if keep && sending.is_complete() => Ending::KeepAlive,
+                Ok(()) => Ending::Close,
+                Err(_) => Ending::Abort,
+            },
+            upstream_rests,
+            upstream_keeps: upstream_rests
+                && arriving != Framing::UntilClose
+                && forward::wants_keep_alive(head.version, &head.headers),
+        })
     }
 
-    async fn upgrade(
-        &self,
-        head: &ResponseHead,
-        wanted: bool,
-        response: &mut Response<'_, impl AsyncRead + Unpin, impl AsyncWrite + Unpin>,
-        out: &mut Vec<u8>,
-    ) -> Result<(Ending, bool), Failure> {
-        if !wanted {
+    /// How long either side may keep the other waiting. Captured programs have not asked for a proxy: they may
+    /// wait for as long as a tunnel may.
+    fn patience<'a>(&self, deadline: &'a Deadline) -> Patience<'a> {
+        let timeouts = &self.engine.config.server.timeouts;
+        match self.request.target.front {
+            Front::Captured => Patience { deadline, read: timeouts.tunnel_idle, write: timeouts.tunnel_idle },
+            Front::Explicit | Front::Gateway => {
+                Patience { deadline, read: timeouts.read, write: timeouts.write }
+            }
+        }
+    }
+
+    fn request_head(&self) -> Vec<u8> {
+        let request = self.request;
+        let mut out = Vec::with_capacity(HEAD_CAPACITY);
+        let host = match &request.target.authority {
+            Some(authority) => authority.clone(),
+            // RFC 9112 §3.2: for want of a name, the address.
+            None => {
+                let address = self.flow.upstream.unwrap_or(self.addresses.addresses[0]);
+                Authority { host: Host::Address(address.ip()), port: address.port() }
+            }
+        };
+        let upgrade = forward::wants_upgrade(&request.head);
+        let via = &self.engine.via;
+        forward::request(&request.head, &request.path, &host, self.framing, upgrade, via, &mut out);
+        out
+    }
+
+    fn response_head(&self, head: &ResponseHead, framing: Framing, keep: bool) -> Vec<u8> {
+        let keep_alive_10 = keep && self.request.head.version == Version::Http10;
+        let delivery = Delivery { framing, close: !keep, keep_alive_10, upgrade: false };
+        let mut out = Vec::with_capacity(HEAD_CAPACITY);
+        forward::response(head, delivery, &self.engine.via, &mut out);
+        out
+    }
+
+    fn check_upgrade(&self, request_is_complete: bool) -> Result<(), Failure> {
+        if !forward::wants_upgrade(&self.request.head) {
             return Err(Failure::BadAnswer("101 was not asked for".into()));
         }
-        let delivery = Delivery { framing: Framing::None, close: false, keep_alive_10: false, upgrade: true };
-        forward::response(head, delivery, &self.engine.via, out);
-        // What the server said already in the new protocol goes with it.
-        out.extend_from_slice(response.inbox.bytes());
-        response.inbox.consume(usize::MAX);
-        response.write(out).await.map_err(|_| Failure::ClientGone)?;
-        Ok((Ending::Upgraded, false))
-    }
-
-    fn count(&self) {
-        metrics::with(|metrics| {
-            metrics.sent_bytes.add(self.flow.sent);
-            metrics.received_bytes.add(self.flow.received);
-        });
+        if !request_is_complete {
+            // The rest of the body would be taken for the new protocol.
+            return Err(Failure::BadAnswer("101 came before the request was whole".into()));
+        }
+        Ok(())
     }
 }
 
 /// Enough for nearly every head and a small body behind it.
 const HEAD_CAPACITY: usize = 4 << 10;
 
-/// What goes into Host: the target's authority, or for want of one the address (RFC 9112 §3.2).
-fn host_field(request: &Request, hop: &Hop) -> crate::http::authority::Authority {
-    use crate::http::authority::{Authority, Host};
-    match (&request.target.authority, hop) {
-        (Some(authority), _) | (None, Hop::Authority(authority)) => authority.clone(),
-        (None, Hop::Address(address, _)) => {
-            Authority { host: Host::Address(address.ip()), port: address.port() }
-        }
-    }
-}
-
-/// The request on its way out, while the response is already being waited for: a server may answer before it
-/// has read everything (RFC 9112 §9.3).
-struct Sending<'a, F> {
-    transfer: Option<Pin<&'a mut F>>,
-    result: Option<Result<u64, BodyError>>,
-}
-
-impl<'a, F: Future<Output = Result<u64, BodyError>>> Sending<'a, F> {
-    fn new(transfer: Pin<&'a mut F>) -> Self {
-        Self { transfer: Some(transfer), result: None }
-    }
-
-    /// Drives `foreground` to its end, and the request's body as far as it gets meanwhile.
-    async fn beside<T>(
-        &mut self,
-        foreground: impl Future<Output = Result<T, Failure>>,
-    ) -> Result<T, Failure> {
-        let mut foreground = pin!(foreground);
-        poll_fn(|cx| {
-            if let Some(transfer) = &mut self.transfer
-                && let Poll::Ready(result) = transfer.as_mut().poll(cx)
-            {
-                self.transfer = None;
-                if let Err(error) = self.result.insert(result)
-                    && !is_upstreams(error)
-                {
-                    // Nothing more can come of this: the request will never be whole.
-                    let error = std::mem::replace(error, BodyError::TimedOut(Side::Downstream));
-                    return Poll::Ready(Err(Failure::RequestBody(error)));
-                }
-            }
-            foreground.as_mut().poll(cx)
-        })
-        .await
-    }
-
-    fn may_still_end_well(&self) -> bool {
-        !matches!(self.result, Some(Err(_)))
-    }
-
-    fn is_complete(&self) -> bool {
-        matches!(self.result, Some(Ok(_)))
-    }
-
-    fn sent(&self) -> u64 {
-        match self.result {
-            Some(Ok(sent)) => sent,
-            _ => 0,
-        }
-    }
-}
-
-/// A server that stops reading may still have answered; what it said decides.
-fn is_upstreams(error: &BodyError) -> bool {
-    matches!(error, BodyError::Io(Side::Upstream, _) | BodyError::TimedOut(Side::Upstream))
-}
-
-/// The way back.
-struct Response<'a, R, W> {
-    upstream: R,
-    inbox: &'a mut Inbox,
-    downstream: W,
-    patience: Patience<'a>,
-    limits: &'a crate::config::Limits,
-}
-
-impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Response<'_, R, W> {
-    /// The head of the final response; interim ones are passed on (RFC 9110 §15.2).
-    async fn final_head(
-        &mut self,
-        request: &Request,
-        via: &forward::Pseudonym,
-        out: &mut Vec<u8>,
-    ) -> Result<ResponseHead, Failure> {
-        loop {
-            let head = self.head().await?;
-            if head.status == 101 || !(100..200).contains(&head.status) {
-                return Ok(head);
-            }
-            // HTTP/1.0 knows no interim responses.
-            if request.head.version == Version::Http11 {
-                let delivery =
-                    Delivery { framing: Framing::None, close: false, keep_alive_10: false, upgrade: false };
-                forward::response(&head, delivery, via, out);
-                self.write(out).await.map_err(|_| Failure::ClientGone)?;
-            }
-        }
-    }
-
-    async fn head(&mut self) -> Result<ResponseHead, Failure> {
-        loop {
-            match parse::response(self.inbox.bytes(), self.limits) {
-                Ok(Parsed::Complete(head, length)) => {
-                    self.inbox.consume(length);
-                    return Ok(head);
-                }
-                Ok(Parsed::Partial) => {}
-                Err(error) => return Err(Failure::BadAnswer(error.to_string())),
-            }
-            let fill = self.inbox.fill(&mut self.upstream);
-            match self.patience.deadline.limit(self.patience.read, fill).await {
-                Err(_) => return Err(Failure::AnswerTimedOut),
-                Ok(Ok(1..)) => {}
-                Ok(Ok(0) | Err(_)) if self.inbox.bytes().is_empty() => return Err(Failure::NoAnswer),
-                Ok(Ok(0) | Err(_)) => return Err(Failure::BadAnswer("its head was cut off".into())),
-            }
-        }
-    }
-
-    async fn deliver(
-        &mut self,
-        arriving: Framing,
-        framing: Framing,
-        out: &mut Vec<u8>,
-    ) -> Result<u64, Failure> {
-        let source = Source {
-            side: Side::Upstream,
-            reader: &mut self.upstream,
-            inbox: self.inbox,
-            framing: arriving,
-            limit: None,
-        };
-        let sink = Sink { side: Side::Downstream, writer: &mut self.downstream, framing, pending: out };
-        transfer(source, sink, self.patience).await.map_err(|error| Failure::BadAnswer(error.to_string()))
-    }
-
-    async fn write(&mut self, out: &mut Vec<u8>) -> std::io::Result<()> {
-        let write = self.downstream.write_all(out);
-        let written = self.patience.deadline.limit(self.patience.write, write).await;
-        out.clear();
-        written.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
-    }
+/// NTLM and Negotiate authenticate the connection, not the request (RFC 4559 §6): whoever uses it next would be
+/// taken for the same user.
+fn authenticates_connection(headers: &Headers, name: Name) -> bool {
+    headers.all(name).any(|value| {
+        let scheme = value.split(u8::is_ascii_whitespace).next().unwrap_or_default();
+        ["ntlm", "negotiate"].iter().any(|known| scheme.eq_ignore_ascii_case(known.as_bytes()))
+    })
 }

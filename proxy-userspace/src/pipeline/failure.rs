@@ -37,6 +37,9 @@ pub enum Failure {
     BadAnswer(String),
     #[error("the upstream did not answer in time")]
     AnswerTimedOut,
+    /// Its head was sent on already; there is nothing left to answer with.
+    #[error("the response was cut off: {0}")]
+    ResponseBody(BodyError),
     #[error("the request's body: {0}")]
     RequestBody(BodyError),
     #[error("the client did not send its request in time")]
@@ -77,11 +80,25 @@ impl Failure {
             }
             Self::RequestBody(BodyError::TimedOut(Side::Upstream)) => (504, "connection_write_timeout"),
             Self::RequestBody(BodyError::Truncated(_) | BodyError::Io(Side::Downstream, _))
+            | Self::ResponseBody(_)
             | Self::ClientGone => {
                 return None;
             }
             Self::RequestBody(BodyError::Io(Side::Upstream, _)) => (502, "connection_terminated"),
         })
+    }
+
+    /// Whether the upstream is to blame: then a captured client, which knows of no proxy, must see its connection
+    /// fail, as it would without one.
+    #[must_use]
+    pub fn is_upstreams(&self) -> bool {
+        match self {
+            Self::Connect(_) | Self::NoAnswer | Self::BadAnswer(_) | Self::AnswerTimedOut => true,
+            Self::RequestBody(error) => {
+                matches!(error, BodyError::Io(Side::Upstream, _) | BodyError::TimedOut(Side::Upstream))
+            }
+            _ => false,
+        }
     }
 
     /// Whether policy refused, rather than something going wrong.

@@ -6,6 +6,8 @@ pub mod failure;
 mod recording;
 pub mod request;
 mod respond;
+mod response;
+mod sending;
 pub mod tunnel;
 
 use std::sync::Arc;

@@ -1,7 +1,5 @@
 //! The way of an HTTP request, from its head to its record.
 
-use tokio::net::TcpStream;
-
 use super::exchange::{Ending, Exchange};
 use super::failure::Failure;
 use super::recording::Recording;
@@ -13,6 +11,7 @@ use crate::net::stream::Downstream;
 use crate::target::{Front, Target};
 use crate::telemetry::flow::Protocol;
 use crate::telemetry::{metrics, redact};
+use crate::upstream::Idle;
 use crate::{cache, filters, route};
 
 /// A request, ready to be sent on.
@@ -24,6 +23,8 @@ pub struct Request {
     pub path: String,
     /// The client wants its connection kept.
     pub keep_alive: bool,
+    /// It is not the first on its connection.
+    pub follows: bool,
 }
 
 /// What the front does with the connection next.
@@ -39,20 +40,22 @@ pub enum Next {
     Tunnel(Opened),
 }
 
-/// Serves one request.
-pub async fn serve(engine: &Engine, downstream: &mut Downstream, request: &Request) -> Next {
+/// Serves one request. `own` is the upstream connection that belongs to this downstream one alone, if any.
+pub async fn serve(
+    engine: &Engine,
+    downstream: &mut Downstream,
+    request: &Request,
+    own: &mut Option<Idle>,
+) -> Next {
     metrics::with(|metrics| metrics.requests.increment());
     let mut flow = Recording::begin(&downstream.client, &request.target, Protocol::Http1);
     flow.method = Some(request.head.method().to_owned());
     flow.url = Some(redact::url(&request.target, &request.path));
-    let failure = match forward(engine, downstream, request, &mut flow).await {
-        Ok((Ending::KeepAlive, _)) => return Next::KeepAlive,
-        Ok((Ending::Close, _)) => return Next::Close,
-        Ok((Ending::Abort, _)) => return Next::Abort,
-        Ok((Ending::Upgraded, upstream)) => match upstream {
-            Some(upstream) => return Next::Tunnel(Opened::upgraded(flow, upstream)),
-            None => return Next::Abort,
-        },
+    let failure = match forward(engine, downstream, request, own, &mut flow).await {
+        Ok(Ending::KeepAlive) => return Next::KeepAlive,
+        Ok(Ending::Close) => return Next::Close,
+        Ok(Ending::Abort) => return Next::Abort,
+        Ok(Ending::Upgraded(upstream)) => return Next::Tunnel(Opened::upgraded(flow, upstream)),
         Err(failure) => failure,
     };
     refuse(engine, downstream, request, &mut flow, &failure).await
@@ -73,8 +76,9 @@ async fn forward(
     engine: &Engine,
     downstream: &mut Downstream,
     request: &Request,
+    own: &mut Option<Idle>,
     flow: &mut Recording,
-) -> Result<(Ending, Option<TcpStream>), Failure> {
+) -> Result<Ending, Failure> {
     let framing = framing::of_request(&request.head)?;
     check_length(framing, body_limit(engine, &request.target))?;
     filters::check(filters::Request { head: &request.head, target: &request.target, via: &engine.via })?;
@@ -82,7 +86,7 @@ async fn forward(
     let hop = route::next_hop(&request.target).ok_or(Failure::NoRoute(NO_ROUTE))?;
     let addresses = engine.upstream.addresses(&hop, |address| engine.acl.check(address)).await?;
     flow.timings.dns_us = addresses.dns_us;
-    Exchange { engine, request, framing, hop: &hop, addresses: &addresses, flow }.run(downstream).await
+    Exchange { engine, request, framing, addresses: &addresses, flow }.run(downstream, own).await
 }
 
 const NO_ROUTE: &str =
@@ -110,8 +114,7 @@ async fn refuse(
     flow: &mut Recording,
     failure: &Failure,
 ) -> Next {
-    // Without weir, a captured client would see the connection fail, not an answer from somebody.
-    if request.target.front == Front::Captured && matches!(failure, Failure::Connect(_) | Failure::NoAnswer) {
+    if request.target.front == Front::Captured && failure.is_upstreams() {
         respond::note(flow, failure);
         return Next::Abort;
     }

@@ -58,10 +58,10 @@ async fn connect(engine: &Engine, target: &Target, flow: &mut Recording) -> Resu
     let hop = route::next_hop(target).ok_or(Failure::NoRoute("the tunnel has no target"))?;
     let addresses = engine.upstream.addresses(&hop, |address| engine.acl.check(address)).await?;
     flow.timings.dns_us = addresses.dns_us;
-    let connected = engine.upstream.connect(&addresses, &hop).await?;
-    flow.upstream = Some(connected.address);
-    flow.timings.connect_us = Some(connected.connect_us);
-    Ok(connected.stream)
+    let connection = engine.upstream.connect(&addresses).await?;
+    flow.upstream = Some(connection.address);
+    flow.timings.connect_us = connection.connect_us;
+    Ok(connection.stream)
 }
 
 impl Opened {
@@ -99,18 +99,26 @@ impl Future for Relaying {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let outcome = ready!(Pin::new(&mut self.tunnel).poll(cx));
-        (self.flow.sent, self.flow.received) = (outcome.sent, outcome.received);
-        if !matches!(outcome.end, End::Complete) {
+        let end = ready!(Pin::new(&mut self.tunnel).poll(cx));
+        if !matches!(end, End::Complete) {
             metrics::with(|metrics| metrics.broken_tunnels.increment());
         }
-        self.flow.end = match outcome.end {
+        self.flow.end = match end {
             End::Complete => "complete".into(),
             End::Idle => "idle for longer than server.timeouts.tunnel_idle".into(),
             End::Broken(Side::Downstream, error) => format!("downstream: {error}").into(),
             End::Broken(Side::Upstream, error) => format!("upstream: {error}").into(),
         };
         Poll::Ready(())
+    }
+}
+
+impl Drop for Relaying {
+    /// Also where the tunnel is cut off by the end of a drain.
+    fn drop(&mut self) {
+        let (sent, received) = self.tunnel.bytes();
+        self.flow.sent += sent;
+        self.flow.received += received;
     }
 }
 

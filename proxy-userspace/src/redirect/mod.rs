@@ -6,6 +6,7 @@
 #![deny(unsafe_code)]
 
 mod cgroup;
+mod closed;
 mod error;
 mod explain;
 mod hooks;
@@ -40,6 +41,7 @@ pub use proxy_common::Counter as KernelCounter;
 pub use state::{Counters, HookState, MapState, State};
 
 use cgroup::Cgroup;
+use closed::ClosedRecords;
 use hooks::HOOKS;
 use load::{map_fd, take_map};
 
@@ -71,7 +73,7 @@ pub struct Redirect {
     errno: DenyErrno,
     originals: HashMap<MapData, u64, proxy_common::Captured>,
     claims: HashMap<MapData, ClaimKey, proxy_common::Captured>,
-    closed: HashMap<MapData, ClaimKey, proxy_common::Captured>,
+    closed: ClosedRecords,
     cgroups: Mutex<HashMap<MapData, u64, Policy>>,
     counters: PerCpuArray<MapData, u64>,
     heartbeat: Heartbeat,
@@ -108,7 +110,7 @@ impl Redirect {
             errno: capture.errno,
             originals: take_map(&mut ebpf, "ORIGINALS")?,
             claims,
-            closed,
+            closed: ClosedRecords::new(closed),
             cgroups: Mutex::new(take_map(&mut ebpf, "CGROUPS")?),
             counters: take_map(&mut ebpf, "COUNTERS")?,
             heartbeat: Heartbeat { map: Arc::new(Mutex::new(take_map(&mut ebpf, "HEARTBEAT")?)) },
@@ -180,7 +182,7 @@ impl Redirect {
         let maps = vec![
             map_state("ORIGINALS", &self.originals),
             map_state("CLAIMS", &self.claims),
-            map_state("CLOSED", &self.closed),
+            map_state("CLOSED", &self.closed.lock().map),
             map_state("CGROUPS", &cgroups),
         ];
         State { cgroup: self.cgroup.path.clone(), hooks, maps }
@@ -189,6 +191,11 @@ impl Redirect {
     /// Whether every hook runs our program. Cheap: walks no map.
     pub fn is_attached(&self) -> bool {
         HOOKS.iter().all(|hook| self.hook_state(hook).attached)
+    }
+
+    /// Forgets connections that were closed before they were accepted, and have been waiting since the last call.
+    pub fn sweep_closed(&self) {
+        self.closed.sweep();
     }
 
     /// The kernel half's counters; a counter the kernel won't read is 0.

@@ -1,15 +1,19 @@
 //! Moves one body from a connection to another, framed anew on the way (RFC 9112 §6, §7).
 
+use std::cell::Cell;
+use std::future::Future;
 use std::io;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, Interest};
+use tokio::net::tcp::WriteHalf;
 
 use super::tunnel::Side;
 use crate::http::chunked::{self, BadChunk, Decoder, Step};
 use crate::http::framing::Framing;
 use crate::net::buffered::Inbox;
 use crate::net::deadline::{Deadline, Expired};
+use crate::telemetry::metrics;
 
 /// What is gathered before it is written: a head and the first part of its body leave in one write.
 const GATHER: usize = 64 << 10;
@@ -31,6 +35,27 @@ pub struct Sink<'a, W> {
     pub framing: Framing,
     /// Bytes to go out before the body: its head.
     pub pending: &'a mut Vec<u8>,
+    /// Bytes of content that the sink has taken; counted as they go.
+    pub moved: &'a Cell<u64>,
+}
+
+/// A receiver that can tell that it is gone while nothing is sent to it.
+pub trait Receiver: AsyncWrite + Unpin {
+    /// Ready once its connection has been reset.
+    fn reset(&self) -> impl Future<Output = ()>;
+}
+
+impl Receiver for WriteHalf<'_> {
+    async fn reset(&self) {
+        // Fails only while the runtime ends.
+        let _ = self.ready(Interest::ERROR).await;
+    }
+}
+
+impl<R: Receiver> Receiver for &mut R {
+    fn reset(&self) -> impl Future<Output = ()> {
+        R::reset(self)
+    }
 }
 
 /// How long either side may keep the other waiting.
@@ -57,7 +82,7 @@ pub enum BodyError {
     TimedOut(Side),
 }
 
-/// Moves one body, and `sink.pending` before it. Returns the bytes of content that the sink took.
+/// Moves one body, and `sink.pending` before it.
 ///
 /// # Errors
 /// [`BodyError`]. The sink has then got an incomplete body, and must not be used again.
@@ -65,16 +90,17 @@ pub async fn transfer<R, W>(
     source: Source<'_, R>,
     sink: Sink<'_, W>,
     patience: Patience<'_>,
-) -> Result<u64, BodyError>
+) -> Result<(), BodyError>
 where
     R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
+    W: Receiver,
 {
     let left = match source.framing {
         Framing::Length(length) => length,
         _ => u64::MAX,
     };
-    let mut transfer = Transfer { source, sink, patience, left, decoder: Decoder::new(), moved: 0 };
+    let mut transfer =
+        Transfer { source, sink, patience, left, decoder: Decoder::new(), content: 0, staged: 0 };
     match transfer.source.framing {
         Framing::None => {}
         Framing::Length(_) | Framing::UntilClose => transfer.plain().await?,
@@ -83,8 +109,7 @@ where
     if transfer.sink.framing == Framing::Chunked {
         transfer.sink.pending.extend_from_slice(chunked::END);
     }
-    transfer.flush().await?;
-    Ok(transfer.moved)
+    transfer.flush().await
 }
 
 struct Transfer<'a, R, W> {
@@ -93,13 +118,15 @@ struct Transfer<'a, R, W> {
     patience: Patience<'a>,
     left: u64,
     decoder: Decoder,
-    moved: u64,
+    /// Bytes of content received so far, and those of them that wait in `sink.pending`.
+    content: u64,
+    staged: u64,
 }
 
 impl<R, W> Transfer<'_, R, W>
 where
     R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
+    W: Receiver,
 {
     async fn plain(&mut self) -> Result<(), BodyError> {
         while self.left > 0 {
@@ -141,7 +168,7 @@ where
 
     /// Passes the next `count` bytes of the inbox on as content.
     async fn content(&mut self, count: usize) -> Result<(), BodyError> {
-        let total = self.moved + count as u64;
+        let total = self.content + count as u64;
         if let Some(limit) = self.source.limit.filter(|limit| total > *limit) {
             return Err(BodyError::TooLarge(limit));
         }
@@ -151,15 +178,27 @@ where
             _ => self.sink.pending.extend_from_slice(data),
         }
         self.source.inbox.consume(count);
-        self.moved = total;
+        self.content = total;
+        self.staged += count as u64;
         if self.sink.pending.len() >= GATHER { self.flush().await } else { Ok(()) }
     }
 
     async fn fill(&mut self) -> Result<usize, BodyError> {
-        let side = self.source.side;
-        let fill = self.source.inbox.fill(&mut self.source.reader);
-        match self.patience.deadline.limit(self.patience.read, fill).await {
-            Ok(filled) => filled.map_err(|error| BodyError::Io(side, error)),
+        let (side, sink_side) = (self.source.side, self.sink.side);
+        let more = async {
+            tokio::select! {
+                biased;
+                filled = self.source.inbox.fill(&mut self.source.reader) => {
+                    filled.map_err(|error| BodyError::Io(side, error))
+                }
+                // Whoever has reset its connection waits for nothing any more.
+                () = self.sink.writer.reset() => {
+                    Err(BodyError::Io(sink_side, io::ErrorKind::ConnectionReset.into()))
+                }
+            }
+        };
+        match self.patience.deadline.limit(self.patience.read, more).await {
+            Ok(filled) => filled,
             Err(Expired::TimedOut | Expired::Drained) => Err(BodyError::TimedOut(side)),
         }
     }
@@ -173,8 +212,22 @@ where
         let written = self.patience.deadline.limit(self.patience.write, write).await;
         self.sink.pending.clear();
         match written {
-            Ok(written) => written.map_err(|error| BodyError::Io(side, error)),
-            Err(Expired::TimedOut | Expired::Drained) => Err(BodyError::TimedOut(side)),
+            Ok(Ok(())) => self.count(),
+            Ok(Err(error)) => return Err(BodyError::Io(side, error)),
+            Err(Expired::TimedOut | Expired::Drained) => return Err(BodyError::TimedOut(side)),
         }
+        Ok(())
+    }
+
+    fn count(&mut self) {
+        let staged = std::mem::take(&mut self.staged);
+        self.sink.moved.set(self.sink.moved.get() + staged);
+        metrics::with(|metrics| match self.sink.side {
+            Side::Upstream => metrics.sent_bytes.add(staged),
+            Side::Downstream => metrics.received_bytes.add(staged),
+        });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,4 +6,4 @@ mod direction;
 mod pipe;
 mod tunnel;
 
-pub use tunnel::{End, Outcome, Settings, Side, Tunnel, relay};
+pub use tunnel::{End, Settings, Side, Tunnel, relay};

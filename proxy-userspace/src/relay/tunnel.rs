@@ -34,16 +34,6 @@ pub struct Settings {
     pub idle: Duration,
 }
 
-/// What became of a tunnel.
-#[derive(Debug)]
-pub struct Outcome {
-    /// Bytes the upstream took.
-    pub sent: u64,
-    /// Bytes the downstream took.
-    pub received: u64,
-    pub end: End,
-}
-
 /// How a tunnel ended.
 #[derive(Debug)]
 pub enum End {
@@ -85,9 +75,9 @@ pub struct Tunnel {
 }
 
 impl Future for Tunnel {
-    type Output = Outcome;
+    type Output = End;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
         let tunnel = &mut *self;
         let before = (tunnel.up.bytes, tunnel.down.bytes);
         let end = tunnel.poll_both(cx);
@@ -105,11 +95,17 @@ impl Future for Tunnel {
             Poll::Pending if tunnel.deadline.poll_expired(cx).is_ready() => End::Idle,
             Poll::Pending => return Poll::Pending,
         };
-        Poll::Ready(Outcome { sent: tunnel.up.bytes, received: tunnel.down.bytes, end })
+        Poll::Ready(end)
     }
 }
 
 impl Tunnel {
+    /// Bytes that the upstream and the downstream have taken so far.
+    #[must_use]
+    pub fn bytes(&self) -> (u64, u64) {
+        (self.up.bytes, self.down.bytes)
+    }
+
     fn poll_both(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         let pipe_size = self.settings.pipe_size;
         let up = match self.up.has_ended() {

@@ -82,7 +82,7 @@ pub struct Timings {
     pub dns_us: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connect_us: Option<u64>,
-    /// From the request's end to the response's head.
+    /// From the end of the request, as far as it was sent by then, to the response's head.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ttfb_us: Option<u64>,
     pub total_us: u64,
@@ -108,7 +108,7 @@ impl Flow {
             received: 0,
             cache: None,
             verdict: None,
-            end: Cow::Borrowed("complete"),
+            end: Cow::Borrowed(CUT_OFF),
             timings: Timings::default(),
             began: Some(Instant::now()),
         }
@@ -160,6 +160,9 @@ impl fmt::Display for Flow {
         write!(line, " {}", self.end)
     }
 }
+
+/// What a flow says of its end until it has one: it was dropped on its way.
+const CUT_OFF: &str = "cut off: weir stopped or failed";
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 

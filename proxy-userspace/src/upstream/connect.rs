@@ -10,6 +10,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout};
 
+use super::Connection;
 use crate::telemetry::flow::micros;
 use crate::telemetry::metrics;
 
@@ -18,15 +19,6 @@ const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// Attempts under way at one time.
 const MAX_ATTEMPTS: usize = 6;
-
-/// A new connection.
-#[derive(Debug)]
-pub struct Connected {
-    pub stream: TcpStream,
-    pub address: SocketAddr,
-    /// How long the handshake took, in microseconds.
-    pub connect_us: u64,
-}
 
 /// Why there is no connection. Nothing was sent yet: another address or a later try is always safe.
 #[derive(Debug, thiserror::Error)]
@@ -43,11 +35,11 @@ pub enum ConnectError {
 ///
 /// # Errors
 /// [`ConnectError`] of the last address that failed.
-pub async fn connect_any(
+pub(super) async fn connect_any(
     addresses: &[SocketAddr],
     source: Option<IpAddr>,
     limit: Duration,
-) -> Result<Connected, ConnectError> {
+) -> Result<Connection, ConnectError> {
     let began = Instant::now();
     let result = match addresses {
         [] => Err(ConnectError::NoAddress),
@@ -65,7 +57,7 @@ pub async fn connect_any(
         Err(_) => metrics.upstream_failures.increment(),
     });
     let (stream, address) = result?;
-    Ok(Connected { stream, address, connect_us: micros(began.elapsed()) })
+    Ok(Connection { stream, address, source, connect_us: Some(micros(began.elapsed())) })
 }
 
 async fn race(

@@ -1,18 +1,24 @@
 //! The way out: names to addresses, addresses to connections, connections used again. Which addresses may be
 //! used is for the caller to say; which bytes go over them as well.
 
-pub mod connect;
+mod connect;
 pub mod dns;
-pub mod pool;
+mod pool;
 
-pub use connect::{ConnectError, Connected};
+pub use connect::ConnectError;
+pub use pool::Idle;
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
+
+use tokio::net::TcpStream;
 
 use crate::config;
 use crate::http::authority::{Authority, Host};
 use crate::target::Hop;
+use crate::telemetry::flow::micros;
+use crate::telemetry::metrics;
 use connect::connect_any;
 use dns::Resolver;
 use pool::Pool;
@@ -22,7 +28,36 @@ use pool::Pool;
 pub struct Upstream {
     settings: config::Upstream,
     resolver: Resolver,
-    pub pool: Pool,
+    pool: Pool,
+}
+
+/// Addresses that may be connected to.
+#[derive(Debug, Clone)]
+pub struct Addresses {
+    /// In the order to try; never empty.
+    pub addresses: Vec<SocketAddr>,
+    /// The local address to connect from, where that matters.
+    pub source: Option<IpAddr>,
+    /// How long the name took to resolve, in microseconds.
+    pub dns_us: Option<u64>,
+}
+
+/// A connection to an upstream. Dropping it resets it: the peer must not take what is cut off for whole. One
+/// on which nothing is under way becomes [`Idle`].
+#[derive(Debug)]
+pub struct Connection {
+    pub stream: TcpStream,
+    pub address: SocketAddr,
+    pub source: Option<IpAddr>,
+    /// How long the handshake took, in microseconds; None for one that is used again.
+    pub connect_us: Option<u64>,
+}
+
+/// Why there is no address to connect to.
+#[derive(Debug)]
+pub enum AddressError<Refusal> {
+    Unresolved(dns::DnsError),
+    Refused(Refusal),
 }
 
 impl Upstream {
@@ -36,40 +71,39 @@ impl Upstream {
         }
     }
 
-    /// The addresses of a hop that `allow` lets through, and how long it took to find them.
+    /// The addresses of a hop that `allow` lets through.
     ///
     /// # Errors
-    /// [`ConnectError::Resolve`], or the refusal of the first address if all were refused.
+    /// [`AddressError::Unresolved`], or the refusal of the first address if all were refused.
     pub async fn addresses<Refusal>(
         &self,
         hop: &Hop,
         allow: impl Fn(SocketAddr) -> Result<(), Refusal>,
     ) -> Result<Addresses, AddressError<Refusal>> {
-        let (found, dns_us) = match hop {
-            Hop::Address(address, _) => (vec![*address], None),
+        let (mut addresses, source, dns_us) = match hop {
+            Hop::Address(address, source) => (vec![*address], *source, None),
             Hop::Authority(Authority { host: Host::Address(address), port }) => {
-                (vec![SocketAddr::new(*address, *port)], None)
+                (vec![SocketAddr::new(*address, *port)], None, None)
             }
             Hop::Authority(Authority { host: Host::Name(name), port }) => {
                 let began = Instant::now();
                 let found = self.resolver.resolve(name).await.map_err(AddressError::Unresolved)?;
                 let found = found.iter().map(|address| SocketAddr::new(*address, *port)).collect();
-                (found, Some(crate::telemetry::flow::micros(began.elapsed())))
+                (found, None, Some(micros(began.elapsed())))
             }
         };
         // Checked here and nowhere else: what passes is what gets connected to, whatever DNS says next.
         let mut refusal = None;
-        let mut allowed = found;
-        allowed.retain(|address| match allow(*address) {
+        addresses.retain(|address| match allow(*address) {
             Ok(()) => true,
             Err(reason) => {
                 refusal.get_or_insert(reason);
                 false
             }
         });
-        match (allowed.is_empty(), refusal) {
+        match (addresses.is_empty(), refusal) {
             (true, Some(refusal)) => Err(AddressError::Refused(refusal)),
-            _ => Ok(Addresses { addresses: allowed, dns_us }),
+            _ => Ok(Addresses { addresses, source, dns_us }),
         }
     }
 
@@ -77,27 +111,38 @@ impl Upstream {
     ///
     /// # Errors
     /// [`ConnectError`] of the last address tried.
-    pub async fn connect(&self, addresses: &Addresses, hop: &Hop) -> Result<Connected, ConnectError> {
-        let source = match hop {
-            Hop::Address(_, source) => *source,
-            Hop::Authority(_) => None,
-        };
-        connect_any(&addresses.addresses, source, self.settings.connect_timeout).await
+    pub async fn connect(&self, addresses: &Addresses) -> Result<Connection, ConnectError> {
+        let connect = || connect_any(&addresses.addresses, addresses.source, self.settings.connect_timeout);
+        match connect().await {
+            // Out of descriptors: those of connections that nobody uses are the first to give back.
+            Err(ConnectError::Failed { error, .. }) if is_out_of_files(&error) => {
+                self.pool.close_all();
+                connect().await
+            }
+            result => result,
+        }
+    }
+
+    /// A kept connection to one of `addresses`, if there is one that is still quiet.
+    #[must_use]
+    pub fn reuse(&self, addresses: &Addresses) -> Option<Connection> {
+        let kept =
+            addresses.addresses.iter().find_map(|address| self.pool.take(*address, addresses.source))?;
+        metrics::with(|metrics| metrics.upstream_reuses.increment());
+        Some(kept)
+    }
+
+    /// Keeps a connection for the next request to its address.
+    pub fn keep(&self, idle: Idle) {
+        self.pool.keep(idle);
+    }
+
+    /// Closes kept connections that have been idle for too long. Called by the worker's tick.
+    pub fn sweep(&self) {
+        self.pool.sweep();
     }
 }
 
-/// Addresses that may be connected to.
-#[derive(Debug, Clone)]
-pub struct Addresses {
-    /// In the order to try; never empty unless the name has none.
-    pub addresses: Vec<SocketAddr>,
-    /// How long the name took to resolve, in microseconds.
-    pub dns_us: Option<u64>,
-}
-
-/// Why there is no address to connect to.
-#[derive(Debug)]
-pub enum AddressError<Refusal> {
-    Unresolved(dns::DnsError),
-    Refused(Refusal),
+fn is_out_of_files(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }

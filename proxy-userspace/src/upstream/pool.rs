@@ -2,81 +2,174 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::io;
+use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
-use tokio::net::TcpStream;
 
-/// What makes two connections interchangeable: the address, and where from.
-pub type Key = (SocketAddr, Option<IpAddr>);
+use super::Connection;
 
-/// Addresses a pool keeps connections to; beyond that it keeps none for new ones.
-const MAX_ORIGINS: usize = 4096;
+/// Connections a worker keeps, to all origins together.
+const MAX_IDLE: usize = 4096;
 
-/// A worker's idle upstream connections.
+/// A connection on which nothing is under way. Dropping it ends it in order, with FIN.
 #[derive(Debug)]
-pub struct Pool {
+pub struct Idle {
+    connection: Option<Connection>,
+    since: Instant,
+}
+
+impl Idle {
+    /// The connection, if it is still quiet: one that the server has closed, or spoke on unasked, is of no use.
+    #[must_use]
+    pub fn wake(mut self) -> Option<Connection> {
+        // Asked of the kernel: what the runtime knows of the socket may be a moment old.
+        let quiet = self.connection.as_ref().is_some_and(is_quiet);
+        if quiet { self.connection.take() } else { None }
+    }
+
+    /// Whether it leads to `address`, from `source`.
+    #[must_use]
+    pub fn leads_to(&self, address: SocketAddr, source: Option<IpAddr>) -> bool {
+        self.connection.as_ref().is_some_and(|connection| key(connection) == (address, source))
+    }
+}
+
+impl From<Connection> for Idle {
+    fn from(connection: Connection) -> Self {
+        Self { connection: Some(Connection { connect_us: None, ..connection }), since: Instant::now() }
+    }
+}
+
+impl Drop for Idle {
+    fn drop(&mut self) {
+        if let Some(connection) = &self.connection {
+            // Fails only if the socket is gone already.
+            let _ = SockRef::from(&connection.stream).set_linger(None);
+        }
+    }
+}
+
+/// What makes two connections interchangeable: where to, and where from.
+type Key = (SocketAddr, Option<IpAddr>);
+
+fn key(connection: &Connection) -> Key {
+    (connection.address, connection.source)
+}
+
+/// A worker's idle connections.
+#[derive(Debug)]
+pub(super) struct Pool {
     per_origin: usize,
     idle_timeout: Duration,
-    idle: RefCell<HashMap<Key, Vec<(TcpStream, Instant)>>>,
+    idle: RefCell<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    by_key: HashMap<Key, Vec<Idle>>,
+    count: usize,
 }
 
 impl Pool {
-    /// An empty pool.
-    #[must_use]
-    pub fn new(per_origin: usize, idle_timeout: Duration) -> Self {
+    pub(super) fn new(per_origin: usize, idle_timeout: Duration) -> Self {
         Self { per_origin, idle_timeout, idle: RefCell::default() }
     }
 
-    /// The connection to `key` that was used last, if it is still quiet: one that the server closed, or spoke
-    /// on unasked, is of no use.
-    pub fn take(&self, key: Key) -> Option<TcpStream> {
-        let mut idle = self.idle.borrow_mut();
-        let connections = idle.get_mut(&key)?;
-        let (stream, _) = std::iter::from_fn(|| connections.pop()).find(|(stream, _)| is_quiet(stream))?;
-        Some(stream)
-    }
-
-    /// Keeps a connection whose last response has ended.
-    pub fn keep(&self, key: Key, stream: TcpStream) {
-        let mut idle = self.idle.borrow_mut();
-        let full = idle.len() >= MAX_ORIGINS && !idle.contains_key(&key);
-        if !full {
-            let connections = idle.entry(key).or_default();
-            if connections.len() < self.per_origin {
-                connections.push((stream, Instant::now()));
+    /// The connection that was used last, of those that are still quiet.
+    pub(super) fn take(&self, address: SocketAddr, source: Option<IpAddr>) -> Option<Connection> {
+        let mut kept = self.idle.borrow_mut();
+        loop {
+            let idle = kept.by_key.get_mut(&(address, source))?.pop()?;
+            kept.count -= 1;
+            if let Some(connection) = idle.wake() {
+                return Some(connection);
             }
         }
     }
 
-    /// Closes what has been idle for too long. Called by the worker's tick.
-    pub fn sweep(&self) {
-        self.close_older_than(self.idle_timeout);
+    pub(super) fn keep(&self, idle: Idle) {
+        let mut kept = self.idle.borrow_mut();
+        let Some(key) = idle.connection.as_ref().map(key) else { return };
+        if kept.count < MAX_IDLE {
+            let connections = kept.by_key.entry(key).or_default();
+            if connections.len() < self.per_origin {
+                connections.push(idle);
+                kept.count += 1;
+            }
+        }
     }
 
     /// Closes all.
-    pub fn close_all(&self) {
-        self.close_older_than(Duration::ZERO);
+    pub(super) fn close_all(&self) {
+        *self.idle.borrow_mut() = Kept::default();
     }
 
-    fn close_older_than(&self, limit: Duration) {
-        self.idle.borrow_mut().retain(|_, connections| {
-            connections.retain(|(stream, since)| {
-                let keep = since.elapsed() < limit;
-                if !keep {
-                    // Nothing is under way on it: a FIN will do, the server need not log a reset.
-                    let _ = SockRef::from(stream).set_linger(None);
-                }
-                keep
+    /// Closes what has been idle for too long, and what the server has closed.
+    pub(super) fn sweep(&self) {
+        let kept = &mut *self.idle.borrow_mut();
+        kept.by_key.retain(|_, connections| {
+            connections.retain(|idle| {
+                let quiet = idle.connection.as_ref().is_some_and(is_quiet);
+                quiet && idle.since.elapsed() < self.idle_timeout
             });
             !connections.is_empty()
         });
+        kept.count = kept.by_key.values().map(Vec::len).sum();
     }
 }
 
 /// A connection between two requests has nothing to read: neither bytes nor an end.
-fn is_quiet(stream: &TcpStream) -> bool {
-    let mut byte = [0];
-    matches!(stream.try_read(&mut byte), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
+fn is_quiet(connection: &Connection) -> bool {
+    let peeked = SockRef::from(&connection.stream).peek(&mut [MaybeUninit::uninit()]);
+    matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream as StdStream};
+
+    /// A connection, and its other end.
+    fn connection(listener: &TcpListener) -> (Connection, StdStream) {
+        let address = listener.local_addr().unwrap();
+        let stream = StdStream::connect(address).unwrap();
+        stream.set_nonblocking(true).unwrap();
+        let stream = tokio::net::TcpStream::from_std(stream).unwrap();
+        let connection = Connection { stream, address, source: None, connect_us: Some(1) };
+        (connection, listener.accept().unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_no_longer_quiet_is_not_used() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let pool = Pool::new(8, Duration::from_secs(60));
+        let (quiet, _peer) = connection(&listener);
+        let (closed, peer) = connection(&listener);
+        let (spoke, mut speaker) = connection(&listener);
+        for connection in [quiet, closed, spoke] {
+            pool.keep(connection.into());
+        }
+        drop(peer);
+        speaker.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+        // No turn of the runtime in between: it has not heard of either.
+        assert!(pool.take(address, None).is_some());
+        assert!(pool.take(address, None).is_none());
+    }
+
+    #[tokio::test]
+    async fn an_origin_has_a_bound_and_old_ones_go() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let pool = Pool::new(2, Duration::ZERO);
+        let (connections, _peers): (Vec<_>, Vec<_>) = (0..3).map(|_| connection(&listener)).unzip();
+        connections.into_iter().for_each(|connection| pool.keep(connection.into()));
+        assert_eq!(pool.idle.borrow().count, 2);
+        pool.sweep();
+        assert_eq!(pool.idle.borrow().count, 0);
+        assert!(pool.take(listener.local_addr().unwrap(), None).is_none());
+    }
 }

@@ -1,0 +1,45 @@
+//! A script that serves in the background, and prints its port first.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use crate::scripts;
+
+/// The script; ended when dropped.
+pub struct Background {
+    child: Child,
+    output: BufReader<ChildStdout>,
+    pub port: String,
+}
+
+impl Background {
+    /// Starts a script of `e2e/scripts` and waits for its port.
+    pub fn start(script: &str, arguments: &[&str]) -> Self {
+        let mut command = Command::new("python3");
+        command.arg(scripts::path(script)).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = scripts::import(&mut command).spawn().expect("python3 is installed");
+        let mut output = BufReader::new(child.stdout.take().expect("a pipe"));
+        let mut port = String::new();
+        output.read_line(&mut port).expect("a line");
+        Self { child, output, port: port.trim().to_owned() }
+    }
+
+    /// Ends its standard input, at which it must end well; the rest of what it prints.
+    #[track_caller]
+    pub fn end(mut self) -> String {
+        drop(self.child.stdin.take());
+        let mut rest = String::new();
+        self.output.read_to_string(&mut rest).expect("text");
+        let status = self.child.wait().expect("a child of ours");
+        assert!(status.success(), "{status}\n{rest}");
+        rest.trim().to_owned()
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        // Ended already, perhaps.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
