@@ -220,14 +220,14 @@ impl Redirect {
         State { cgroup: self.cgroup.path.clone(), hooks, maps, holder: self.holder() }
     }
 
-    /// Forgets connections that were closed before they were accepted, and have been waiting since the last call.
-    pub fn sweep_closed(&self) {
-        self.closed.sweep();
-    }
-
     /// Whether every hook runs our program. Cheap: walks no map.
     pub fn is_attached(&self) -> bool {
         HOOKS.iter().all(|hook| self.hook_state(hook).attached)
+    }
+
+    /// Forgets connections that were closed before they were accepted, and have been waiting since the last call.
+    pub fn sweep_closed(&self) {
+        self.closed.sweep();
     }
 
     /// The kernel half's counters; a counter the kernel won't read is 0.
