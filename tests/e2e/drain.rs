@@ -233,25 +233,34 @@ fn who_is_connected_before_the_signal_is_served() {
 
 #[test]
 fn under_load_a_client_is_refused_or_served() {
+    const CLIENTS: usize = 8;
     let origin = Origin::fixed("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok");
     let mut weir = Weir::explicit("logging: {access: false}");
     let (proxy, server) = (weir.proxy, origin.address);
     let request = format!("GET http://{server}/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-    // Each as fast as it can, until nobody listens any more.
+    // Each as fast as it can, until nobody listens any more. How many were served, and whether the last was reset.
     let client = move || {
         let mut count = 0;
         while let Ok(mut stream) = TcpStream::connect(proxy) {
-            stream.write_all(request.as_bytes()).expect("weir takes it");
-            assert_eq!(http::read_to_end(&mut stream).expect("an answer").status, 200);
+            let answer = stream.write_all(request.as_bytes()).and_then(|()| http::read_to_end(&mut stream));
+            match answer {
+                Ok(answer) => assert_eq!(answer.status, 200),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return (count, 1),
+                Err(error) => panic!("after {count} answers: {error}"),
+            }
             count += 1;
         }
-        count
+        (count, 0)
     };
-    let clients: Vec<_> = (0..8).map(|_| std::thread::spawn(client.clone())).collect();
+    let clients: Vec<_> = (0..CLIENTS).map(|_| std::thread::spawn(client.clone())).collect();
     eventually("the load is under way", || (origin.connections() > 300).then_some(()));
     weir.signal(Signal::SIGTERM);
-    let served: Vec<usize> = clients.into_iter().map(|client| client.join().expect("all served")).collect();
-    assert!(served.iter().all(|count| *count > 0), "{served:?}");
+    let served: Vec<(usize, usize)> =
+        clients.into_iter().map(|client| client.join().expect("all served")).collect();
+    assert!(served.iter().all(|(count, _)| *count > 0), "{served:?}");
+    // A handshake that ends between the last accept and the close of the listener can't be helped.
+    let reset: usize = served.iter().map(|(_, reset)| reset).sum();
+    assert!(reset <= CLIENTS / 2, "{served:?}");
     assert_eq!(weir.wait(), Some(0), "{}", weir.log());
 }
 
