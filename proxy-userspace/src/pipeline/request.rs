@@ -55,7 +55,7 @@ pub async fn serve(
         Ok(Ending::KeepAlive) => return Next::KeepAlive,
         Ok(Ending::Close) => return Next::Close,
         Ok(Ending::Abort) => return Next::Abort,
-        Ok(Ending::Upgraded(upstream)) => return Next::Tunnel(Opened::upgraded(flow, upstream)),
+        Ok(Ending::Upgraded(upstream)) => return Next::Tunnel(Opened::upgraded(flow, upstream, &request.target)),
         Err(failure) => failure,
     };
     refuse(engine, downstream, request, &mut flow, &failure).await

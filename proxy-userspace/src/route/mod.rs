@@ -8,7 +8,7 @@ use crate::target::{Hop, Target};
 pub fn next_hop(target: &Target) -> Option<Hop> {
     match (target.original_destination, &target.authority) {
         // A captured connection goes where the application meant it to go, whatever Host or SNI say.
-        (Some(address), _) => Some(Hop::Address(address, target.source)),
+        (Some(address), _) => Some(Hop::Address(address, target.vantage.clone())),
         (None, Some(authority)) => Some(Hop::Authority(authority.clone())),
         (None, None) => None,
     }
