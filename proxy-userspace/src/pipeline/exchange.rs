@@ -146,7 +146,7 @@ impl Exchange<'_> {
             Terms {
                 patience: self.patience(&sending_deadline),
                 limit: body_limit(engine, &request.target),
-                moved: &progress.sent,
+                moved: Some(&progress.sent),
             },
         ));
         let mut sending = Sending::new(sending);
@@ -169,7 +169,7 @@ impl Exchange<'_> {
         // Who compresses, inspects or stores the body adds a stage of his own here, and says so in the head before.
         let mut stages = Stages::new();
         let body = answer.body(framing);
-        let delivery = deliver(body, &mut reply, &mut stages, &progress.received, patience);
+        let delivery = deliver(body, &mut reply, &mut stages, Some(&progress.received), patience);
         let result = sending.beside(delivery).await;
         self.flow.end = match &result {
             Ok(()) => "complete".into(),
