@@ -34,7 +34,8 @@ pub static CGROUPS: HashMap<u64, Policy> = HashMap::with_max_entries(PLACEHOLDER
 
 /// Where the proxy listens in other network namespaces than its own, by their cookies.
 #[map]
-pub static NAMESPACES: HashMap<u64, ListenerPorts> = HashMap::with_max_entries(PLACEHOLDER, BPF_F_NO_PREALLOC);
+pub static NAMESPACES: HashMap<u64, ListenerPorts> =
+    HashMap::with_max_entries(PLACEHOLDER, BPF_F_NO_PREALLOC);
 
 /// When the proxy's data plane last showed life: CLOCK_MONOTONIC, in nanoseconds.
 #[map]

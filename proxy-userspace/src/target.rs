@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::config::Backend;
 use crate::http::authority::Authority;
 use crate::netns::Namespace;
 
@@ -13,7 +14,7 @@ use crate::netns::Namespace;
 #[derive(Debug, Clone)]
 pub struct Target {
     pub front: Front,
-    /// `host:port` as the client named it: CONNECT, absolute-form, Host, or SNI.
+    /// `host:port` as the client named it: CONNECT, absolute-form, Host, or SNI. It is where an explicit request goes.
     pub authority: Option<Authority>,
     /// Where a captured connection was going. If present, it decides; the authority never does.
     pub original_destination: Option<SocketAddr>,
@@ -44,6 +45,8 @@ pub enum Hop {
     Authority(Authority),
     /// An address that is settled, and from where to connect to it.
     Address(SocketAddr, Vantage),
+    /// A server that the operator has named.
+    Backend(Arc<Backend>),
 }
 
 /// Through which door it came.

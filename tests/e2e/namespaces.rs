@@ -57,7 +57,8 @@ fn the_same_address_in_two_namespaces_is_two_places() {
     netns::enter();
     let weir = Weir::capturing("");
     let here = who::server(netns::V4);
-    let script = format!("import client; print(client.read_to_end(client.connect('{}', {})))", here.ip(), here.port());
+    let script =
+        format!("import client; print(client.read_to_end(client.connect('{}', {})))", here.ip(), here.port());
     for name in ["one", "two"] {
         let other = other();
         let server = other.run(|| TcpListener::bind(*here).expect("it is free there"));
@@ -118,7 +119,8 @@ fn connections_of_programs_that_have_ended_keep_no_namespace() {
     let mut child = other.run(|| command.spawn()).expect("weir starts");
     let (_connected, _) = server.accept().expect("weir connects");
     let inode = weir.status()["capture"]["namespaces"][0]["inode"].to_string();
-    let threads = || scripts::stdout(Command::new("ps").args(["-L", "-o", "comm=", "-p", &weir.pid().to_string()]));
+    let threads =
+        || scripts::stdout(Command::new("ps").args(["-L", "-o", "comm=", "-p", &weir.pid().to_string()]));
     assert!(threads().contains(&inode), "a thread lives inside");
     child.kill().and_then(|()| child.wait()).expect("a child of ours");
     eventually("weir leaves", || (entered(&weir) == 0).then_some(()));

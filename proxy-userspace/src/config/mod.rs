@@ -9,6 +9,7 @@ mod defaults;
 mod errors;
 mod keys;
 mod kinds;
+mod routing;
 mod section;
 mod sources;
 #[cfg(test)]
@@ -24,6 +25,7 @@ use std::time::Duration;
 pub use clashes::warnings;
 pub use errors::{ConfigError, ConfigErrors, Origin};
 pub use keys::keys;
+pub use routing::{Backend, ForwardedFields, Forwarding, HostField, HostPattern, PathPattern, Routing, Rule};
 pub use sources::{DEFAULT_FILE, Sources, load};
 
 /// Everything that can be configured.
@@ -32,6 +34,8 @@ pub struct Config {
     pub server: Server,
     pub capture: Capture,
     pub security: Security,
+    pub routing: Routing,
+    pub forwarded: Forwarding,
     pub upstream: Upstream,
     pub relay: Relay,
     pub admin: Admin,

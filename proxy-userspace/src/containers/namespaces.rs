@@ -94,8 +94,7 @@ impl Namespaces {
         if all.contains_key(&id) {
             return Ok(None);
         }
-        let namespace =
-            Namespace::enter(file).map_err(|source| EnterError::NotEntered { pid, source })?;
+        let namespace = Namespace::enter(file).map_err(|source| EnterError::NotEntered { pid, source })?;
         let count = self.workers.len().min(MAX_LISTENERS);
         let sockets = namespace
             .run(move || listen(count))

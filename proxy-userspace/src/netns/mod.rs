@@ -9,7 +9,7 @@ mod sys;
 use std::fs::{File, Metadata};
 use std::hash::{Hash, Hasher};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -124,7 +124,8 @@ impl Namespace {
         let (jobs, work) = sync_channel(MAX_JOBS);
         let (entered, result) = sync_channel(1);
         std::thread::Builder::new().name(format!("ns-{}", id.inode)).spawn(move || {
-            let inside = go_inside(file.into());
+            let inside = go_inside(&file);
+            drop(file);
             let may_work = inside.is_ok();
             // Whoever entered is waiting.
             let _ = entered.send(inside);
@@ -223,7 +224,9 @@ impl Namespace {
                 io::ErrorKind::WouldBlock,
                 format!("{MAX_JOBS} sockets are being made in network namespace {}", self.id.inode),
             ),
-            TrySendError::Disconnected(_) => io::Error::other("the thread in the network namespace has ended"),
+            TrySendError::Disconnected(_) => {
+                io::Error::other("the thread in the network namespace has ended")
+            }
         })
     }
 }
@@ -249,7 +252,7 @@ impl Stock {
 }
 
 /// Moves this thread inside for good, and learns the cookie.
-fn go_inside(file: OwnedFd) -> io::Result<u64> {
+fn go_inside(file: &File) -> io::Result<u64> {
     setns(file.as_fd(), CloneFlags::CLONE_NEWNET)?;
     let socket = Socket::new(Domain::IPV4, Type::DGRAM.cloexec(), None)?;
     cookie(socket.as_fd()).map_err(|error| match error.raw_os_error() {

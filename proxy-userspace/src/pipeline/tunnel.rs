@@ -7,13 +7,14 @@ use std::task::{Context, Poll, ready};
 
 use tokio::net::TcpStream;
 
+use super::Engine;
 use super::failure::Failure;
 use super::recording::Recording;
-use super::{Engine, respond};
+use super::respond::{self, Ask};
+use super::side::DownstreamSide;
 use crate::net::stream::{Admitted, Downstream};
 use crate::netns::Namespace;
 use crate::relay::{self, End, Side, Tunnel};
-use crate::route;
 use crate::target::{Client, Target};
 use crate::telemetry::flow::Protocol;
 use crate::telemetry::metrics;
@@ -58,8 +59,8 @@ pub fn abandon(client: &Client, target: &Target) {
 }
 
 async fn connect(engine: &Engine, target: &Target, flow: &mut Recording) -> Result<TcpStream, Failure> {
-    let hop = route::next_hop(target).ok_or(Failure::NoRoute("the tunnel has no target"))?;
-    let addresses = engine.upstream.addresses(&hop, |address| engine.acl.check(address)).await?;
+    let hop = engine.routes.next_hop(target, "").ok_or(Failure::NoRoute("the tunnel has no target"))?;
+    let addresses = engine.upstream.addresses(&hop, |address| engine.allow(&hop, address)).await?;
     flow.timings.dns_us = addresses.dns_us;
     let connection = engine.upstream.connect(&addresses).await?;
     flow.upstream = Some(connection.address);
@@ -138,15 +139,9 @@ impl Drop for Relaying {
 }
 
 impl Refused {
-    /// Answers a CONNECT that failed, and ends the connection.
-    pub async fn answer(mut self, engine: &Engine, mut downstream: Downstream) {
-        let patience = engine.config.server.timeouts.write;
-        let answered =
-            respond::failure(&mut downstream, &mut self.flow, &self.failure, true, false, patience).await;
-        drop(self.flow);
-        if answered {
-            downstream.close().await;
-        }
+    /// Answers a CONNECT that failed. Returns whether an answer went out.
+    pub async fn answer(mut self, engine: &Engine, downstream: &mut impl DownstreamSide) -> bool {
+        respond::failure(engine, downstream, &mut self.flow, &self.failure, Ask::Unknown).await
     }
 
     /// Resets a captured connection that can't be served: the client learns that it is broken, not that it

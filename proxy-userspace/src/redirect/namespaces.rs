@@ -37,11 +37,7 @@ impl Redirect {
     ///
     /// # Errors
     /// `Map` if the kernel refuses: `capture.max_cgroups` are served already.
-    pub fn serve_namespace(
-        &self,
-        namespace: &Namespace,
-        listeners: &Listeners,
-    ) -> Result<(), RedirectError> {
+    pub fn serve_namespace(&self, namespace: &Namespace, listeners: &Listeners) -> Result<(), RedirectError> {
         let ports = ListenerPorts {
             v4: listeners.v4.map_or(0, |address| address.port()).to_be(),
             v6: listeners.v6.map_or(0, |address| address.port()).to_be(),

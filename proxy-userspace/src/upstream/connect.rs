@@ -62,10 +62,7 @@ pub(super) async fn connect_any(
     Ok(Connection { stream, address, vantage: vantage.clone(), connect_us: Some(micros(began.elapsed())) })
 }
 
-async fn race(
-    addresses: &[SocketAddr],
-    vantage: &Vantage,
-) -> Result<(TcpStream, SocketAddr), ConnectError> {
+async fn race(addresses: &[SocketAddr], vantage: &Vantage) -> Result<(TcpStream, SocketAddr), ConnectError> {
     let mut waiting = addresses.iter().copied();
     let mut attempts = JoinSet::new();
     let mut last_error = ConnectError::NoAddress;
@@ -90,10 +87,7 @@ async fn race(
     }
 }
 
-async fn connect_one(
-    address: SocketAddr,
-    vantage: Vantage,
-) -> Result<(TcpStream, SocketAddr), ConnectError> {
+async fn connect_one(address: SocketAddr, vantage: Vantage) -> Result<(TcpStream, SocketAddr), ConnectError> {
     let failed = |error| ConnectError::Failed { address, error };
     let socket = new_socket(address, &vantage).await.map_err(failed)?;
     let stream = socket.connect(address).await.map_err(failed)?;

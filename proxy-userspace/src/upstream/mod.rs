@@ -81,15 +81,8 @@ impl Upstream {
     ) -> Result<Addresses, AddressError<Refusal>> {
         let (mut addresses, vantage, dns_us) = match hop {
             Hop::Address(address, vantage) => (vec![*address], vantage.clone(), None),
-            Hop::Authority(Authority { host: Host::Address(address), port }) => {
-                (vec![SocketAddr::new(*address, *port)], Vantage::default(), None)
-            }
-            Hop::Authority(Authority { host: Host::Name(name), port }) => {
-                let began = Instant::now();
-                let found = self.resolver.resolve(name).await.map_err(AddressError::Unresolved)?;
-                let found = found.iter().map(|address| SocketAddr::new(*address, *port)).collect();
-                (found, Vantage::default(), Some(micros(began.elapsed())))
-            }
+            Hop::Authority(authority) => self.resolve(authority).await?,
+            Hop::Backend(backend) => self.resolve(&backend.authority).await?,
         };
         // Checked here and nowhere else: what passes is what gets connected to, whatever DNS says next.
         let mut refusal = None;
@@ -103,6 +96,23 @@ impl Upstream {
         match (addresses.is_empty(), refusal) {
             (true, Some(refusal)) => Err(AddressError::Refused(refusal)),
             _ => Ok(Addresses { addresses, vantage, dns_us }),
+        }
+    }
+
+    async fn resolve<Refusal>(
+        &self,
+        authority: &Authority,
+    ) -> Result<(Vec<SocketAddr>, Vantage, Option<u64>), AddressError<Refusal>> {
+        match &authority.host {
+            Host::Address(address) => {
+                Ok((vec![SocketAddr::new(*address, authority.port)], Vantage::default(), None))
+            }
+            Host::Name(name) => {
+                let began = Instant::now();
+                let found = self.resolver.resolve(name).await.map_err(AddressError::Unresolved)?;
+                let found = found.iter().map(|address| SocketAddr::new(*address, authority.port)).collect();
+                Ok((found, Vantage::default(), Some(micros(began.elapsed()))))
+            }
         }
     }
 

@@ -29,6 +29,7 @@ const RANKS: &[&[&str]] = &[
     &["target"],
     &["http", "netns"],
     &["config"],
+    &["authority"],
 ];
 
 /// (who, whom) of the same rank.
