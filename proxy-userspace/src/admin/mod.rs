@@ -11,6 +11,7 @@ mod health;
 mod metrics;
 mod problem;
 mod status;
+mod targets;
 
 use std::fs::DirBuilder;
 use std::io;
@@ -154,7 +155,7 @@ fn questions() -> Router<Arc<Running>> {
 
 /// What changes something, and what tells where everybody's programs went.
 fn for_owner() -> Router<Arc<Running>> {
-    questions().merge(capture::changes()).merge(flows::routes())
+    questions().merge(capture::changes()).merge(targets::changes()).merge(flows::routes())
 }
 
 async fn bind_unix(path: &Path) -> Result<UnixListener, ListenError> {

@@ -19,9 +19,8 @@ use std::time::Instant;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::admin;
 use crate::config::{CaptureMode, Config};
-use crate::containers::Namespaces;
+use crate::containers::{Namespaces, Targets};
 use crate::http::forward::Pseudonym;
 use crate::net::listener;
 use crate::net::stream::Admission;
@@ -29,6 +28,7 @@ use crate::policy::acl::Acl;
 use crate::redirect::{Listeners, Redirect, RedirectError};
 use crate::running::{Beats, Capture, Running};
 use crate::telemetry::flows::Flows;
+use crate::{admin, capture};
 use state_file::StateFile;
 use worker::{Plan, Workers};
 
@@ -82,6 +82,7 @@ async fn run(config: Arc<Config>) -> Result<(), StartError> {
         Capture::On(redirect) => (Some(redirect.original_destinations()), Some(redirect.heartbeat())),
         _ => (None, None),
     };
+    let (targets, asked) = Targets::new(&config.capture.targets);
     let (namespaces, doors) = Namespaces::new(config.server.workers);
     let running = Arc::new(Running {
         proxy,
@@ -92,6 +93,7 @@ async fn run(config: Arc<Config>) -> Result<(), StartError> {
         acl: acl.clone(),
         capture: Mutex::new(capture),
         namespaces,
+        targets: Arc::clone(&targets),
         config: Arc::clone(&config),
     });
     let (drain, draining) = watch::channel(false);
@@ -102,10 +104,12 @@ async fn run(config: Arc<Config>) -> Result<(), StartError> {
         admission: Arc::clone(&running.admission),
         beats: Arc::clone(&running.beats),
         originals,
+        targets,
         draining,
     };
     let state_file = StateFile::write(&config.admin.state_dir, &running, &admin)?;
     let workers = Workers::start(&plan, explicit, transparent, doors)?;
+    capture::start(&running, asked).await;
     let admin = admin.serve(Arc::clone(&running));
     // Nobody is answered before: this waits for nothing.
     holder::take_over(&running)?;

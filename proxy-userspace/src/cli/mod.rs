@@ -1,5 +1,6 @@
 //! The commands, a file each.
 
+mod capture;
 mod client;
 mod config;
 mod doctor;
@@ -34,6 +35,9 @@ enum Command {
     Serve(ConfigArguments),
     /// Runs a program whose TCP connections pass through weir, those of its children included.
     Exec(exec::Arguments),
+    /// Names what is captured: containers, cgroups, units.
+    #[command(subcommand)]
+    Capture(capture::Command),
     /// Says what the running weir does.
     Status(status::Arguments),
     /// Shows what passed.
@@ -85,6 +89,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
     let result = match arguments.command {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Exec(arguments) => exec::run(&arguments, admin.as_deref()),
+        Command::Capture(command) => capture::run(&command, admin.as_deref()),
         Command::Status(arguments) => status::run(&arguments, admin.as_deref()),
         Command::Flows(arguments) => flows::run(&arguments, admin.as_deref()),
         Command::Doctor(arguments) => doctor::run(&arguments),

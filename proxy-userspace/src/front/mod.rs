@@ -16,6 +16,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
+use crate::containers::Names;
 use crate::net::listener::BACKLOG;
 use crate::net::stream::{Admission, Admitted};
 
@@ -101,6 +102,7 @@ pub struct Shared {
     pub engine: Rc<crate::pipeline::Engine>,
     pub admission: Arc<Admission>,
     pub drain: watch::Receiver<bool>,
+    pub names: Rc<Names>,
 }
 
 impl Shared {

@@ -2,14 +2,13 @@
 //! /proc and the same maps. The kernel decides; this only tells.
 #![forbid(unsafe_code)]
 
-use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use proxy_common::{ACTION_BYPASS, ACTION_DENY, FAIL_OPEN, Policy};
 
-use super::cgroup::{Cgroup, Mount};
+use super::cgroup::{Cgroup, Mount, cgroup_of};
 use super::{Redirect, RedirectError};
 use crate::netns::NetnsId;
 
@@ -28,7 +27,8 @@ impl Redirect {
     /// There is no such process, or /proc can't be read.
     pub fn explain(&self, pid: u32, destination: SocketAddr) -> io::Result<Explained> {
         let direct = |reason: &str| Ok(Explained { verdict: "direct", reason: reason.to_owned() });
-        let path = cgroup_of(pid)?;
+        let mount = Mount::find().map_err(|error: RedirectError| io::Error::other(error.to_string()))?;
+        let path = cgroup_of(pid, &mount)?;
         if pid == std::process::id() {
             return direct("it is weir itself");
         }
@@ -69,15 +69,6 @@ impl Redirect {
             Some((ancestor.to_owned(), self.policy_of(id)?))
         })
     }
-}
-
-/// The cgroup v2 directory of a process (cgroups(7): the line that begins with `0::`).
-fn cgroup_of(pid: u32) -> io::Result<PathBuf> {
-    let mount = Mount::find().map_err(|error: RedirectError| io::Error::other(error.to_string()))?;
-    let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
-    let line = cgroups.lines().find_map(|line| line.strip_prefix("0::/"));
-    let path = line.ok_or_else(|| io::Error::other("it is in no cgroup of version 2"))?;
-    Ok(mount.point.join(path))
 }
 
 /// As `is_exempt` in proxy-ebpf's decide.rs.

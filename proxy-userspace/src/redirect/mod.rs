@@ -36,7 +36,7 @@ use proxy_common::{
 
 use crate::config::{self, DenyErrno, FailMode};
 
-pub use cgroup::{CgroupId, ExecCgroup, Mount};
+pub use cgroup::{CgroupId, ExecCgroup, Mount, cgroup_of, processes};
 pub use error::RedirectError;
 pub use explain::Explained;
 pub use original::{Captured, OriginalDestinations};
