@@ -6,6 +6,7 @@
 //! Stop: kernel half detached (new connections go direct) → what is queued accepted, listeners closed → drain → workers
 //! end. A worker that ends on its own stops weir, too: the heartbeat of those that are left is not that of a whole.
 
+mod certificates;
 mod holder;
 mod state_file;
 mod worker;
@@ -28,6 +29,8 @@ use crate::policy::acl::Acl;
 use crate::redirect::{Listeners, Redirect, RedirectError};
 use crate::running::{Beats, Capture, Running};
 use crate::telemetry::flows::Flows;
+use crate::tls::client::{ClientTls, FileError};
+use crate::tls::server::Acceptance;
 use state_file::StateFile;
 use worker::{Plan, Workers};
 
@@ -41,6 +44,8 @@ pub enum StartError {
     Listen { host: std::net::IpAddr, first: u16, last: u16, error: std::io::Error },
     #[error("can't listen for captured connections on loopback: {0}")]
     Transparent(std::io::Error),
+    #[error("TLS: {0}")]
+    Tls(#[from] FileError),
     #[error("{0}")]
     Admin(#[from] admin::ListenError),
     #[error("capture.mode is `required`, but nothing can be captured: {0}")]
@@ -68,6 +73,8 @@ pub fn serve(config: Config) -> Result<(), StartError> {
 
 async fn run(config: Arc<Config>) -> Result<(), StartError> {
     let mut signals = Signals::new()?;
+    let tls = Arc::new(ClientTls::load(&config.upstream.tls)?);
+    let acceptance = Acceptance::load(&config.server.tls)?.map(Arc::new);
     let explicit = listen_explicit(&config)?;
     let proxy = local_address(&explicit)?;
     let transparent = Transparent::listen(&config)?;
@@ -96,6 +103,8 @@ async fn run(config: Arc<Config>) -> Result<(), StartError> {
         config: Arc::clone(&config),
         acl,
         via: Pseudonym::new(random_seed()),
+        tls,
+        acceptance: acceptance.clone(),
         admission: Arc::clone(&running.admission),
         beats: Arc::clone(&running.beats),
         originals,
@@ -107,6 +116,7 @@ async fn run(config: Arc<Config>) -> Result<(), StartError> {
     // Nobody is answered before: this waits for nothing.
     holder::take_over(&running)?;
     let sweep = tokio::spawn(sweep_closed(Arc::clone(&running)));
+    let certificates = tokio::spawn(certificates::keep_current(acceptance)?);
     announce(&running);
 
     tokio::select! {
@@ -128,6 +138,7 @@ async fn run(config: Arc<Config>) -> Result<(), StartError> {
     // What the workers recorded last is still on its way to the log.
     running.flows.settled().await;
     sweep.abort();
+    certificates.abort();
     admin.abort();
     // Programs that ended while their transfers were finished.
     admin::remove_empty(left_running);

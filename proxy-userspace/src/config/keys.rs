@@ -11,13 +11,13 @@ use super::errors::Report;
 use super::kinds::{
     GIB, KIB, MIB, address, auto_or, choice, duration, log_filter, number, path, port_range, size, switch,
 };
-use super::routing;
 use super::section::Section;
 use super::tree::Node;
 use super::{
     Access, Acl, Admin, Capture, CaptureMode, Config, DenyErrno, Destinations, FailMode, Flows, Limits,
     LogFormat, Logging, Relay, Security, Server, Timeouts, Upstream,
 };
+use super::{routing, tls};
 
 pub(super) fn read(tree: &Node, report: &mut Report) -> Config {
     Section::root(tree, report, |s| Config {
@@ -48,6 +48,7 @@ fn server(s: &mut Section<'_, '_>) -> Server {
         port: s.read("port", d.port, number(0..=u16::MAX)),
         port_range: s.read("port_range", d.port_range, port_range),
         workers: s.read("workers", d.workers, auto_or(|| Server::default().workers, number(1..=1024))),
+        tls: s.section("tls", tls::server_tls),
         timeouts: s.section("timeouts", timeouts),
         limits: s.section("limits", limits),
     }
@@ -124,6 +125,7 @@ fn upstream(s: &mut Section<'_, '_>) -> Upstream {
         dns_cache_size: s.read("dns_cache_size", d.dns_cache_size, number(0..=1_000_000)),
         idle_per_origin: s.read("idle_per_origin", d.idle_per_origin, number(0..=65_536)),
         idle_timeout: s.read("idle_timeout", d.idle_timeout, duration(ms(10)..=hours(24))),
+        tls: s.section("tls", tls::upstream_tls),
     }
 }
 

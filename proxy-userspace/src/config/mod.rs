@@ -14,6 +14,7 @@ mod section;
 mod sources;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod tree;
 mod yaml;
 
@@ -27,6 +28,7 @@ pub use errors::{ConfigError, ConfigErrors, Origin};
 pub use keys::keys;
 pub use routing::{Backend, ForwardedFields, Forwarding, HostField, HostPattern, PathPattern, Routing, Rule};
 pub use sources::{DEFAULT_FILE, Sources, load};
+pub use tls::{Identity, ServerTls, TlsDestination, TlsVersion, UpstreamTls};
 
 /// Everything that can be configured.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -54,6 +56,7 @@ pub struct Server {
     pub port_range: RangeInclusive<u16>,
     /// Data-plane threads; default one per available CPU.
     pub workers: usize,
+    pub tls: ServerTls,
     pub timeouts: Timeouts,
     pub limits: Limits,
 }
@@ -190,6 +193,7 @@ pub struct Upstream {
     pub idle_per_origin: usize,
     /// How long such a connection is kept. Default 60s.
     pub idle_timeout: Duration,
+    pub tls: UpstreamTls,
 }
 
 /// `relay`.

@@ -3,6 +3,7 @@
 pub mod detect;
 pub mod explicit;
 mod http1;
+mod secure;
 pub mod transparent;
 
 use std::future::Future;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
+use crate::net::buffered::Inbox;
 use crate::net::listener::BACKLOG;
 use crate::net::stream::{Admission, Admitted};
 

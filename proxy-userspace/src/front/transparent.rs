@@ -15,6 +15,7 @@ use crate::http::authority::{Authority, Host};
 use crate::net::buffered::Inbox;
 use crate::net::deadline::Deadline;
 use crate::net::stream::{Admitted, Downstream};
+use crate::net::transport::Transport;
 use crate::pipeline::{Engine, tunnel};
 use crate::redirect::OriginalDestinations;
 use crate::target::{Client, Front, Process, Target};
@@ -53,8 +54,13 @@ async fn serve(
     let process =
         Process { pid: captured.pid, uid: captured.uid, cgroup: captured.cgroup, comm: captured.comm };
     let client = Client { address: peer, process: Some(Arc::new(process)) };
-    let mut downstream =
-        Downstream { stream, inbox: Inbox::default(), client, deadline: Deadline::new(), admitted };
+    let mut downstream = Downstream {
+        stream: Transport::Plain(stream),
+        inbox: Inbox::default(),
+        client,
+        deadline: Deadline::new(),
+        admitted,
+    };
     let detected = look(&engine, &mut downstream, original.port()).await;
     // A socket that was bound to an address of its own choice keeps it on the way out.
     let source = Some(peer.ip()).filter(|ip| !ip.is_loopback());

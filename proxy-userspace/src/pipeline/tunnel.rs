@@ -4,14 +4,13 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use tokio::net::TcpStream;
-
 use super::Engine;
 use super::failure::Failure;
 use super::recording::Recording;
 use super::respond::{self, Ask};
 use super::side::DownstreamSide;
 use crate::net::stream::{Admitted, Downstream};
+use crate::net::transport::Transport;
 use crate::relay::{self, End, Side, Tunnel};
 use crate::target::{Client, Target};
 use crate::telemetry::flow::Protocol;
@@ -21,7 +20,7 @@ use crate::telemetry::metrics;
 #[derive(Debug)]
 pub struct Opened {
     flow: Recording,
-    upstream: TcpStream,
+    upstream: Transport,
 }
 
 /// A tunnel that was refused or could not be opened. The front answers with [`Refused::answer`], or resets.
@@ -55,7 +54,7 @@ pub fn abandon(client: &Client, target: &Target) {
     respond::note(&mut Recording::begin(client, target, Protocol::Opaque), &Failure::ClientGone);
 }
 
-async fn connect(engine: &Engine, target: &Target, flow: &mut Recording) -> Result<TcpStream, Failure> {
+async fn connect(engine: &Engine, target: &Target, flow: &mut Recording) -> Result<Transport, Failure> {
     let hop = engine.routes.next_hop(target, "").ok_or(Failure::NoRoute("the tunnel has no target"))?;
     let addresses = engine.upstream.addresses(&hop, |address| engine.allow(&hop, address)).await?;
     flow.timings.dns_us = addresses.dns_us;
@@ -67,7 +66,7 @@ async fn connect(engine: &Engine, target: &Target, flow: &mut Recording) -> Resu
 
 impl Opened {
     /// A tunnel on connections that an HTTP exchange has left open after 101.
-    pub(super) fn upgraded(flow: Recording, upstream: TcpStream) -> Self {
+    pub(super) fn upgraded(flow: Recording, upstream: Transport) -> Self {
         Self { flow, upstream }
     }
 

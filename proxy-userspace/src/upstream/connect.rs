@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::IpBindAddressNoPort;
@@ -10,8 +10,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout};
 
-use super::Connection;
-use crate::telemetry::flow::micros;
+use super::secure::Insecure;
 use crate::telemetry::metrics;
 
 /// How long one address may be silent before the next is tried beside it (RFC 8305 §5).
@@ -29,6 +28,8 @@ pub enum ConnectError {
     Failed { address: SocketAddr, error: io::Error },
     #[error("there is no address to connect to")]
     NoAddress,
+    #[error(transparent)]
+    Tls(Box<Insecure>),
 }
 
 /// Connects to the first of `addresses` that answers, within `limit` for all of them together.
@@ -39,8 +40,7 @@ pub(super) async fn connect_any(
     addresses: &[SocketAddr],
     source: Option<IpAddr>,
     limit: Duration,
-) -> Result<Connection, ConnectError> {
-    let began = Instant::now();
+) -> Result<(TcpStream, SocketAddr), ConnectError> {
     let result = match addresses {
         [] => Err(ConnectError::NoAddress),
         [address] => match timeout(limit, connect_one(*address, source)).await {
@@ -56,8 +56,7 @@ pub(super) async fn connect_any(
         Ok(_) => metrics.upstream_connects.increment(),
         Err(_) => metrics.upstream_failures.increment(),
     });
-    let (stream, address) = result?;
-    Ok(Connection { stream, address, source, connect_us: Some(micros(began.elapsed())) })
+    result
 }
 
 async fn race(
