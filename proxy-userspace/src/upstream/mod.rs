@@ -11,14 +11,14 @@ pub use pool::Idle;
 pub use secure::Insecure;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::config;
 use crate::http::authority::{Authority, Host, Scheme};
 use crate::net::transport::Transport;
-use crate::target::Hop;
+use crate::target::{Hop, Vantage};
 use crate::telemetry::flow::micros;
 use crate::telemetry::metrics;
 use crate::tls::client::ClientTls;
@@ -41,8 +41,7 @@ pub struct Upstream {
 pub struct Addresses {
     /// In the order to try; never empty.
     pub addresses: Vec<SocketAddr>,
-    /// The local address to connect from, where that matters.
-    pub source: Option<IpAddr>,
+    pub vantage: Vantage,
     /// Whose certificate the server must have; None for a connection in the clear.
     pub tls: Option<Host>,
     /// How long the name took to resolve, in microseconds.
@@ -55,7 +54,7 @@ pub struct Addresses {
 pub struct Connection {
     pub stream: Transport,
     pub address: SocketAddr,
-    pub source: Option<IpAddr>,
+    pub vantage: Vantage,
     /// Whose certificate the server has shown, if it had to.
     pub tls: Option<Host>,
     /// How long the handshake took, in microseconds; None for one that is used again.
@@ -92,8 +91,8 @@ impl Upstream {
         hop: &Hop,
         allow: impl Fn(SocketAddr) -> Result<(), Refusal>,
     ) -> Result<Addresses, AddressError<Refusal>> {
-        let (mut addresses, source, dns_us) = match hop {
-            Hop::Address(address, source) => (vec![*address], *source, None),
+        let (mut addresses, vantage, dns_us) = match hop {
+            Hop::Address(address, vantage) => (vec![*address], vantage.clone(), None),
             Hop::Authority(authority, _) => self.resolve(authority).await?,
             Hop::Backend(backend) => self.resolve(&backend.authority).await?,
         };
@@ -113,21 +112,23 @@ impl Upstream {
         });
         match (addresses.is_empty(), refusal) {
             (true, Some(refusal)) => Err(AddressError::Refused(refusal)),
-            _ => Ok(Addresses { addresses, source, tls, dns_us }),
+            _ => Ok(Addresses { addresses, vantage, tls, dns_us }),
         }
     }
 
     async fn resolve<Refusal>(
         &self,
         authority: &Authority,
-    ) -> Result<(Vec<SocketAddr>, Option<IpAddr>, Option<u64>), AddressError<Refusal>> {
+    ) -> Result<(Vec<SocketAddr>, Vantage, Option<u64>), AddressError<Refusal>> {
         match &authority.host {
-            Host::Address(address) => Ok((vec![SocketAddr::new(*address, authority.port)], None, None)),
+            Host::Address(address) => {
+                Ok((vec![SocketAddr::new(*address, authority.port)], Vantage::default(), None))
+            }
             Host::Name(name) => {
                 let began = Instant::now();
                 let found = self.resolver.resolve(name).await.map_err(AddressError::Unresolved)?;
                 let found = found.iter().map(|address| SocketAddr::new(*address, authority.port)).collect();
-                Ok((found, None, Some(micros(began.elapsed()))))
+                Ok((found, Vantage::default(), Some(micros(began.elapsed()))))
             }
         }
     }
@@ -137,9 +138,9 @@ impl Upstream {
     /// # Errors
     /// [`ConnectError`] of the last address tried.
     pub async fn connect(&self, addresses: &Addresses) -> Result<Connection, ConnectError> {
-        let (limit, source) = (self.settings.connect_timeout, addresses.source);
+        let (limit, vantage) = (self.settings.connect_timeout, addresses.vantage.clone());
         let began = Instant::now();
-        let connect = || connect_any(&addresses.addresses, source, limit);
+        let connect = || connect_any(&addresses.addresses, &addresses.vantage, limit);
         let (stream, address) = match connect().await {
             // Out of descriptors: those of connections that nobody uses are the first to give back.
             Err(ConnectError::Failed { error, .. }) if is_out_of_files(&error) => {
@@ -161,13 +162,13 @@ impl Upstream {
                 (secure?, Some(micros(began.elapsed())))
             }
         };
-        Ok(Connection { stream, address, source, tls: addresses.tls.clone(), connect_us, tls_us })
+        Ok(Connection { stream, address, vantage, tls: addresses.tls.clone(), connect_us, tls_us })
     }
 
     /// A kept connection to one of `addresses`, if there is one that is still quiet.
     #[must_use]
     pub fn reuse(&self, addresses: &Addresses) -> Option<Connection> {
-        let key = |address| Key { address, source: addresses.source, tls: addresses.tls.clone() };
+        let key = |address| Key { address, vantage: addresses.vantage.clone(), tls: addresses.tls.clone() };
         let kept = addresses.addresses.iter().find_map(|address| self.pool.take(&key(*address)))?;
         metrics::with(|metrics| metrics.upstream_reuses.increment());
         Some(kept)

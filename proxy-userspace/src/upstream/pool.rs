@@ -4,13 +4,14 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
 use std::mem::MaybeUninit;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
 use super::{Addresses, Connection};
 use crate::http::authority::Host;
+use crate::target::Vantage;
 
 /// Connections a worker keeps, to all origins together.
 const MAX_IDLE: usize = 4096;
@@ -36,7 +37,7 @@ impl Idle {
     pub fn leads_to(&self, addresses: &Addresses) -> bool {
         self.connection.as_ref().is_some_and(|connection| {
             addresses.addresses.contains(&connection.address)
-                && (addresses.source, &addresses.tls) == (connection.source, &connection.tls)
+                && (&addresses.vantage, &addresses.tls) == (&connection.vantage, &connection.tls)
         })
     }
 }
@@ -62,12 +63,13 @@ impl Drop for Idle {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     pub(super) address: SocketAddr,
-    pub(super) source: Option<IpAddr>,
+    pub(super) vantage: Vantage,
     pub(super) tls: Option<Host>,
 }
 
 fn key(connection: &Connection) -> Key {
-    Key { address: connection.address, source: connection.source, tls: connection.tls.clone() }
+    let Connection { address, vantage, tls, .. } = connection;
+    Key { address: *address, vantage: vantage.clone(), tls: tls.clone() }
 }
 
 /// A worker's idle connections.
@@ -152,16 +154,16 @@ mod tests {
         let stream = StdStream::connect(address).unwrap();
         stream.set_nonblocking(true).unwrap();
         let stream = tokio::net::TcpStream::from_std(stream).unwrap();
-        let stream = Transport::Plain(stream);
+        let (stream, vantage) = (Transport::Plain(stream), Vantage::default());
         let connection =
-            Connection { stream, address, source: None, tls: None, connect_us: Some(1), tls_us: None };
+            Connection { stream, address, vantage, tls: None, connect_us: Some(1), tls_us: None };
         (connection, listener.accept().unwrap().0)
     }
 
     #[tokio::test]
     async fn a_connection_that_is_no_longer_quiet_is_not_used() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let key = Key { address: listener.local_addr().unwrap(), source: None, tls: None };
+        let key = Key { address: listener.local_addr().unwrap(), vantage: Vantage::default(), tls: None };
         let pool = Pool::new(8, Duration::from_secs(60));
         let (quiet, _peer) = connection(&listener);
         let (closed, peer) = connection(&listener);
@@ -179,7 +181,7 @@ mod tests {
     #[tokio::test]
     async fn an_origin_has_a_bound_and_old_ones_go() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let key = Key { address: listener.local_addr().unwrap(), source: None, tls: None };
+        let key = Key { address: listener.local_addr().unwrap(), vantage: Vantage::default(), tls: None };
         let pool = Pool::new(2, Duration::ZERO);
         let (connections, _peers): (Vec<_>, Vec<_>) = (0..3).map(|_| connection(&listener)).unzip();
         connections.into_iter().for_each(|connection| pool.keep(connection.into()));
