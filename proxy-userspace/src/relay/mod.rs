@@ -5,6 +5,7 @@ pub mod body;
 mod buffers;
 mod direction;
 mod pipe;
+pub mod stage;
 mod tunnel;
 
 pub use tunnel::{End, Settings, Side, Tunnel, relay};
