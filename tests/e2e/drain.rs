@@ -254,8 +254,7 @@ fn under_load_a_client_is_refused_or_served() {
     let clients: Vec<_> = (0..CLIENTS).map(|_| std::thread::spawn(client.clone())).collect();
     eventually("the load is under way", || (origin.connections() > 300).then_some(()));
     weir.signal(Signal::SIGTERM);
-    let served: Vec<usize> =
-        clients.into_iter().map(|client| client.join().expect("all served")).collect();
+    let served: Vec<usize> = clients.into_iter().map(|client| client.join().expect("all served")).collect();
     assert!(served.iter().all(|count| *count > 0), "{served:?}");
     assert_eq!(weir.wait(), Some(0), "{}", weir.log());
 }

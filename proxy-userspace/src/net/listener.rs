@@ -65,9 +65,9 @@ pub fn refuse_handshakes(listener: &impl AsFd) -> io::Result<()> {
 
 /// A classic BPF program over the TCP header (RFC 9293 §3.1): drop what carries SYN, let all else through.
 const NO_SYN: [SockFilter; 4] = [
-    SockFilter::new(0x30, 0, 0, 13), // ldb [13]: the flags
-    SockFilter::new(0x45, 0, 1, 0x02), // jset #SYN
-    SockFilter::new(0x06, 0, 0, 0), // ret #0: drop
+    SockFilter::new(0x30, 0, 0, 13),       // ldb [13]: the flags
+    SockFilter::new(0x45, 0, 1, 0x02),     // jset #SYN
+    SockFilter::new(0x06, 0, 0, 0),        // ret #0: drop
     SockFilter::new(0x06, 0, 0, u32::MAX), // ret #-1: keep
 ];
 
