@@ -25,13 +25,13 @@ const ACCEPT_REST: Duration = Duration::from_millis(50);
 /// How long a handshake that has begun may take to end once weir drains: the round trip to any client nearby.
 const HANDSHAKES_SETTLE: Duration = Duration::from_millis(50);
 
-/// Accepts until `drain` changes, giving each connection a task of `serve`'s. Handshakes that have begun by then end,
+/// Accepts until `stop` is ready, giving each connection a task of `serve`'s. Handshakes that have begun by then end,
 /// and their connections are accepted too: closing their listener would reset them. `refused` is told of
 /// those for which there is no place.
 async fn accept<F>(
     listener: TcpListener,
     admission: Arc<Admission>,
-    mut drain: watch::Receiver<bool>,
+    stop: impl Future<Output = ()>,
     serve: impl Fn(TcpStream, SocketAddr, Admitted) -> F,
     refused: impl Fn(SocketAddr),
 ) where
@@ -44,7 +44,7 @@ async fn accept<F>(
     };
     tokio::select! {
         () = accept_all(&listener, &begin) => {}
-        _ = drain.changed() => {}
+        () = stop => {}
     }
     if let Err(error) = refuse_handshakes(&listener) {
         tracing::warn!(%error, "clients in the middle of a handshake may be reset");
@@ -110,4 +110,13 @@ pub struct Shared {
     pub engine: Rc<crate::pipeline::Engine>,
     pub admission: Arc<Admission>,
     pub drain: watch::Receiver<bool>,
+}
+
+impl Shared {
+    /// Ready when weir drains.
+    fn drained(&self) -> impl Future<Output = ()> + use<> {
+        let mut drain = self.drain.clone();
+        // An error means that weir is gone altogether.
+        async move { drop(drain.wait_for(|drain| *drain).await) }
+    }
 }
