@@ -29,7 +29,7 @@ pub(super) fn keep_current(
                 match acceptance.reload() {
                     Ok(()) => tracing::info!("the certificates of server.tls were read again"),
                     Err(error) => {
-                        tracing::error!("the certificates of server.tls stay as they were: {error}")
+                        tracing::error!("the certificates of server.tls stay as they were: {error}");
                     }
                 }
             }

@@ -32,6 +32,8 @@ pub enum Side {
 pub struct Settings {
     /// Bytes asked for a splice pipe.
     pub pipe_size: usize,
+    /// Bytes that each socket of a bulk transfer may hold in either direction; None: see [`super::buffers`].
+    pub socket_buffer: Option<usize>,
     /// A tunnel in which nothing moves for so long is reset.
     pub idle: Duration,
 }
@@ -108,7 +110,7 @@ impl Future for Tunnel {
         let tunnel = &mut *self;
         let before = tunnel.bytes();
         let end = match &mut tunnel.way {
-            Way::Sockets(sockets) => sockets.poll_both(cx, tunnel.settings.pipe_size),
+            Way::Sockets(sockets) => sockets.poll_both(cx, tunnel.settings),
             Way::Copied(copied) => copied.poll_both(cx),
         };
         let after = tunnel.bytes();
@@ -158,19 +160,19 @@ impl Tunnel {
 }
 
 impl Sockets {
-    fn poll_both(&mut self, cx: &mut Context<'_>, pipe_size: usize) -> Poll<Result<(), Broken>> {
+    fn poll_both(&mut self, cx: &mut Context<'_>, settings: Settings) -> Poll<Result<(), Broken>> {
         let up = match self.up.has_ended() {
             true => Poll::Ready(Ok(())),
             false => {
                 let last = self.down.has_ended();
-                self.up.poll(cx, &mut self.downstream, &mut self.upstream, pipe_size, last)
+                self.up.poll(cx, &mut self.downstream, &mut self.upstream, &settings, last)
             }
         };
         let down = match self.down.has_ended() {
             true => Poll::Ready(Ok(())),
             false => {
                 let last = self.up.has_ended();
-                self.down.poll(cx, &mut self.upstream, &mut self.downstream, pipe_size, last)
+                self.down.poll(cx, &mut self.upstream, &mut self.downstream, &settings, last)
             }
         };
         match (up, down) {
