@@ -2,7 +2,7 @@
 
 use std::os::unix::ffi::OsStrExt;
 
-use super::Config;
+use super::{Config, MAX_RULES};
 use super::errors::{Origin, Report};
 use super::tree::Node;
 
@@ -16,6 +16,7 @@ pub(super) fn check(config: &Config, tree: &Node, report: &mut Report) {
         (&["admin.port", "server.port"], same_port(config)),
         (&["admin.socket", "admin.state_dir"], long_socket_path(config)),
         (&["server.limits.url", "server.limits.head"], url_over_head(config)),
+        (&["capture.rules"], too_many_rules(config).or_else(|| same_rule_name(config))),
     ] {
         let Some(message) = clash else { continue };
         let given = keys.iter().find_map(|key| Some((*key, tree.origin_of(key)?)));
@@ -64,6 +65,23 @@ fn long_socket_path(config: &Config) -> Option<String> {
             path.display()
         )
     })
+}
+
+fn too_many_rules(config: &Config) -> Option<String> {
+    let rules = config.capture.rules.len();
+    (rules > MAX_RULES).then(|| {
+        format!(
+            "{rules} rules are too many; {MAX_RULES} are the most. One rule can name many ports and, in \
+             destination_files, a million destinations"
+        )
+    })
+}
+
+/// Counters and `weir explain` tell rules by their names.
+fn same_rule_name(config: &Config) -> Option<String> {
+    let names: Vec<_> = config.capture.rules.iter().map(|rule| rule.name.as_str()).collect();
+    let twice = names.iter().enumerate().find(|(index, name)| names[..*index].contains(name))?.1;
+    Some(format!("two rules are called `{twice}`; give one of them another `name`"))
 }
 
 fn url_over_head(config: &Config) -> Option<String> {

@@ -15,7 +15,7 @@ use crate::config;
 use super::cgroup::{Cgroup, Mount};
 use super::error::RedirectError;
 use super::hooks::{self, HOOKS, Hook};
-use super::{Listeners, support, sys};
+use super::{Listeners, rules, support, sys};
 
 /// Ended connections the proxy may still ask for; enough for a full accept queue.
 const CLOSED_CAPACITY: u32 = 8192;
@@ -56,6 +56,7 @@ pub(super) fn load(
         .map_max_entries("CLAIMS", capture.max_connections)
         .map_max_entries("CLOSED", CLOSED_CAPACITY)
         .map_max_entries("CGROUPS", capture.max_cgroups)
+        .map_max_entries("IDENTITIES", rules::IDENTITY_CAPACITY)
         .load(object()?)?;
     for hook in &HOOKS {
         let program = ebpf.program_mut(hook.program).ok_or(RedirectError::Mismatch(hook.program))?;

@@ -15,6 +15,7 @@ mod load;
 mod lock;
 mod log;
 mod original;
+mod rules;
 mod state;
 pub mod support;
 mod sys;
@@ -23,20 +24,21 @@ use std::io;
 use std::net::{SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aya::maps::{Array, HashMap, IterableMap as _, MapData, PerCpuArray};
 use aya::{Ebpf, Pod};
 use nix::time::{ClockId, clock_gettime};
-use proxy_common::{
-    ACTION_BYPASS, ACTION_DENY, ACTION_REDIRECT, ClaimKey, Counter, FAIL_CLOSED, FAIL_OPEN, Policy,
-};
+use proxy_common::{ClaimKey, Counter, Policy};
 
 use crate::config::{self, DenyErrno, FailMode};
+
+pub use crate::config::Action;
 
 pub use cgroup::{CgroupId, ExecCgroup, Mount};
 pub use error::RedirectError;
 pub use explain::Explained;
+pub use rules::{Prepared as Rules, RuleState, RulesError};
 pub use original::{Captured, OriginalDestinations};
 pub use proxy_common::Counter as KernelCounter;
 pub use state::{Counters, HolderState, HookState, MapState, State};
@@ -55,17 +57,6 @@ pub struct Listeners {
     pub v6: Option<SocketAddrV6>,
 }
 
-/// What happens to connections from a selected cgroup.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
-    /// They go to the proxy.
-    Redirect,
-    /// They go direct: an exception below a selected cgroup.
-    Bypass,
-    /// connect() fails with the configured errno.
-    Deny,
-}
-
 /// The attached kernel half. Dropping it detaches; so does the death of the process, unless there is a holder.
 pub struct Redirect {
     ebpf: Ebpf,
@@ -79,6 +70,7 @@ pub struct Redirect {
     claims: HashMap<MapData, ClaimKey, proxy_common::Captured>,
     closed: ClosedRecords,
     cgroups: Mutex<HashMap<MapData, u64, Policy>>,
+    rules: Mutex<rules::Table>,
     counters: PerCpuArray<MapData, u64>,
     heartbeat: Heartbeat,
     original_destinations: OriginalDestinations,
@@ -116,6 +108,7 @@ impl Redirect {
             claims,
             closed: ClosedRecords::new(closed),
             cgroups: Mutex::new(take_map(&mut ebpf, "CGROUPS")?),
+            rules: Mutex::new(rules::Table::new(&mut ebpf)?),
             counters: take_map(&mut ebpf, "COUNTERS")?,
             heartbeat: Heartbeat { map: Arc::new(Mutex::new(take_map(&mut ebpf, "HEARTBEAT")?)) },
             original_destinations,
@@ -127,6 +120,7 @@ impl Redirect {
         };
         let beaten = monotonic_ns().and_then(|now| redirect.heartbeat.beat(now));
         beaten.map_err(|source| RedirectError::Io { what: "can't write the first heartbeat", source })?;
+        redirect.install_rules(Rules::new(capture)?)?;
         load::attach(&redirect.ebpf, &mount, &redirect.cgroup, &mut redirect.links)?;
         Ok(redirect)
     }
@@ -202,6 +196,31 @@ impl Redirect {
         }
     }
 
+    /// Puts rules in force in place of the present ones, at once: no connection is judged by neither.
+    ///
+    /// # Errors
+    /// `Rules` if the kernel refuses; those in force stay.
+    pub fn install_rules(&self, rules: Rules) -> Result<(), RedirectError> {
+        Ok(self.table().install(rules)?)
+    }
+
+    /// Looks again for the cgroups and executables that the rules name: they come and go.
+    ///
+    /// # Errors
+    /// `Rules` if the kernel has no room for what was found.
+    pub fn refresh_rules(&self) -> Result<(), RedirectError> {
+        Ok(self.table().refresh()?)
+    }
+
+    /// The rules in force, in their order.
+    pub fn rules(&self) -> Vec<RuleState> {
+        self.table().state()
+    }
+
+    fn table(&self) -> MutexGuard<'_, rules::Table> {
+        self.rules.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The attach cgroup's directory; `weir exec` cgroups are made below it.
     pub fn cgroup(&self) -> &Path {
         &self.cgroup.path
@@ -217,7 +236,7 @@ impl Redirect {
             map_state("CLOSED", &self.closed.lock().map),
             map_state("CGROUPS", &cgroups),
         ];
-        State { cgroup: self.cgroup.path.clone(), hooks, maps, holder: self.holder() }
+        State { cgroup: self.cgroup.path.clone(), hooks, maps, rules: self.rules(), holder: self.holder() }
     }
 
     /// Whether every hook runs our program. Cheap: walks no map.
@@ -246,22 +265,7 @@ impl Redirect {
     }
 
     fn policy(&self, action: Action) -> Policy {
-        Policy {
-            action: match action {
-                Action::Redirect => ACTION_REDIRECT,
-                Action::Bypass => ACTION_BYPASS,
-                Action::Deny => ACTION_DENY,
-            },
-            fail: match self.fail {
-                FailMode::Open => FAIL_OPEN,
-                FailMode::Closed => FAIL_CLOSED,
-            },
-            errno: match self.errno {
-                DenyErrno::Refused => libc::ECONNREFUSED,
-                DenyErrno::HostUnreachable => libc::EHOSTUNREACH,
-            }
-            .cast_unsigned(),
-        }
+        rules::policy(action, self.fail, self.errno)
     }
 
     fn hook_state(&self, hook: &hooks::Hook) -> HookState {
