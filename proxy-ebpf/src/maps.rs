@@ -60,8 +60,7 @@ pub static RULE_HITS: PerCpuArray<u64> = PerCpuArray::with_max_entries(GENERATIO
 
 /// Rules by who connects.
 #[map]
-pub static IDENTITIES: HashMap<Identity, RuleSet> =
-    HashMap::with_max_entries(PLACEHOLDER, BPF_F_NO_PREALLOC);
+pub static IDENTITIES: HashMap<Identity, RuleSet> = HashMap::with_max_entries(PLACEHOLDER, BPF_F_NO_PREALLOC);
 
 /// Class of a destination by its longest prefix, by generation; IPv4 as v4-mapped. Each prefix's class holds the rules
 /// of all prefixes around it, too: one look-up is enough. A generation that needs none has no map here.

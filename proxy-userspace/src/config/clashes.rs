@@ -2,9 +2,9 @@
 
 use std::os::unix::ffi::OsStrExt;
 
-use super::{Config, MAX_RULES};
 use super::errors::{Origin, Report};
 use super::tree::Node;
+use super::{Action, CaptureMode, Config, MAX_RULES};
 
 /// `sun_path` of a Unix socket address, less its closing NUL (unix(7)).
 const MAX_SOCKET_PATH: usize = 107;
@@ -34,6 +34,14 @@ pub fn warnings(config: &Config) -> Vec<String> {
             "server.host {host} is not a loopback address: whoever reaches it can use this proxy; \
              use 127.0.0.1 unless a firewall bounds who that is"
         ));
+    }
+    let denies = config.capture.rules.iter().any(|rule| rule.action == Action::Deny);
+    if denies && config.capture.mode != CaptureMode::Required {
+        warnings.push(
+            "capture.rules has rules that deny, and where nothing can be captured they do not hold; \
+             set capture.mode to required if weir must not run without them"
+                .to_owned(),
+        );
     }
     warnings
 }

@@ -74,8 +74,7 @@ fn limits(s: &mut Section<'_, '_>) -> Limits {
     }
 }
 
-pub(super) const FAIL_MODES: &[(&str, FailMode)] =
-    &[("open", FailMode::Open), ("closed", FailMode::Closed)];
+pub(super) const FAIL_MODES: &[(&str, FailMode)] = &[("open", FailMode::Open), ("closed", FailMode::Closed)];
 pub(super) const ERRNOS: &[(&str, DenyErrno)] =
     &[("refused", DenyErrno::Refused), ("host_unreachable", DenyErrno::HostUnreachable)];
 

@@ -47,7 +47,8 @@ impl<'t> Section<'t, '_> {
     ) -> Vec<T> {
         let (path, entry) = self.ask(key);
         let Some(items) = entry.and_then(|entry| items(entry, &path, self.report)) else { return Vec::new() };
-        let mut section = |item: &'t Node| read_section(path.clone(), &item.origin, Some(item), self.report, &read);
+        let mut section =
+            |item: &'t Node| read_section(path.clone(), &item.origin, Some(item), self.report, &read);
         items.iter().map(&mut section).collect()
     }
 

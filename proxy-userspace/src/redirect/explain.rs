@@ -97,7 +97,7 @@ fn uid_of(pid: u32) -> io::Result<u32> {
 }
 
 fn same_netns(pid: u32) -> io::Result<bool> {
-    Ok(fs::read_link(format!("/proc/{pid}/ns/net"))? == fs::read_link("/proc/self/ns/net")?)
+    Ok(fs::read_link(format!("/proc/{pid}/ns/net"))? == fs::read_link("/proc/thread-self/ns/net")?)
 }
 
 /// As `is_exempt` in proxy-ebpf's decide.rs.

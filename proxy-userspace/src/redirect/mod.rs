@@ -5,6 +5,7 @@
 //! that serves them and the heartbeat belong to others. Containers' network namespaces are not entered here.
 #![deny(unsafe_code)]
 
+mod btf;
 mod cgroup;
 mod closed;
 mod error;
@@ -38,9 +39,9 @@ pub use crate::config::Action;
 pub use cgroup::{CgroupId, ExecCgroup, Mount};
 pub use error::RedirectError;
 pub use explain::Explained;
-pub use rules::{Prepared as Rules, RuleState, RulesError};
 pub use original::{Captured, OriginalDestinations};
 pub use proxy_common::Counter as KernelCounter;
+pub use rules::{Prepared as Rules, RuleState, RulesError};
 pub use state::{Counters, HolderState, HookState, MapState, State};
 
 use cgroup::Cgroup;
@@ -235,6 +236,7 @@ impl Redirect {
             map_state("CLAIMS", &self.claims),
             map_state("CLOSED", &self.closed.lock().map),
             map_state("CGROUPS", &cgroups),
+            map_state("IDENTITIES", self.table().identities()),
         ];
         State { cgroup: self.cgroup.path.clone(), hooks, maps, rules: self.rules(), holder: self.holder() }
     }

@@ -180,11 +180,7 @@ fn enter(
     Ok(())
 }
 
-fn fold_ports(
-    rules: &[Rule],
-    any: &RuleSet,
-    classes: &mut Classes,
-) -> Result<Vec<(u16, u32)>, RulesError> {
+fn fold_ports(rules: &[Rule], any: &RuleSet, classes: &mut Classes) -> Result<Vec<(u16, u32)>, RulesError> {
     if rules.iter().all(|rule| rule.ports.is_empty()) {
         return Ok(Vec::new());
     }
@@ -226,8 +222,7 @@ mod tests {
 
     #[track_caller]
     fn check(named: &[(&str, u8)], rules: usize, expected: &[(&str, &[u32])]) {
-        let by_destination =
-            |index: usize| named.iter().any(|(_, rule)| usize::from(*rule) == index);
+        let by_destination = |index: usize| named.iter().any(|(_, rule)| usize::from(*rule) == index);
         let rules: Vec<Rule> = (0..rules)
             .map(|index| Rule { by_destination: by_destination(index), ..Rule::default() })
             .collect();

@@ -4,8 +4,8 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::host::MAX_DESTINATIONS;
 use super::MAX_IDENTITIES;
+use super::host::MAX_DESTINATIONS;
 
 #[derive(Debug, thiserror::Error)]
 pub enum RulesError {
@@ -31,14 +31,16 @@ pub enum RulesError {
     )]
     TooManyClasses,
 
-    #[error("capture.rules: more than {MAX_IDENTITIES} users, cgroups and executables; name a cgroup above them")]
+    #[error(
+        "capture.rules: more than {MAX_IDENTITIES} users, cgroups and executables; name a cgroup above them"
+    )]
     TooManyIdentities,
 
     #[error(
-        "capture.rules: rule `{rule}` asks for executables, which can't be told here: {reason}. Ask for a user, a unit \
-         or a cgroup instead"
+        "capture.rules: rule `{rule}` asks for executables, which the kernel half can tell only with BTF \
+         (/sys/kernel/btf/vmlinux) and CAP_PERFMON. Ask for users, units or cgroups instead"
     )]
-    NoExecutables { rule: String, reason: &'static str },
+    NoExecutables { rule: String },
 
     #[error("capture.rules: the kernel refuses the map {map}: {source}")]
     Map { map: &'static str, source: aya::maps::MapError },

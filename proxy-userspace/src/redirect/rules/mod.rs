@@ -21,7 +21,7 @@ use proxy_common::{
 
 use crate::config::{self, Action, CaptureRule, DenyErrno, FailMode};
 
-use super::support;
+use super::{load, support};
 use compile::{Compiled, Rule};
 use host::{Look, Wanted};
 
@@ -73,12 +73,20 @@ impl Prepared {
     }
 
     fn of_rules(capture: &config::Capture, place: Place) -> Result<Self, RulesError> {
-        let (mut rules, mut destinations, mut uids, mut wanted) = <(Vec<_>, Vec<_>, Vec<_>, Vec<_>)>::default();
+        let (mut rules, mut destinations, mut uids, mut wanted) =
+            <(Vec<_>, Vec<_>, Vec<_>, Vec<_>)>::default();
+        let by_executable = capture.rules.iter().find(|rule| !rule.executables.is_empty());
+        if let Some(rule) = by_executable
+            && load::task_layout().is_none()
+        {
+            return Err(RulesError::NoExecutables { rule: rule.name.clone() });
+        }
         for (number, rule) in (0..=u8::MAX).zip(&capture.rules) {
             host::destinations(rule, number, &mut destinations)?;
             let its_uids = host::uids(rule)?;
             let number = u32::from(number);
-            let identity = |uid: &u32| Identity { kind: IDENTITY_UID, id: u64::from(*uid), ..Identity::default() };
+            let identity =
+                |uid: &u32| Identity { kind: IDENTITY_UID, id: u64::from(*uid), ..Identity::default() };
             uids.extend(its_uids.iter().map(|uid| (number, identity(uid))));
             wanted.extend(Wanted::of(rule).into_iter().map(|wanted| (number, wanted)));
             rules.push(compilable(rule, its_uids, capture));

@@ -6,7 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use aya::Ebpf;
-use aya::maps::{Array, ArrayOfMaps, HashMap as KernelMap, Map, MapData, PerCpuArray, PerCpuValues, lpm_trie};
+use aya::maps::{
+    Array, ArrayOfMaps, HashMap as KernelMap, Map, MapData, PerCpuArray, PerCpuValues, lpm_trie,
+};
 use proxy_common::{
     CLASS_ANY, GENERATIONS, IDENTITY_CGROUP, IDENTITY_UID, Identity, MAX_RULES, Policy, RuleSet, Ruleset,
 };
@@ -178,6 +180,10 @@ impl Table {
         }
         installed.identities = found;
         Ok(())
+    }
+
+    pub(in crate::redirect) fn identities(&self) -> &KernelMap<MapData, Identity, RuleSet> {
+        &self.identities
     }
 
     pub(in crate::redirect) fn state(&self) -> Vec<RuleState> {
