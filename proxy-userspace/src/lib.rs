@@ -4,6 +4,7 @@
 
 pub mod admin;
 pub mod app;
+pub mod authority;
 pub mod cache;
 pub mod cli;
 pub mod config;

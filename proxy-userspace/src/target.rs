@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::config::Backend;
 use crate::http::authority::Authority;
 
 /// Where it goes.
 #[derive(Debug, Clone)]
 pub struct Target {
     pub front: Front,
-    /// `host:port` as the client named it: CONNECT, absolute-form, Host, or SNI.
+    /// `host:port` as the client named it: CONNECT, absolute-form, Host, or SNI. It is where an explicit request goes.
     pub authority: Option<Authority>,
     /// Where a captured connection was going. If present, it decides; the authority never does.
     pub original_destination: Option<SocketAddr>,
@@ -35,6 +36,8 @@ pub enum Hop {
     Authority(Authority),
     /// An address that is settled, and the local address to connect from.
     Address(SocketAddr, Option<IpAddr>),
+    /// A server that the operator has named.
+    Backend(Arc<Backend>),
 }
 
 /// Through which door it came.

@@ -21,6 +21,7 @@ use crate::net::stream::Admission;
 use crate::pipeline::Engine;
 use crate::policy::acl::Acl;
 use crate::redirect::OriginalDestinations;
+use crate::route::Table;
 use crate::running::Beats;
 use crate::telemetry::flows;
 use crate::upstream::{Upstream, dns};
@@ -140,6 +141,7 @@ async fn run(index: usize, plan: Plan, doors: Doors) -> io::Result<()> {
         upstream: Upstream::new(&plan.config.upstream),
         acl: plan.acl,
         via: plan.via,
+        routes: Table::new(&plan.config.routing),
         config: Arc::clone(&plan.config),
     });
     let shared = Shared {

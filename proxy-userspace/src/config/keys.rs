@@ -11,6 +11,7 @@ use super::errors::Report;
 use super::kinds::{
     GIB, KIB, MIB, address, auto_or, choice, duration, log_filter, number, path, port_range, size, switch,
 };
+use super::routing;
 use super::rules;
 use super::section::Section;
 use super::tree::Node;
@@ -24,6 +25,8 @@ pub(super) fn read(tree: &Node, report: &mut Report) -> Config {
         server: s.section("server", server),
         capture: s.section("capture", capture),
         security: s.section("security", security),
+        routing: s.section("routing", routing::routing),
+        forwarded: s.section("forwarded", routing::forwarding),
         upstream: s.section("upstream", upstream),
         relay: s.section("relay", relay),
         admin: s.section("admin", admin),

@@ -10,6 +10,7 @@ mod errors;
 mod keys;
 mod kinds;
 mod prefix;
+mod routing;
 mod rules;
 mod section;
 mod sources;
@@ -27,6 +28,7 @@ pub use clashes::warnings;
 pub use errors::{ConfigError, ConfigErrors, Origin};
 pub use keys::keys;
 pub use prefix::Prefix;
+pub use routing::{Backend, ForwardedFields, Forwarding, HostField, HostPattern, PathPattern, Routing, Rule};
 pub use rules::{Action, CaptureRule, MAX_RULES};
 pub use sources::{DEFAULT_FILE, Sources, load};
 
@@ -36,6 +38,8 @@ pub struct Config {
     pub server: Server,
     pub capture: Capture,
     pub security: Security,
+    pub routing: Routing,
+    pub forwarded: Forwarding,
     pub upstream: Upstream,
     pub relay: Relay,
     pub admin: Admin,

@@ -26,6 +26,7 @@ const SHORT_NAMES: &[(&str, &str)] = &[
     ("PROXY_PORT", "server.port"),
     ("LOG_LEVEL", "logging.level"),
     ("LOG_FORMAT", "logging.format"),
+    ("DEFAULT_BACKEND", "routing.default_backend"),
 ];
 
 /// Everything a configuration is made of.

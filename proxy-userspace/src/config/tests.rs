@@ -9,7 +9,11 @@ use proptest::prelude::*;
 use super::*;
 
 /// Loads files of these contents, named a.yaml, b.yaml, …; paths in messages lose their folder.
-fn load_files(texts: &[&[u8]], environment: &[(&str, &str)], flags: &[&str]) -> Result<Config, String> {
+pub(super) fn load_files(
+    texts: &[&[u8]],
+    environment: &[(&str, &str)],
+    flags: &[&str],
+) -> Result<Config, String> {
     let folder = tempfile::tempdir().unwrap();
     let write = |(name, text): (char, &&[u8])| {
         let path = folder.path().join(format!("{name}.yaml"));
@@ -27,7 +31,7 @@ fn load_files(texts: &[&[u8]], environment: &[(&str, &str)], flags: &[&str]) -> 
 
 /// The errors of one file, exactly.
 #[track_caller]
-fn check(yaml: &str, expected: &str) {
+pub(super) fn check(yaml: &str, expected: &str) {
     let shown = load_files(&[yaml.as_bytes()], &[], &[]).map_or_else(|errors| errors, |_| String::new());
     assert_eq!(shown, expected, "for:\n{yaml}");
 }
@@ -49,7 +53,7 @@ fn unknown_keys() {
     check(
         "cache:\n  enabled: true\n",
         "a.yaml:1:1: cache: unknown key; known here: \
-         server, capture, security, upstream, relay, admin, flows, logging",
+         server, capture, security, routing, forwarded, upstream, relay, admin, flows, logging",
     );
 }
 

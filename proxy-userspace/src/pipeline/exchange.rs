@@ -1,5 +1,7 @@
 //! One request and its response over one upstream connection, new or kept.
 
+use std::borrow::Cow;
+use std::net::IpAddr;
 use std::pin::pin;
 
 use tokio::net::TcpStream;
@@ -10,8 +12,10 @@ use super::recording::Recording;
 use super::request::{Request, body_limit};
 use super::response::Response;
 use super::sending::Sending;
-use crate::http::authority::{Authority, Host};
-use crate::http::forward::{self, Delivery};
+use crate::config::{ForwardedFields, HostField};
+use crate::http::authority::{Authority, Host, Scheme, Shown};
+use crate::http::forward::{self, Delivery, Form};
+use crate::http::forwarded::Forwarded;
 use crate::http::framing::{self, Framing};
 use crate::http::head::{ResponseHead, Version};
 use crate::http::headers::{Headers, Name};
@@ -20,7 +24,7 @@ use crate::net::deadline::Deadline;
 use crate::net::stream::Downstream;
 use crate::relay::Side;
 use crate::relay::body::{Patience, Sink, Source, transfer};
-use crate::target::Front;
+use crate::target::{Front, Hop};
 use crate::upstream::{Addresses, Connection, Idle};
 
 /// How an exchange left the downstream connection.
@@ -38,6 +42,9 @@ pub(super) struct Exchange<'a> {
     pub engine: &'a Engine,
     pub request: &'a Request,
     pub framing: Framing,
+    pub hop: &'a Hop,
+    /// The address of the client.
+    pub client: IpAddr,
     pub addresses: &'a Addresses,
     pub flow: &'a mut Recording,
 }
@@ -207,18 +214,50 @@ impl Exchange<'_> {
     fn request_head(&self) -> Vec<u8> {
         let request = self.request;
         let mut out = Vec::with_capacity(HEAD_CAPACITY);
-        let host = match &request.target.authority {
-            Some(authority) => authority.clone(),
-            // RFC 9112 §3.2: for want of a name, the address.
-            None => {
-                let address = self.flow.upstream.unwrap_or(self.addresses.addresses[0]);
-                Authority { host: Host::Address(address.ip()), port: address.port() }
-            }
+        let (authority, scheme) = self.host();
+        let form = Form {
+            target: &request.path,
+            host: Shown(&authority, scheme),
+            framing: self.framing,
+            upgrade: forward::wants_upgrade(&request.head),
+            forwarded: self.forwarded(),
         };
-        let upgrade = forward::wants_upgrade(&request.head);
-        let via = &self.engine.via;
-        forward::request(&request.head, &request.path, &host, self.framing, upgrade, via, &mut out);
+        forward::request(&request.head, &form, &self.engine.via, &mut out);
         out
+    }
+
+    /// What goes into Host.
+    fn host(&self) -> (Cow<'_, Authority>, Scheme) {
+        match (self.hop, &self.request.target.authority) {
+            (Hop::Backend(backend), Some(authority)) if backend.host == HostField::Client => {
+                (Cow::Borrowed(authority), Scheme::Http)
+            }
+            (Hop::Backend(backend), _) => (Cow::Borrowed(&backend.authority), backend.scheme),
+            (_, Some(authority)) => (Cow::Borrowed(authority), Scheme::Http),
+            // RFC 9112 §3.2: for want of a name, the address.
+            (_, None) => {
+                let address = self.flow.upstream.unwrap_or(self.addresses.addresses[0]);
+                let host = Host::Address(address.ip());
+                (Cow::Owned(Authority { host, port: address.port() }), Scheme::Http)
+            }
+        }
+    }
+
+    /// What the server is told of the client. Captured programs have not asked for a proxy: nothing.
+    fn forwarded(&self) -> Option<Forwarded<'_>> {
+        let settings = &self.engine.config.forwarded;
+        let fields = match self.request.target.front {
+            Front::Captured => ForwardedFields::Off,
+            Front::Explicit => settings.explicit,
+            Front::Gateway => settings.gateway,
+        };
+        (fields != ForwardedFields::Off).then(|| Forwarded {
+            fields,
+            client: self.client,
+            trusted: settings.trusted.iter().any(|network| network.contains(&self.client.to_canonical())),
+            scheme: Scheme::Http,
+            host: self.request.target.authority.as_ref(),
+        })
     }
 
     fn response_head(&self, head: &ResponseHead, framing: Framing, keep: bool) -> Vec<u8> {

@@ -10,12 +10,15 @@ mod response;
 mod sending;
 pub mod tunnel;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::config::Config;
 use crate::http::forward::Pseudonym;
-use crate::policy::acl::Acl;
+use crate::policy::acl::{Acl, Denied};
 use crate::relay;
+use crate::route;
+use crate::target::Hop;
 use crate::upstream::Upstream;
 
 /// What one worker needs to serve requests.
@@ -25,9 +28,18 @@ pub struct Engine {
     pub acl: Acl,
     pub via: Pseudonym,
     pub upstream: Upstream,
+    pub routes: route::Table,
 }
 
 impl Engine {
+    /// Whether an address may be connected to as this hop.
+    fn allow(&self, hop: &Hop, address: SocketAddr) -> Result<(), Denied> {
+        match hop {
+            Hop::Backend(_) => self.acl.check_named(address),
+            Hop::Authority(_) | Hop::Address(..) => self.acl.check(address),
+        }
+    }
+
     fn relay_settings(&self) -> relay::Settings {
         relay::Settings {
             pipe_size: self.config.relay.pipe_size,

@@ -12,7 +12,7 @@ use crate::target::{Front, Target};
 use crate::telemetry::flow::Protocol;
 use crate::telemetry::{metrics, redact};
 use crate::upstream::Idle;
-use crate::{cache, filters, route};
+use crate::{cache, filters};
 
 /// A request, ready to be sent on.
 #[derive(Debug)]
@@ -83,14 +83,17 @@ async fn forward(
     check_length(framing, body_limit(engine, &request.target))?;
     filters::check(filters::Request { head: &request.head, target: &request.target, via: &engine.via })?;
     flow.cache = Some(cache::lookup(&request.head));
-    let hop = route::next_hop(&request.target).ok_or(Failure::NoRoute(NO_ROUTE))?;
-    let addresses = engine.upstream.addresses(&hop, |address| engine.acl.check(address)).await?;
+    let hop = engine.routes.next_hop(&request.target, &request.path).ok_or(Failure::NoRoute(NO_ROUTE))?;
+    let addresses = engine.upstream.addresses(&hop, |address| engine.allow(&hop, address)).await?;
     flow.timings.dns_us = addresses.dns_us;
-    Exchange { engine, request, framing, addresses: &addresses, flow }.run(downstream, own).await
+    let client = downstream.client.address.ip();
+    Exchange { engine, request, framing, hop: &hop, client, addresses: &addresses, flow }
+        .run(downstream, own)
+        .await
 }
 
-const NO_ROUTE: &str =
-    "this is a proxy, and no route leads from here: ask for a full URL (curl -x), or use CONNECT";
+const NO_ROUTE: &str = "no route leads from here: this is a proxy, so ask for a full URL (curl -x) or use CONNECT; \
+                        to serve this URL as a gateway, set routing.default_backend or a rule of routing.rules";
 
 /// A length that is announced is refused before anything is sent; one that is not is counted on its way.
 fn check_length(framing: Framing, limit: Option<u64>) -> Result<(), Failure> {

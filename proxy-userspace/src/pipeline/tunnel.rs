@@ -11,7 +11,6 @@ use super::recording::Recording;
 use super::{Engine, respond};
 use crate::net::stream::{Admitted, Downstream};
 use crate::relay::{self, End, Side, Tunnel};
-use crate::route;
 use crate::target::{Client, Target};
 use crate::telemetry::flow::Protocol;
 use crate::telemetry::metrics;
@@ -55,8 +54,8 @@ pub fn abandon(client: &Client, target: &Target) {
 }
 
 async fn connect(engine: &Engine, target: &Target, flow: &mut Recording) -> Result<TcpStream, Failure> {
-    let hop = route::next_hop(target).ok_or(Failure::NoRoute("the tunnel has no target"))?;
-    let addresses = engine.upstream.addresses(&hop, |address| engine.acl.check(address)).await?;
+    let hop = engine.routes.next_hop(target, "").ok_or(Failure::NoRoute("the tunnel has no target"))?;
+    let addresses = engine.upstream.addresses(&hop, |address| engine.allow(&hop, address)).await?;
     flow.timings.dns_us = addresses.dns_us;
     let connection = engine.upstream.connect(&addresses).await?;
     flow.upstream = Some(connection.address);

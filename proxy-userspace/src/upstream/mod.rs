@@ -82,15 +82,8 @@ impl Upstream {
     ) -> Result<Addresses, AddressError<Refusal>> {
         let (mut addresses, source, dns_us) = match hop {
             Hop::Address(address, source) => (vec![*address], *source, None),
-            Hop::Authority(Authority { host: Host::Address(address), port }) => {
-                (vec![SocketAddr::new(*address, *port)], None, None)
-            }
-            Hop::Authority(Authority { host: Host::Name(name), port }) => {
-                let began = Instant::now();
-                let found = self.resolver.resolve(name).await.map_err(AddressError::Unresolved)?;
-                let found = found.iter().map(|address| SocketAddr::new(*address, *port)).collect();
-                (found, None, Some(micros(began.elapsed())))
-            }
+            Hop::Authority(authority) => self.resolve(authority).await?,
+            Hop::Backend(backend) => self.resolve(&backend.authority).await?,
         };
         // Checked here and nowhere else: what passes is what gets connected to, whatever DNS says next.
         let mut refusal = None;
@@ -104,6 +97,21 @@ impl Upstream {
         match (addresses.is_empty(), refusal) {
             (true, Some(refusal)) => Err(AddressError::Refused(refusal)),
             _ => Ok(Addresses { addresses, source, dns_us }),
+        }
+    }
+
+    async fn resolve<Refusal>(
+        &self,
+        authority: &Authority,
+    ) -> Result<(Vec<SocketAddr>, Option<IpAddr>, Option<u64>), AddressError<Refusal>> {
+        match &authority.host {
+            Host::Address(address) => Ok((vec![SocketAddr::new(*address, authority.port)], None, None)),
+            Host::Name(name) => {
+                let began = Instant::now();
+                let found = self.resolver.resolve(name).await.map_err(AddressError::Unresolved)?;
+                let found = found.iter().map(|address| SocketAddr::new(*address, authority.port)).collect();
+                Ok((found, None, Some(micros(began.elapsed()))))
+            }
         }
     }
 

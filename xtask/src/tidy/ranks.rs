@@ -28,6 +28,7 @@ const RANKS: &[&[&str]] = &[
     &["target"],
     &["http"],
     &["config"],
+    &["authority"],
 ];
 
 /// (who, whom) of the same rank.
