@@ -1,7 +1,7 @@
 //! Ordered rules: which one decides, that they are replaced without a gap, and that `explain` says the same.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -345,9 +345,9 @@ except OSError as e: print('deny' if e.errno == errno.EHOSTUNREACH else 'direct'
     }
 }
 
+/// The child says no more until it is told to: nothing of its later words is read ahead.
 fn read_line(child: &mut std::process::Child) -> String {
-    use std::io::Read as _;
-    let stdout = child.stdout.as_mut().unwrap();
-    let bytes = stdout.bytes().map_while(Result::ok).take_while(|byte| *byte != b'\n');
-    String::from_utf8(bytes.collect()).unwrap()
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    line.trim_end().to_owned()
 }

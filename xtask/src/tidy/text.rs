@@ -105,10 +105,12 @@ mod tests {
 
     #[test]
     fn a_long_kernel_half() {
-        let half = "\n".repeat(350);
+        let half = "\n".repeat(400);
         let files = [("proxy-ebpf/src/main.rs", half.as_str()), ("proxy-ebpf/src/maps.rs", &half)];
-        check(sizes, &files, &["proxy-ebpf/src/: 700 lines in the kernel half; keep it under 700"]);
+        let found = ["proxy-ebpf/src/: 800 lines in the kernel half's core; keep it under 800"];
+        check(sizes, &files, &found);
         check(sizes, &[files[0], ("proxy-ebpf/src/maps.rs", &half[1..])], &[]);
+        check(sizes, &[files[0], ("proxy-ebpf/src/rules.rs", &half)], &[]);
     }
 
     #[test]
