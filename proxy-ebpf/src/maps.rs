@@ -11,8 +11,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray},
 };
 use proxy_common::{
-    Captured, ClaimKey, Counter, GENERATIONS, Identity, MAX_CLASSES, MAX_RULES, PORTS, Policy, RuleSet,
-    Ruleset, TaskLayout,
+    Captured, ClaimKey, Counter, GENERATIONS, Identity, ListenerPorts, MAX_CLASSES, MAX_RULES, PORTS, Policy,
+    RuleSet, Ruleset, TaskLayout,
 };
 
 const PLACEHOLDER: u32 = 1;
@@ -35,6 +35,11 @@ pub static CLOSED: LruHashMap<ClaimKey, Captured> = LruHashMap::with_max_entries
 /// What is selected, by cgroup id.
 #[map]
 pub static CGROUPS: HashMap<u64, Policy> = HashMap::with_max_entries(PLACEHOLDER, BPF_F_NO_PREALLOC);
+
+/// Where the proxy listens in other network namespaces than its own, by their cookies.
+#[map]
+pub static NAMESPACES: HashMap<u64, ListenerPorts> =
+    HashMap::with_max_entries(PLACEHOLDER, BPF_F_NO_PREALLOC);
 
 /// When the proxy's data plane last showed life: CLOCK_MONOTONIC, in nanoseconds.
 #[map]

@@ -8,6 +8,7 @@ pub mod transparent;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,13 +22,13 @@ use crate::net::stream::{Admission, Admitted};
 /// How long accepting rests when the process is out of descriptors or memory: trying at once would spin.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
 
-/// Accepts until `drain` changes, giving each connection a task of `serve`'s. Connections that are established by
+/// Accepts until `stop` is ready, giving each connection a task of `serve`'s. Connections that are established by
 /// then, but were not accepted yet, are accepted too: closing their listener would reset them. `refused` is told of
 /// those for which there is no place.
 async fn accept<F>(
     listener: TcpListener,
     admission: Arc<Admission>,
-    mut drain: watch::Receiver<bool>,
+    stop: impl Future<Output = ()>,
     serve: impl Fn(TcpStream, SocketAddr, Admitted) -> F,
     refused: impl Fn(SocketAddr),
 ) where
@@ -38,10 +39,11 @@ async fn accept<F>(
         // Beyond the limit the connection is reset at once: the client learns that it was refused.
         None => refused(peer),
     };
+    let mut stop = pin!(stop);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            _ = drain.changed() => break,
+            () = &mut stop => break,
         };
         match accepted {
             Ok((stream, peer)) => begin(stream, peer),
@@ -99,4 +101,13 @@ pub struct Shared {
     pub engine: Rc<crate::pipeline::Engine>,
     pub admission: Arc<Admission>,
     pub drain: watch::Receiver<bool>,
+}
+
+impl Shared {
+    /// Ready when weir drains.
+    fn drained(&self) -> impl Future<Output = ()> + use<> {
+        let mut drain = self.drain.clone();
+        // An error means that weir is gone altogether.
+        async move { drop(drain.wait_for(|drain| *drain).await) }
+    }
 }

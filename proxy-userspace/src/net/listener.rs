@@ -20,14 +20,27 @@ pub const BACKLOG: i32 = 8192;
 /// # Errors
 /// What socket(2), bind(2) and listen(2) say; AddrInUse if the address is taken.
 pub fn listen(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
-    let first = bound(address, false)?;
+    open(address, count, false)
+}
+
+/// As [`listen`], on an address that this network namespace may not have yet (IP_FREEBIND in ip(7)): a new one's
+/// loopback device is down.
+///
+/// # Errors
+/// As [`listen`].
+pub fn listen_ahead(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
+    open(address, count, true)
+}
+
+fn open(address: SocketAddr, count: usize, ahead: bool) -> io::Result<Vec<TcpListener>> {
+    let first = bound(address, false, ahead)?;
     let address = first.local_addr()?.as_socket().ok_or(io::ErrorKind::InvalidData)?;
     if count > 1 {
         first.set_reuse_port(true)?;
     }
     let mut sockets = vec![first];
     for _ in 1..count {
-        sockets.push(bound(address, true)?);
+        sockets.push(bound(address, true, ahead)?);
     }
     sockets.into_iter().map(into_listener).collect()
 }
@@ -53,7 +66,7 @@ pub fn listen_in_range(
     Err(taken.unwrap_or_else(|| io::ErrorKind::AddrInUse.into()))
 }
 
-fn bound(address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
+fn bound(address: SocketAddr, reuse_port: bool, ahead: bool) -> io::Result<Socket> {
     let socket =
         Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
     if address.is_ipv6() {
@@ -62,6 +75,11 @@ fn bound(address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
     // Without it, connections of an earlier weir in TIME_WAIT would block the address.
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(reuse_port)?;
+    match address {
+        SocketAddr::V4(_) if ahead => socket.set_freebind_v4(true)?,
+        SocketAddr::V6(_) if ahead => socket.set_freebind_v6(true)?,
+        _ => {}
+    }
     socket.bind(&address.into())?;
     Ok(socket)
 }
@@ -93,7 +111,7 @@ mod tests {
 
     #[test]
     fn a_taken_port_is_an_error_even_if_its_owner_shares_it() {
-        let owner = bound(SocketAddr::new(LOOPBACK, 0), true).unwrap();
+        let owner = bound(SocketAddr::new(LOOPBACK, 0), true, false).unwrap();
         owner.listen(1).unwrap();
         let address = owner.local_addr().unwrap().as_socket().unwrap();
         assert_eq!(listen(address, 1).unwrap_err().kind(), io::ErrorKind::AddrInUse);

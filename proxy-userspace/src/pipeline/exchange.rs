@@ -78,9 +78,8 @@ impl Exchange<'_> {
     /// A kept connection, if this request may meet one that is just being closed: because it can be repeated, or
     /// because on its own connection, too, it would have followed another.
     fn kept(&self, own: &mut Option<Idle>) -> Option<Connection> {
-        let source = self.addresses.source;
-        let fits =
-            |idle: &Idle| self.addresses.addresses.iter().any(|address| idle.leads_to(*address, source));
+        let Addresses { addresses, vantage, .. } = self.addresses;
+        let fits = |idle: &Idle| addresses.iter().any(|address| idle.leads_to(*address, vantage));
         let own = own.take().filter(fits).and_then(Idle::wake);
         if own.is_some() || self.request.target.front == Front::Captured {
             return own;

@@ -7,12 +7,13 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use proxy_common::{ACTION_BYPASS, ACTION_DENY, Policy};
+use proxy_common::{ACTION_BYPASS, ACTION_DENY, FAIL_OPEN, Policy};
 
 use super::cgroup::{Cgroup, Mount};
 use super::rules::Question;
 use super::rules::host::executable;
 use super::{Redirect, RedirectError};
+use crate::netns::NetnsId;
 
 /// A verdict and the rule behind it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,7 +60,13 @@ impl Redirect {
         match policy.action {
             ACTION_BYPASS => direct(&format!("{because}: bypass")),
             ACTION_DENY => Ok(Explained { verdict: "deny", reason: because }),
-            _ if !same_netns(pid)? => direct("it lives in another network namespace than weir"),
+            _ if !self.serves_netns_of(pid)? => {
+                let reason = "it lives in another network namespace, in which weir doesn't listen";
+                Ok(match policy.fail {
+                    FAIL_OPEN => Explained { verdict: "direct", reason: reason.to_owned() },
+                    _ => Explained { verdict: "deny", reason: format!("{reason} (capture.fail: closed)") },
+                })
+            }
             _ => Ok(Explained { verdict: "redirect", reason: because }),
         }
     }
@@ -68,6 +75,11 @@ impl Redirect {
     fn visible_cgroups(&self, path: &Path) -> Vec<u64> {
         let visible = path.ancestors().take_while(|ancestor| ancestor.starts_with(self.cgroup()));
         visible.filter_map(|ancestor| Some(Cgroup::open(ancestor).ok()?.id.0)).collect()
+    }
+
+    fn serves_netns_of(&self, pid: u32) -> io::Result<bool> {
+        let id = NetnsId::of_process(pid)?;
+        Ok(id == NetnsId::own()? || self.namespaces.serves(id))
     }
 
     /// The nearest selected cgroup at or above `path`, and what was selected for it.
@@ -94,10 +106,6 @@ fn uid_of(pid: u32) -> io::Result<u32> {
     let line = status.lines().find_map(|line| line.strip_prefix("Uid:"));
     let uid = line.and_then(|uids| uids.split_whitespace().next()?.parse().ok());
     uid.ok_or_else(|| io::Error::other("its user is not told"))
-}
-
-fn same_netns(pid: u32) -> io::Result<bool> {
-    Ok(fs::read_link(format!("/proc/{pid}/ns/net"))? == fs::read_link("/proc/thread-self/ns/net")?)
 }
 
 /// As `is_exempt` in proxy-ebpf's decide.rs.

@@ -2,7 +2,8 @@
 //!
 //! A `Redirect` is the attachment: it exists exactly while the programs are attached, and nothing that outlives the
 //! process (no pinned object, no file) is made, but for the holder of `fail: closed` (see `hold`). What is captured is a set of cgroups; the listeners, the data plane
-//! that serves them and the heartbeat belong to others. Containers' network namespaces are not entered here.
+//! that serves them and the heartbeat belong to others. Other network namespaces are entered elsewhere; here the
+//! kernel half is told of the listeners in them.
 #![deny(unsafe_code)]
 
 mod btf;
@@ -15,6 +16,7 @@ mod hooks;
 mod load;
 mod lock;
 mod log;
+mod namespaces;
 mod original;
 mod rules;
 mod state;
@@ -48,6 +50,7 @@ use cgroup::Cgroup;
 use closed::ClosedRecords;
 use hooks::HOOKS;
 use load::{map_fd, take_map};
+use namespaces::Namespaces;
 
 /// Where the transparent front listens, in the network namespace of the thread that calls `Redirect::start`.
 #[derive(Debug, Clone, Copy, Default)]
@@ -72,6 +75,7 @@ pub struct Redirect {
     closed: ClosedRecords,
     cgroups: Mutex<HashMap<MapData, u64, Policy>>,
     rules: Mutex<rules::Table>,
+    namespaces: Namespaces,
     counters: PerCpuArray<MapData, u64>,
     heartbeat: Heartbeat,
     original_destinations: OriginalDestinations,
@@ -110,6 +114,7 @@ impl Redirect {
             closed: ClosedRecords::new(closed),
             cgroups: Mutex::new(take_map(&mut ebpf, "CGROUPS")?),
             rules: Mutex::new(rules::Table::new(&mut ebpf)?),
+            namespaces: Namespaces::new(take_map(&mut ebpf, "NAMESPACES")?),
             counters: take_map(&mut ebpf, "COUNTERS")?,
             heartbeat: Heartbeat { map: Arc::new(Mutex::new(take_map(&mut ebpf, "HEARTBEAT")?)) },
             original_destinations,
@@ -237,6 +242,7 @@ impl Redirect {
             map_state("CLOSED", &self.closed.lock().map),
             map_state("CGROUPS", &cgroups),
             map_state("IDENTITIES", self.table().identities()),
+            map_state("NAMESPACES", &self.namespaces.lock().map),
         ];
         State { cgroup: self.cgroup.path.clone(), hooks, maps, rules: self.rules(), holder: self.holder() }
     }

@@ -35,7 +35,7 @@ impl Table {
     pub fn next_hop(&self, target: &Target, path: &str) -> Option<Hop> {
         match (target.original_destination, target.front) {
             // A captured connection goes where the application meant it to go, whatever Host or SNI say.
-            (Some(address), _) => Some(Hop::Address(address, target.source)),
+            (Some(address), _) => Some(Hop::Address(address, target.vantage.clone())),
             (None, Front::Gateway) => {
                 let host = target.authority.as_ref().map(|authority| &authority.host);
                 self.gateway(host, path).map(|row| Hop::Backend(Arc::clone(row.backend())))
