@@ -132,7 +132,11 @@ fn upstream(s: &mut Section<'_, '_>) -> Upstream {
 
 fn relay(s: &mut Section<'_, '_>) -> Relay {
     let d = Relay::default();
-    Relay { pipe_size: s.read("pipe_size", d.pipe_size, size(4 * KIB..=64 * MIB)) }
+    let buffer = |text: &str| size(64 * KIB..=GIB)(text).map(Some);
+    Relay {
+        pipe_size: s.read("pipe_size", d.pipe_size, size(4 * KIB..=64 * MIB)),
+        socket_buffer: s.read("socket_buffer", d.socket_buffer, auto_or(|| None, buffer)),
+    }
 }
 
 fn admin(s: &mut Section<'_, '_>) -> Admin {

@@ -203,6 +203,9 @@ pub struct Upstream {
 pub struct Relay {
     /// Capacity asked for each splice pipe, in bytes; the kernel may grant less. Default 1MiB.
     pub pipe_size: usize,
+    /// Bytes that a socket may hold in the kernel, each way, once a tunnel moves bulk; the kernel doubles it for its own
+    /// bookkeeping. Default none: 1 MiB where the peer is on this machine, else as TCP sees fit.
+    pub socket_buffer: Option<usize>,
 }
 
 /// `admin`: the control plane's listeners.

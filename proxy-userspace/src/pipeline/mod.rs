@@ -45,6 +45,7 @@ impl Engine {
     fn relay_settings(&self) -> relay::Settings {
         relay::Settings {
             pipe_size: self.config.relay.pipe_size,
+            socket_buffer: self.config.relay.socket_buffer,
             idle: self.config.server.timeouts.tunnel_idle,
         }
     }
