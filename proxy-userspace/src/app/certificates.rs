@@ -12,7 +12,7 @@ use crate::tls::server::Acceptance;
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// Runs until it is aborted. From now on SIGHUP ends weir no more.
+/// Runs until it is aborted.
 pub(super) fn keep_current(
     acceptance: Option<Arc<Acceptance>>,
 ) -> io::Result<impl Future<Output = ()> + Send + 'static> {

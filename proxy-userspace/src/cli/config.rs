@@ -27,6 +27,10 @@ pub(super) fn run(command: &Command) -> Result<(), Failed> {
 /// The configuration that these arguments, the files and the environment make.
 pub(super) fn load(arguments: &ConfigArguments) -> Result<Config, Failed> {
     let sources = Sources::of_process(arguments.files.clone(), arguments.overrides.clone());
-    crate::config::load(&sources)
+    load_sources(&sources)
+}
+
+pub(super) fn load_sources(sources: &Sources) -> Result<Config, Failed> {
+    crate::config::load(sources)
         .map_err(|errors| Failed::new(MISUSED, format!("bad configuration:\n{errors}")))
 }

@@ -17,7 +17,7 @@ use super::{
     Access, Acl, Admin, Capture, CaptureMode, Config, DenyErrno, Destinations, FailMode, Flows, Limits,
     LogFormat, Logging, Relay, Security, Server, Timeouts, Upstream,
 };
-use super::{routing, tls};
+use super::{routing, rules, tls};
 
 pub(super) fn read(tree: &Node, report: &mut Report) -> Config {
     Section::root(tree, report, |s| Config {
@@ -77,12 +77,13 @@ fn limits(s: &mut Section<'_, '_>) -> Limits {
     }
 }
 
+pub(super) const FAIL_MODES: &[(&str, FailMode)] = &[("open", FailMode::Open), ("closed", FailMode::Closed)];
+pub(super) const ERRNOS: &[(&str, DenyErrno)] =
+    &[("refused", DenyErrno::Refused), ("host_unreachable", DenyErrno::HostUnreachable)];
+
 fn capture(s: &mut Section<'_, '_>) -> Capture {
     const MODES: &[(&str, CaptureMode)] =
         &[("auto", CaptureMode::Auto), ("required", CaptureMode::Required), ("off", CaptureMode::Off)];
-    const FAIL_MODES: &[(&str, FailMode)] = &[("open", FailMode::Open), ("closed", FailMode::Closed)];
-    const ERRNOS: &[(&str, DenyErrno)] =
-        &[("refused", DenyErrno::Refused), ("host_unreachable", DenyErrno::HostUnreachable)];
     // A beat comes every 100 ms: a shorter timeout would take a busy machine for a dead weir.
     const HEARTBEAT: RangeInclusive<Duration> = ms(200)..=ms(10_000);
 
@@ -97,6 +98,7 @@ fn capture(s: &mut Section<'_, '_>) -> Capture {
         server_first_ports: s.list("server_first_ports", d.server_first_ports, number(1..=u16::MAX)),
         max_connections: s.read("max_connections", d.max_connections, number(64..=4_194_304)),
         max_cgroups: s.read("max_cgroups", d.max_cgroups, number(1..=65_536)),
+        rules: rules::read(s),
         kernel_log: s.read("kernel_log", d.kernel_log, switch),
     }
 }

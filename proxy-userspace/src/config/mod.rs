@@ -9,7 +9,9 @@ mod defaults;
 mod errors;
 mod keys;
 mod kinds;
+mod prefix;
 mod routing;
+mod rules;
 mod section;
 mod sources;
 #[cfg(test)]
@@ -26,7 +28,9 @@ use std::time::Duration;
 pub use clashes::warnings;
 pub use errors::{ConfigError, ConfigErrors, Origin};
 pub use keys::keys;
+pub use prefix::Prefix;
 pub use routing::{Backend, ForwardedFields, Forwarding, HostField, HostPattern, PathPattern, Routing, Rule};
+pub use rules::{Action, CaptureRule, MAX_RULES};
 pub use sources::{DEFAULT_FILE, Sources, load};
 pub use tls::{Identity, ServerTls, TlsDestination, TlsVersion, UpstreamTls};
 
@@ -114,6 +118,8 @@ pub struct Capture {
     pub max_connections: u32,
     /// cgroups that can be selected at one time. Default 4096.
     pub max_cgroups: u32,
+    /// What happens to a connect(), in this order, the first that matches; then what was selected. Default none.
+    pub rules: Vec<CaptureRule>,
     /// Log from the eBPF programs (aya-log); costs per connect. Default off.
     pub kernel_log: bool,
 }
