@@ -26,6 +26,8 @@ use crate::redirect::OriginalDestinations;
 use crate::route::Table;
 use crate::running::Beats;
 use crate::telemetry::flows;
+use crate::tls::client::ClientTls;
+use crate::tls::server::Acceptance;
 use crate::upstream::{Upstream, dns};
 
 /// Tasks polled between two looks at the sockets. Fewer than tokio's default, so that bulk transfers do not
@@ -41,6 +43,8 @@ pub(super) struct Plan {
     pub config: Arc<Config>,
     pub acl: Acl,
     pub via: Pseudonym,
+    pub tls: Arc<ClientTls>,
+    pub acceptance: Option<Arc<Acceptance>>,
     pub admission: Arc<Admission>,
     pub beats: Arc<Beats>,
     pub originals: Option<OriginalDestinations>,
@@ -145,9 +149,10 @@ fn on_thread(index: usize, plan: Plan, doors: Doors) -> io::Result<()> {
 
 async fn run(index: usize, plan: Plan, doors: Doors) -> io::Result<()> {
     let engine = Rc::new(Engine {
-        upstream: Upstream::new(&plan.config.upstream),
+        upstream: Upstream::new(&plan.config.upstream, plan.tls),
         acl: plan.acl,
         via: plan.via,
+        acceptance: plan.acceptance,
         routes: Table::new(&plan.config.routing),
         config: Arc::clone(&plan.config),
     });

@@ -1,4 +1,4 @@
-//! `weir capture add | list | remove`
+//! `weir capture`: what is captured.
 
 use hyper::Method;
 use serde_json::{Value, json};
@@ -20,6 +20,8 @@ pub(crate) enum Command {
     },
     /// Lets go what is named: it connects directly from now on.
     Remove(Targets),
+    /// Reads the configuration again and puts its capture.rules in force. Wrong ones change nothing.
+    Reload,
 }
 
 /// What is to be captured.
@@ -74,6 +76,10 @@ pub(super) fn run(command: &Command, admin: Option<&str>) -> Result<(), Failed> 
             change(admin, &Method::DELETE, selector)?;
             say(&format!("{selector} is no longer captured"))
         }),
+        Command::Reload => {
+            let answer = client::ask(admin, &Method::POST, "/capture/reload")?;
+            say(&format!("{} rules in force", answer["rules"]))
+        }
         Command::List { json } => {
             let state = client::ask(admin, &Method::GET, PATH)?;
             if *json {

@@ -89,11 +89,11 @@ pub fn run(arguments: Arguments) -> ExitCode {
     let result = match arguments.command {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Exec(arguments) => exec::run(&arguments, admin.as_deref()),
-        Command::Capture(command) => capture::run(&command, admin.as_deref()),
         Command::Status(arguments) => status::run(&arguments, admin.as_deref()),
         Command::Flows(arguments) => flows::run(&arguments, admin.as_deref()),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments, admin.as_deref()),
+        Command::Capture(command) => capture::run(&command, admin.as_deref()),
         Command::Hold(arguments) => hold::run(&arguments),
         Command::Config(command) => config::run(&command),
     };

@@ -16,6 +16,7 @@ use crate::http::authority::{Authority, Host};
 use crate::net::buffered::Inbox;
 use crate::net::deadline::Deadline;
 use crate::net::stream::{Admitted, Downstream};
+use crate::net::transport::Transport;
 use crate::netns::Namespace;
 use crate::pipeline::{Engine, tunnel};
 use crate::redirect::{self, OriginalDestinations};
@@ -90,8 +91,13 @@ async fn serve(source: Rc<Source>, stream: TcpStream, peer: SocketAddr, admitted
     let redirect::Captured { pid, uid, cgroup, comm, .. } = captured;
     let process = Process { pid, uid, cgroup, container, comm };
     let client = Client { address: peer, process: Some(Arc::new(process)) };
-    let mut downstream =
-        Downstream { stream, inbox: Inbox::default(), client, deadline: Deadline::new(), admitted };
+    let mut downstream = Downstream {
+        stream: Transport::Plain(stream),
+        inbox: Inbox::default(),
+        client,
+        deadline: Deadline::new(),
+        admitted,
+    };
     let detected = look(&engine, &mut downstream, original.port()).await;
     // A socket that was bound to an address of its own choice keeps it on the way out.
     let source = Some(peer.ip()).filter(|ip| !ip.is_loopback());

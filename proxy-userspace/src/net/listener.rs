@@ -5,9 +5,10 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::ops::RangeInclusive;
+use std::os::fd::AsFd;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 
 /// Connections that may wait to be accepted; the kernel lowers it to net.core.somaxconn.
 pub const BACKLOG: i32 = 8192;
@@ -65,6 +66,23 @@ pub fn listen_in_range(
     }
     Err(taken.unwrap_or_else(|| io::ErrorKind::AddrInUse.into()))
 }
+
+/// Lets no further handshake begin: a SYN is dropped, and tried again by its sender a second later (RFC 6298 §2.1), when
+/// nobody listens here or the next weir does. Handshakes that have begun go on.
+///
+/// # Errors
+/// What setsockopt(2) says: a filter of another's that is locked.
+pub fn refuse_handshakes(listener: &impl AsFd) -> io::Result<()> {
+    SockRef::from(listener).attach_filter(&NO_SYN)
+}
+
+/// A classic BPF program over the TCP header (RFC 9293 §3.1): drop what carries SYN, let all else through.
+const NO_SYN: [SockFilter; 4] = [
+    SockFilter::new(0x30, 0, 0, 13),       // ldb [13]: the flags
+    SockFilter::new(0x45, 0, 1, 0x02),     // jset #SYN
+    SockFilter::new(0x06, 0, 0, 0),        // ret #0: drop
+    SockFilter::new(0x06, 0, 0, u32::MAX), // ret #-1: keep
+];
 
 fn bound(address: SocketAddr, reuse_port: bool, ahead: bool) -> io::Result<Socket> {
     let socket =

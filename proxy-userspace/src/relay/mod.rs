@@ -2,9 +2,12 @@
 //! how a connection ended. What the bytes mean is not known here.
 
 pub mod body;
+mod buffers;
+pub mod copied;
 mod direction;
 mod pipe;
 pub mod stage;
 mod tunnel;
 
-pub use tunnel::{End, Settings, Side, Tunnel, relay};
+pub use copied::TunnelEnd;
+pub use tunnel::{End, Settings, Side, Tunnel, copy, relay};
