@@ -8,6 +8,7 @@ mod explain;
 mod flows;
 mod guard;
 mod health;
+mod hook;
 mod metrics;
 mod problem;
 mod rules;
@@ -157,7 +158,7 @@ fn questions() -> Router<Arc<Running>> {
 
 /// What changes something, and what tells where everybody's programs went.
 fn for_owner() -> Router<Arc<Running>> {
-    let changes = capture::changes().merge(rules::changes()).merge(targets::changes());
+    let changes = capture::changes().merge(rules::changes()).merge(targets::changes()).merge(hook::changes());
     questions().merge(changes).merge(flows::routes())
 }
 
