@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{Inbox, Shared, accept, http1, secure};
+use super::{Inbox, Shared, accept, http1, secure, socks5};
 use crate::http::authority::Scheme;
 use crate::net::deadline::Deadline;
 use crate::net::stream::{Admitted, Downstream};
@@ -35,25 +35,25 @@ fn downstream(stream: TcpStream, peer: SocketAddr, admitted: Admitted) -> Downst
 
 async fn serve(engine: Rc<Engine>, mut downstream: Downstream) {
     let base = Target::of(Front::Explicit);
-    let Some(acceptance) = &engine.acceptance else {
-        return http1::serve(engine, downstream, base).await;
-    };
-    let timeouts = &engine.config.server.timeouts;
-    if !http1::first_bytes(&mut downstream, timeouts).await {
+    let server = &engine.config.server;
+    if !http1::first_bytes(&mut downstream, &server.timeouts).await {
         return downstream.close_idle();
     }
-    match downstream.inbox.bytes() {
-        [secure::FIRST_BYTE, ..] => {
+    match (downstream.inbox.bytes(), &engine.acceptance) {
+        ([secure::FIRST_BYTE, ..], Some(acceptance)) => {
             // Boxed: a handshake needs memory that the connection does not.
-            let accepted = Box::pin(secure::accept(acceptance, downstream, timeouts)).await;
+            let accepted = Box::pin(secure::accept(acceptance, downstream, &server.timeouts)).await;
             if let Some(downstream) = accepted {
                 let base = Target { scheme: Scheme::Https, ..base };
                 http1::serve(Rc::clone(&engine), downstream, base).await;
             }
         }
-        _ if acceptance.is_required() => {
+        (_, Some(acceptance)) if acceptance.is_required() => {
             let failure = Failure::BadRequest("this port speaks TLS only: use an https:// URL".into());
             http1::refuse(&engine, downstream, &base, &failure).await;
+        }
+        ([socks5::VERSION, ..], _) if server.socks5 => {
+            Box::pin(socks5::serve(Rc::clone(&engine), downstream, base)).await;
         }
         _ => http1::serve(Rc::clone(&engine), downstream, base).await,
     }

@@ -4,6 +4,7 @@ pub mod detect;
 pub mod explicit;
 mod http1;
 mod secure;
+mod socks5;
 pub mod transparent;
 
 use std::future::Future;

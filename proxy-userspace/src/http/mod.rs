@@ -6,6 +6,7 @@ pub mod forwarded;
 pub mod framing;
 pub mod head;
 pub mod headers;
+pub mod pac;
 pub mod parse;
 pub mod status;
 
