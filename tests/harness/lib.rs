@@ -2,6 +2,7 @@
 
 pub mod background;
 pub mod certificates;
+pub mod engine;
 pub mod http;
 pub mod leaks;
 pub mod netns;

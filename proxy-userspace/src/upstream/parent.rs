@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest, Ready};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -126,7 +126,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// Whether nothing more can come.
 async fn has_ended(stream: &TcpStream) -> bool {
-    stream.ready(tokio::io::Interest::READABLE).await.is_ok_and(|ready| ready.is_read_closed())
+    stream.ready(Interest::READABLE).await.is_ok_and(Ready::is_read_closed)
 }
 
 /// RFC 1928.
