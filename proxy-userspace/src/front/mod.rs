@@ -3,6 +3,7 @@
 pub mod detect;
 pub mod explicit;
 mod http1;
+mod http2;
 pub mod transparent;
 
 use std::future::Future;

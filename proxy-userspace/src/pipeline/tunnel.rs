@@ -12,6 +12,7 @@ use super::recording::Recording;
 use super::respond::{self, Ask};
 use super::side::DownstreamSide;
 use crate::net::stream::{Admitted, Downstream};
+use crate::relay::body::{Sink, Source};
 use crate::relay::{self, End, Side, Tunnel};
 use crate::target::{Client, Target};
 use crate::telemetry::flow::Protocol;
@@ -86,6 +87,34 @@ impl Opened {
         let tunnel = relay::relay(stream, self.upstream, inbox.bytes(), settings);
         tokio::task::spawn_local(Relaying { tunnel, flow: self.flow, _admitted: admitted });
     }
+
+    /// As [`Opened::relay`], for a tunnel on a stream: until it ends. True if that was in order.
+    pub async fn relay_stream(
+        mut self,
+        engine: &Engine,
+        incoming: impl Source,
+        outgoing: &mut impl Sink,
+    ) -> bool {
+        metrics::with(|metrics| metrics.tunnels.increment());
+        let progress = self.flow.progress();
+        let moved = (&progress.sent, &progress.received);
+        let settings = engine.relay_settings();
+        let end = relay::stream::relay_stream(incoming, outgoing, self.upstream, settings, moved).await;
+        note_end(&mut self.flow, &end);
+        matches!(end, End::Complete)
+    }
+}
+
+fn note_end(flow: &mut Recording, end: &End) {
+    if !matches!(end, End::Complete) {
+        metrics::with(|metrics| metrics.broken_tunnels.increment());
+    }
+    flow.end = match end {
+        End::Complete => "complete".into(),
+        End::Idle => "idle for longer than server.timeouts.tunnel_idle".into(),
+        End::Broken(Side::Downstream, error) => format!("downstream: {error}").into(),
+        End::Broken(Side::Upstream, error) => format!("upstream: {error}").into(),
+    };
 }
 
 /// The task of an open tunnel. Written as a future by hand: an `async fn` would hold its arguments twice, and
@@ -101,15 +130,7 @@ impl Future for Relaying {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let end = ready!(Pin::new(&mut self.tunnel).poll(cx));
-        if !matches!(end, End::Complete) {
-            metrics::with(|metrics| metrics.broken_tunnels.increment());
-        }
-        self.flow.end = match end {
-            End::Complete => "complete".into(),
-            End::Idle => "idle for longer than server.timeouts.tunnel_idle".into(),
-            End::Broken(Side::Downstream, error) => format!("downstream: {error}").into(),
-            End::Broken(Side::Upstream, error) => format!("upstream: {error}").into(),
-        };
+        note_end(&mut self.flow, &end);
         Poll::Ready(())
     }
 }

@@ -5,6 +5,7 @@ pub mod body;
 mod direction;
 mod pipe;
 pub mod stage;
+pub mod stream;
 mod tunnel;
 
 pub use tunnel::{End, Settings, Side, Tunnel, relay};

@@ -82,7 +82,7 @@ async fn read_head(engine: &Engine, downstream: &mut Downstream) -> Result<Optio
 /// Waits for a request to begin, without a buffer: an idle connection holds none. False if the client ends the
 /// connection, or is idle for too long. A drain ends the wait at once only between requests: who has just connected
 /// is about to ask.
-async fn first_bytes(downstream: &mut Downstream, timeouts: &Timeouts) -> bool {
+pub(super) async fn first_bytes(downstream: &mut Downstream, timeouts: &Timeouts) -> bool {
     let Downstream { stream, inbox, deadline, .. } = downstream;
     let first = async {
         loop {
