@@ -1,19 +1,18 @@
 //! What happens to a connect(): the one place where that is decided.
 //!
-//! `decide` gives the verdict in the order the rules are meant to be read; `connect` carries it out. Rules by
-//! destination, port, user or name belong into `decide`, after the exemptions and beside the cgroup.
+//! `decide` gives the verdict: exemptions, then the first rule that matches, then the nearest selected cgroup;
+//! `connect` carries it out.
 
 use core::mem::MaybeUninit;
 
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_current_comm,
-    bpf_get_netns_cookie, bpf_set_retval,
+    bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_set_retval,
 };
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_current_uid_gid};
 use aya_log_ebpf::debug;
 use proxy_common::{
     ACTION_BYPASS, ACTION_DENY, Captured, ClaimKey, Comm, Counter, Endpoint, FAIL_OPEN, MAX_CGROUP_DEPTH,
-    Policy,
+    Policy, RuleSet,
 };
 
 use crate::attempt::{Attempt, Listener, is_mapped};
@@ -22,6 +21,7 @@ use crate::maps::{
     BPF_ANY, CGROUPS, FIRST_LEVEL, HAS_CURRENT_COMM, HAS_SET_RETVAL, LISTENER_NETNS, ORIGINALS, OWN_TGID,
     count,
 };
+use crate::rules::Rules;
 
 /// The system call goes on.
 pub const PROCEED: i32 = 1;
@@ -34,6 +34,8 @@ enum Verdict {
     Pass(Counter),
     Deny(&'static Policy),
     Redirect(&'static Policy, Listener),
+    /// It would be redirected, if there were anybody to take it.
+    Unserved(&'static Policy, Counter),
 }
 
 /// Runs in connect4 and connect6.
@@ -49,6 +51,7 @@ pub fn connect(attempt: &Attempt<'_>) -> i32 {
             refuse(policy)
         }
         Verdict::Redirect(policy, listener) => redirect(attempt, policy, listener),
+        Verdict::Unserved(policy, reason) => fail(reason, policy),
     }
 }
 
@@ -63,10 +66,7 @@ fn decide(attempt: &Attempt<'_>) -> Verdict {
     if is_exempt(&attempt.destination.address) {
         return Verdict::Pass(Counter::BypassDestination);
     }
-    if attempt.is_bound_to_device() {
-        return Verdict::Pass(Counter::BypassDevice);
-    }
-    let Some(policy) = selected_cgroup() else {
+    let Some(policy) = policy(attempt) else {
         return Verdict::Pass(Counter::BypassCgroup);
     };
     match policy.action {
@@ -74,10 +74,12 @@ fn decide(attempt: &Attempt<'_>) -> Verdict {
         ACTION_DENY => return Verdict::Deny(policy),
         _ => {}
     }
-    if !in_listener_netns(attempt) {
-        return Verdict::Pass(Counter::BypassNetns);
+    if attempt.is_bound_to_device() {
+        return Verdict::Pass(Counter::BypassDevice);
     }
-    let listener = attempt.listener();
+    let Some(listener) = attempt.listener() else {
+        return Verdict::Unserved(policy, Counter::GateNetns);
+    };
     if listener.port == 0 {
         return Verdict::Pass(Counter::BypassFamily);
     }
@@ -90,7 +92,7 @@ fn redirect(attempt: &Attempt<'_>, policy: &Policy, listener: Listener) -> i32 {
     if let Some(reason) = gate::closed(attempt.ctx, listener) {
         return fail(reason, policy);
     }
-    let captured = record(attempt);
+    let captured = record(attempt, listener);
     if ORIGINALS.insert(captured.cookie, captured, BPF_ANY).is_err() {
         return fail(Counter::GateFull, policy);
     }
@@ -127,7 +129,7 @@ fn refuse(policy: &Policy) -> i32 {
 }
 
 #[inline(always)]
-fn record(attempt: &Attempt<'_>) -> Captured {
+fn record(attempt: &Attempt<'_>, listener: Listener) -> Captured {
     let netns = if LISTENER_NETNS.load() == 0 { 0 } else { attempt.netns() };
     Captured {
         original: attempt.destination,
@@ -138,6 +140,7 @@ fn record(attempt: &Attempt<'_>) -> Captured {
         cgroup: unsafe { bpf_get_current_cgroup_id() },
         pid: tgid(),
         uid: bpf_get_current_uid_gid() as u32,
+        listener_port: listener.port,
         padding: 0,
         comm: comm(),
     }
@@ -165,22 +168,13 @@ fn tgid() -> u32 {
     (bpf_get_current_pid_tgid() >> 32) as u32
 }
 
-/// 127.0.0.1 is a different place in another network namespace. Where the proxy can't learn its own cookie it runs
-/// in the initial namespace, whose cookie the helper gives for a null context.
+/// What the first matching rule says, else what is said of the nearest selected ancestor of the current cgroup, itself
+/// included. Exempt destinations never come here.
 #[inline(always)]
-fn in_listener_netns(attempt: &Attempt<'_>) -> bool {
-    let listener = match LISTENER_NETNS.load() {
-        // SAFETY: a null context is allowed and means the initial namespace.
-        0 => unsafe { bpf_get_netns_cookie(core::ptr::null_mut()) },
-        cookie => cookie,
-    };
-    attempt.netns() == listener
-}
-
-/// The policy of the nearest selected ancestor of the current cgroup, itself included.
-#[inline(always)]
-fn selected_cgroup() -> Option<&'static Policy> {
+fn policy(attempt: &Attempt<'_>) -> Option<&'static Policy> {
+    let rules = Rules::in_force();
     let mut nearest = None;
+    let mut admitting = RuleSet::EMPTY;
     let first = FIRST_LEVEL.load();
     for level in first..first + MAX_CGROUP_DEPTH {
         // SAFETY: a plain helper call; 0 below the current cgroup's own level.
@@ -192,6 +186,14 @@ fn selected_cgroup() -> Option<&'static Policy> {
         if let Some(policy) = unsafe { CGROUPS.get(id) } {
             nearest = Some(policy);
         }
+        if let Some(rules) = rules {
+            rules.add_cgroup(id, &mut admitting);
+        }
+    }
+    if let Some(rules) = rules
+        && let Some(matched) = rules.first_match(attempt, &admitting, nearest.is_some())
+    {
+        return Some(matched.policy);
     }
     nearest
 }

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::config::Backend;
-use crate::http::authority::Authority;
+use crate::http::authority::{Authority, Scheme};
+use crate::netns::Namespace;
 
 /// Where it goes.
 #[derive(Debug, Clone)]
@@ -15,27 +16,43 @@ pub struct Target {
     pub front: Front,
     /// `host:port` as the client named it: CONNECT, absolute-form, Host, or SNI. It is where an explicit request goes.
     pub authority: Option<Authority>,
+    /// What is spoken there: Https where weir itself is to speak TLS.
+    pub scheme: Scheme,
     /// Where a captured connection was going. If present, it decides; the authority never does.
     pub original_destination: Option<SocketAddr>,
-    /// The local address to connect from: that of a captured socket which was bound before it connected.
+    pub vantage: Vantage,
+}
+
+/// From where a connection is made: from where the captured one was.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Vantage {
+    /// The local address: that of a captured socket which was bound before it connected.
     pub source: Option<IpAddr>,
+    /// The network namespace, if it is not weir's own.
+    pub namespace: Option<Arc<Namespace>>,
 }
 
 impl Target {
     /// What is known of it at a front's door.
     #[must_use]
     pub fn of(front: Front) -> Self {
-        Self { front, authority: None, original_destination: None, source: None }
+        Self {
+            front,
+            authority: None,
+            scheme: Scheme::Http,
+            original_destination: None,
+            vantage: Vantage::default(),
+        }
     }
 }
 
 /// Where to connect to: what a route makes of a target.
 #[derive(Debug, Clone)]
 pub enum Hop {
-    /// A name or address to find addresses for.
-    Authority(Authority),
-    /// An address that is settled, and the local address to connect from.
-    Address(SocketAddr, Option<IpAddr>),
+    /// A name or address to find addresses for, and whether to speak TLS there.
+    Authority(Authority, Scheme),
+    /// An address that is settled, and from where to connect to it.
+    Address(SocketAddr, Vantage),
     /// A server that the operator has named.
     Backend(Arc<Backend>),
 }

@@ -1,6 +1,7 @@
 //! Starts weir, peers and clients for the end-to-end tests.
 
 pub mod background;
+pub mod certificates;
 pub mod frames;
 pub mod http;
 pub mod leaks;

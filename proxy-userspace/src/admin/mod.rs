@@ -10,6 +10,7 @@ mod guard;
 mod health;
 mod metrics;
 mod problem;
+mod rules;
 mod status;
 
 use std::fs::DirBuilder;
@@ -20,11 +21,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::connect_info::Connected;
 use axum::middleware::from_fn_with_state;
+use axum::serve::IncomingStream;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinHandle;
 
 pub use capture::{release as release_captured, remove_empty};
+pub use rules::reload as reload_rules;
 
 use crate::config;
 use crate::running::Running;
@@ -100,7 +104,10 @@ impl Listeners {
         Serving {
             tasks: [
                 tokio::spawn(async move { report(axum::serve(self.tcp, tcp).await) }),
-                tokio::spawn(async move { report(axum::serve(self.unix, unix).await) }),
+                tokio::spawn(async move {
+                    let unix = unix.into_make_service_with_connect_info::<Caller>();
+                    report(axum::serve(self.unix, unix).await);
+                }),
             ],
             _socket: self.socket,
         }
@@ -121,6 +128,20 @@ impl Serving {
     }
 }
 
+/// Who asks over the Unix socket.
+#[derive(Debug, Clone, Copy)]
+struct Caller {
+    /// The process that connected; None if the kernel doesn't tell, or it lives in a pid namespace that weir can't see.
+    pid: Option<u32>,
+}
+
+impl Connected<IncomingStream<'_, UnixListener>> for Caller {
+    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
+        let pid = stream.io().peer_cred().ok().and_then(|caller| caller.pid());
+        Self { pid: pid.and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid != 0) }
+    }
+}
+
 /// What everybody may ask. A resource is a file and a line here or below.
 fn questions() -> Router<Arc<Running>> {
     Router::new()
@@ -135,7 +156,7 @@ fn questions() -> Router<Arc<Running>> {
 
 /// What changes something, and what tells where everybody's programs went.
 fn for_owner() -> Router<Arc<Running>> {
-    questions().merge(capture::changes()).merge(flows::routes())
+    questions().merge(capture::changes()).merge(rules::changes()).merge(flows::routes())
 }
 
 async fn bind_unix(path: &Path) -> Result<UnixListener, ListenError> {

@@ -1,5 +1,6 @@
 //! The commands, a file each.
 
+mod capture;
 mod client;
 mod config;
 mod doctor;
@@ -42,6 +43,9 @@ enum Command {
     Doctor(doctor::Arguments),
     /// Says what would happen to a connection, and which rule decides.
     Explain(explain::Arguments),
+    /// Changes what is captured.
+    #[command(subcommand)]
+    Capture(capture::Command),
     /// Keeps the programs of a weir attached when it has died. For weir itself to start.
     #[command(hide = true)]
     Hold(hold::Arguments),
@@ -89,6 +93,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Flows(arguments) => flows::run(&arguments, admin.as_deref()),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments, admin.as_deref()),
+        Command::Capture(command) => capture::run(&command, admin.as_deref()),
         Command::Hold(arguments) => hold::run(&arguments),
         Command::Config(command) => config::run(&command),
     };

@@ -41,6 +41,15 @@ fn say_capture(capture: &Value) -> Result<(), Failed> {
         let attached = if hook["attached"] == true { "attached" } else { "NOT ATTACHED" };
         say(&format!("  {:<26} {attached}", hook["name"].as_str().unwrap_or_default()))?;
     }
+    for rule in kernel["rules"].as_array().into_iter().flatten() {
+        let (name, action) = (rule["name"].as_str().unwrap_or_default(), &rule["action"]);
+        let missing: Vec<_> =
+            rule["missing"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let missing =
+            if missing.is_empty() { String::new() } else { format!("; NOT THERE: {}", missing.join(", ")) };
+        let action = action.as_str().unwrap_or_default();
+        say(&format!("  rule {name:<21} {action}, matched {}{missing}", rule["hits"]))?;
+    }
     let holder = &kernel["holder"];
     if holder["running"] == false {
         say(
@@ -48,6 +57,12 @@ fn say_capture(capture: &Value) -> Result<(), Failed> {
         )?;
     } else if holder["pid"].is_u64() {
         say(&format!("  holder                     pid {}", holder["pid"]))?;
+    }
+    for namespace in capture["namespaces"].as_array().into_iter().flatten() {
+        let listeners = namespace["listeners"].as_array().into_iter().flatten();
+        let listeners: Vec<&str> = listeners.filter_map(Value::as_str).collect();
+        let name = format!("netns {}", namespace["inode"]);
+        say(&format!("  {name:<26} listening on {}", listeners.join(" and ")))?;
     }
     for map in kernel["maps"].as_array().into_iter().flatten() {
         let name = map["name"].as_str().unwrap_or_default();

@@ -9,11 +9,14 @@ mod defaults;
 mod errors;
 mod keys;
 mod kinds;
+mod prefix;
 mod routing;
+mod rules;
 mod section;
 mod sources;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod tree;
 mod yaml;
 
@@ -25,8 +28,11 @@ use std::time::Duration;
 pub use clashes::warnings;
 pub use errors::{ConfigError, ConfigErrors, Origin};
 pub use keys::keys;
+pub use prefix::Prefix;
 pub use routing::{Backend, ForwardedFields, Forwarding, HostField, HostPattern, PathPattern, Routing, Rule};
+pub use rules::{Action, CaptureRule, MAX_RULES};
 pub use sources::{DEFAULT_FILE, Sources, load};
+pub use tls::{Identity, ServerTls, TlsDestination, TlsVersion, UpstreamTls};
 
 /// Everything that can be configured.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -54,6 +60,7 @@ pub struct Server {
     pub port_range: RangeInclusive<u16>,
     /// Data-plane threads; default one per available CPU.
     pub workers: usize,
+    pub tls: ServerTls,
     pub timeouts: Timeouts,
     pub limits: Limits,
     pub http2: Http2,
@@ -127,6 +134,8 @@ pub struct Capture {
     pub max_connections: u32,
     /// cgroups that can be selected at one time. Default 4096.
     pub max_cgroups: u32,
+    /// What happens to a connect(), in this order, the first that matches; then what was selected. Default none.
+    pub rules: Vec<CaptureRule>,
     /// Log from the eBPF programs (aya-log); costs per connect. Default off.
     pub kernel_log: bool,
 }
@@ -206,6 +215,7 @@ pub struct Upstream {
     pub idle_per_origin: usize,
     /// How long such a connection is kept. Default 60s.
     pub idle_timeout: Duration,
+    pub tls: UpstreamTls,
 }
 
 /// `relay`.
@@ -213,6 +223,9 @@ pub struct Upstream {
 pub struct Relay {
     /// Capacity asked for each splice pipe, in bytes; the kernel may grant less. Default 1MiB.
     pub pipe_size: usize,
+    /// Bytes that a socket may hold in the kernel, each way, once a tunnel moves bulk; the kernel doubles it for its own
+    /// bookkeeping. Default none: 1 MiB where the peer is on this machine, else as TCP sees fit.
+    pub socket_buffer: Option<usize>,
 }
 
 /// `admin`: the control plane's listeners.

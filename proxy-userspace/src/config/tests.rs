@@ -1,5 +1,7 @@
 //! The errors a user sees, as data; the shipped files; and that no input panics.
 
+mod capture;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -45,7 +47,10 @@ fn unknown_keys() {
         "server:\n  tunnel_idle: 1h\n",
         "a.yaml:2:3: server.tunnel_idle: unknown key (did you mean `server.timeouts.tunnel_idle`?)",
     );
-    check("relay:\n  colour: 1\n", "a.yaml:2:3: relay.colour: unknown key; known here: pipe_size");
+    check(
+        "relay:\n  colour: 1\n",
+        "a.yaml:2:3: relay.colour: unknown key; known here: pipe_size, socket_buffer",
+    );
     check(
         "security: {acl: {destinations: {privat: deny}}}",
         "a.yaml:1:33: security.acl.destinations.privat: unknown key (did you mean `private`?)",

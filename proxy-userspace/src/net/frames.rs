@@ -4,7 +4,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -15,6 +14,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::buffered::Inbox;
+use super::transport::Transport;
 
 /// Within how long the frames below are counted.
 const PERIOD: Duration = Duration::from_secs(10);
@@ -240,7 +240,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     }
 }
 
-impl<S: AsyncWrite + AsFd + Unpin> AsyncWrite for Watched<S> {
+impl AsyncWrite for Watched<Transport> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = ready!(self.stream()?.poll_write(cx, bytes))?;
         self.count.sent += written as u64;
@@ -268,7 +268,7 @@ impl<S: AsyncWrite + AsFd + Unpin> AsyncWrite for Watched<S> {
     /// An end in order: without this, close(2) would reset the connection (see [`super::listener`]).
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Some(stream) = &self.stream {
-            SockRef::from(stream).set_linger(None)?;
+            SockRef::from(stream.socket()).set_linger(None)?;
         }
         self.watch.shut_down.set(true);
         self.stream()?.poll_shutdown(cx)

@@ -6,3 +6,4 @@ pub mod deadline;
 pub mod frames;
 pub mod listener;
 pub mod stream;
+pub mod transport;

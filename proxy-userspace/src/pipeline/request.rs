@@ -50,7 +50,9 @@ pub async fn serve(
     let failure = match forward(engine, downstream, request, own, &mut flow).await {
         Ok(Ending::Complete { sent }) => return Next::Done { sent },
         Ok(Ending::Abort) => return Next::Abort,
-        Ok(Ending::Upgraded(upstream)) => return Next::Tunnel(Opened::upgraded(flow, upstream)),
+        Ok(Ending::Upgraded(upstream)) => {
+            return Next::Tunnel(Opened::upgraded(flow, upstream, &request.target));
+        }
         Err(failure) => failure,
     };
     refuse(engine, downstream, request, &mut flow, &failure).await

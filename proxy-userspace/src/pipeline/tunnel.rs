@@ -2,9 +2,8 @@
 
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-
-use tokio::net::TcpStream;
 
 use super::Engine;
 use super::failure::Failure;
@@ -12,6 +11,8 @@ use super::recording::Recording;
 use super::respond::{self, Ask};
 use super::side::DownstreamSide;
 use crate::net::stream::{Admitted, Downstream};
+use crate::net::transport::Transport;
+use crate::netns::Namespace;
 use crate::relay::body::{Sink, Source};
 use crate::relay::{self, End, Side, Tunnel};
 use crate::target::{Client, Target};
@@ -22,7 +23,8 @@ use crate::telemetry::metrics;
 #[derive(Debug)]
 pub struct Opened {
     flow: Recording,
-    upstream: TcpStream,
+    upstream: Transport,
+    namespace: Option<Arc<Namespace>>,
 }
 
 /// A tunnel that was refused or could not be opened. The front answers with [`Refused::answer`], or resets.
@@ -46,7 +48,7 @@ pub async fn open(
     let mut flow = Recording::begin(client, target, protocol);
     flow.method = method.map(str::to_owned);
     match connect(engine, target, &mut flow).await {
-        Ok(upstream) => Ok(Opened { flow, upstream }),
+        Ok(upstream) => Ok(Opened { flow, upstream, namespace: target.vantage.namespace.clone() }),
         Err(failure) => Err(Refused { flow, failure }),
     }
 }
@@ -56,7 +58,7 @@ pub fn abandon(client: &Client, target: &Target) {
     respond::note(&mut Recording::begin(client, target, Protocol::Opaque), &Failure::ClientGone);
 }
 
-async fn connect(engine: &Engine, target: &Target, flow: &mut Recording) -> Result<TcpStream, Failure> {
+async fn connect(engine: &Engine, target: &Target, flow: &mut Recording) -> Result<Transport, Failure> {
     let hop = engine.routes.next_hop(target, "").ok_or(Failure::NoRoute("the tunnel has no target"))?;
     let addresses = engine.upstream.addresses(&hop, |address| engine.allow(&hop, address)).await?;
     flow.timings.dns_us = addresses.dns_us;
@@ -68,8 +70,8 @@ async fn connect(engine: &Engine, target: &Target, flow: &mut Recording) -> Resu
 
 impl Opened {
     /// A tunnel on connections that an HTTP exchange has left open after 101.
-    pub(super) fn upgraded(flow: Recording, upstream: TcpStream) -> Self {
-        Self { flow, upstream }
+    pub(super) fn upgraded(flow: Recording, upstream: Transport, target: &Target) -> Self {
+        Self { flow, upstream, namespace: target.vantage.namespace.clone() }
     }
 
     /// Notes the status that the front answered with.
@@ -85,7 +87,8 @@ impl Opened {
         let settings = engine.relay_settings();
         let Downstream { stream, inbox, admitted, .. } = downstream;
         let tunnel = relay::relay(stream, self.upstream, inbox.bytes(), settings);
-        tokio::task::spawn_local(Relaying { tunnel, flow: self.flow, _admitted: admitted });
+        let ended = self.namespace.map(|namespace| Box::pin(namespace.ended()) as Ended);
+        tokio::task::spawn_local(Relaying { tunnel, flow: self.flow, ended, _admitted: admitted });
     }
 
     /// As [`Opened::relay`], for a tunnel on a stream: until it ends. True if that was in order.
@@ -99,9 +102,23 @@ impl Opened {
         let progress = self.flow.progress();
         let moved = (&progress.sent, &progress.received);
         let settings = engine.relay_settings();
-        let end = relay::stream::relay_stream(incoming, outgoing, self.upstream, settings, moved).await;
-        note_end(&mut self.flow, &end);
-        matches!(end, End::Complete)
+        let relayed = relay::stream::relay_stream(incoming, outgoing, self.upstream, settings, moved);
+        let namespace_ended = async {
+            match self.namespace {
+                Some(namespace) => namespace.ended().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            end = relayed => {
+                note_end(&mut self.flow, &end);
+                matches!(end, End::Complete)
+            }
+            () = namespace_ended => {
+                note_namespace_ended(&mut self.flow);
+                false
+            }
+        }
     }
 }
 
@@ -117,11 +134,20 @@ fn note_end(flow: &mut Recording, end: &End) {
     };
 }
 
+fn note_namespace_ended(flow: &mut Recording) {
+    metrics::with(|metrics| metrics.broken_tunnels.increment());
+    flow.end = "its network namespace has ended".into();
+}
+
+/// Ready when nobody lives any more in the network namespace that a tunnel is in.
+type Ended = Pin<Box<dyn Future<Output = ()>>>;
+
 /// The task of an open tunnel. Written as a future by hand: an `async fn` would hold its arguments twice, and
 /// there may be many thousand idle tunnels.
 struct Relaying {
     tunnel: Tunnel,
     flow: Recording,
+    ended: Option<Ended>,
     _admitted: Admitted,
 }
 
@@ -129,6 +155,12 @@ impl Future for Relaying {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(ended) = &mut self.ended
+            && ended.as_mut().poll(cx).is_ready()
+        {
+            note_namespace_ended(&mut self.flow);
+            return Poll::Ready(());
+        }
         let end = ready!(Pin::new(&mut self.tunnel).poll(cx));
         note_end(&mut self.flow, &end);
         Poll::Ready(())

@@ -2,10 +2,13 @@
 //! how a connection ended. What the bytes mean is not known here.
 
 pub mod body;
+mod buffers;
+pub mod copied;
 mod direction;
 mod pipe;
 pub mod stage;
 pub mod stream;
 mod tunnel;
 
-pub use tunnel::{End, Settings, Side, Tunnel, relay};
+pub use copied::TunnelEnd;
+pub use tunnel::{End, Settings, Side, Tunnel, copy, relay};

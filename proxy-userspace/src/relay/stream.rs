@@ -4,8 +4,6 @@
 use std::cell::Cell;
 use std::io;
 
-use socket2::SockRef;
-use tokio::net::TcpStream;
 
 use super::body::http1::{Arriving, Leaving};
 use super::body::{BodyError, Patience, Sink, Source, Terms, transfer};
@@ -13,13 +11,14 @@ use super::tunnel::{End, Settings, Side};
 use crate::http::framing::Framing;
 use crate::net::buffered::Inbox;
 use crate::net::deadline::Deadline;
+use crate::net::transport::Transport;
 
 /// Relays between a stream's two directions and `upstream` until the tunnel ends. Bytes that were taken are counted in
 /// `moved`, sent and received. After an unclean end, `outgoing` has not heard of an end, and the upstream is reset.
 pub async fn relay_stream(
     incoming: impl Source,
     outgoing: &mut impl Sink,
-    mut upstream: TcpStream,
+    mut upstream: Transport,
     settings: Settings,
     moved: (&Cell<u64>, &Cell<u64>),
 ) -> End {
@@ -37,10 +36,10 @@ pub async fn relay_stream(
     let socket = Arriving::new(Side::Upstream, reader, &mut inbox, Framing::UntilClose);
     let down = transfer(socket, outgoing, terms(moved.1));
     match tokio::try_join!(up, down) {
-        Ok(_) => match SockRef::from(&upstream).set_linger(None) {
-            Ok(()) => End::Complete,
-            Err(error) => End::Broken(Side::Upstream, error),
-        },
+        Ok(_) => {
+            upstream.end_in_order();
+            End::Complete
+        }
         Err(BodyError::TimedOut(_)) => End::Idle,
         Err(BodyError::Io(side, error)) => End::Broken(side, error),
         Err(error) => End::Broken(Side::Downstream, io::Error::other(error)),

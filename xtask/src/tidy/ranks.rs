@@ -10,6 +10,7 @@ const RANKS: &[&[&str]] = &[
     &["main", "cli"],
     &["app"],
     &["admin", "front"],
+    &["capture"],
     &["pipeline", "running"],
     &[
         "policy",
@@ -26,7 +27,7 @@ const RANKS: &[&[&str]] = &[
     &["net", "tls", "redirect"],
     &["telemetry"],
     &["target"],
-    &["http"],
+    &["http", "netns"],
     &["config"],
     &["authority"],
 ];

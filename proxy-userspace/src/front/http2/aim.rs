@@ -6,7 +6,7 @@ use h2::ext::Protocol;
 use http::Request as Http2Request;
 
 use crate::config::Limits;
-use crate::http::authority::{Authority, Host};
+use crate::http::authority::{Authority, Host, Scheme};
 use crate::http::head::RequestHead;
 use crate::http::headers::Name;
 use crate::http::http2;
@@ -38,7 +38,7 @@ pub(super) fn aim(
             return Err(bad("a captured request must not be a CONNECT"));
         }
         let authority = Authority::parse(named, None).map_err(|error| bad_authority(&error))?;
-        return Ok(Aim::Tunnel(Target { authority: Some(authority), ..base.clone() }));
+        return Ok(Aim::Tunnel(Target { authority: Some(authority), scheme: Scheme::Http, ..base.clone() }));
     }
     let path = head.target().to_owned();
     if !path.starts_with('/') && (path != "*" || head.method() != "OPTIONS") {
@@ -47,10 +47,20 @@ pub(super) fn aim(
     if let Some(protocol) = protocol {
         head = super::websocket::as_upgrade(&head, protocol.as_str())?;
     }
+    let scheme = match request.uri().scheme_str() {
+        Some("http") => Scheme::Http,
+        Some("https") => Scheme::Https,
+        // Without :authority it is not known; then it is that of the connection.
+        None => base.scheme,
+        Some(_) => return Err(Failure::NotImplemented("only http:// and https:// URLs are forwarded")),
+    };
     let text = named.map(str::as_bytes).or_else(|| head.headers.first(Name::Host)).unwrap_or_default();
     let authority = match std::str::from_utf8(text) {
         Ok("") => None,
-        Ok(named) => Some(Authority::parse(named, Some(80)).map_err(|error| bad_authority(&error))?),
+        Ok(named) => {
+            let authority = Authority::parse(named, Some(scheme.default_port()));
+            Some(authority.map_err(|error| bad_authority(&error))?)
+        }
         Err(_) => return Err(bad("the authority is not text")),
     };
     let front = match (&authority, base.front) {
@@ -59,10 +69,8 @@ pub(super) fn aim(
         (Some(authority), Front::Explicit) if is_local(authority, local) => Front::Gateway,
         (_, front) => front,
     };
-    if front == Front::Explicit && request.uri().scheme_str() != Some("http") {
-        return Err(Failure::NotImplemented("only http:// URLs are forwarded; ask for others with CONNECT"));
-    }
-    let target = Target { front, authority, ..base.clone() };
+    let scheme = if front == Front::Explicit { scheme } else { base.scheme };
+    let target = Target { front, authority, scheme, ..base.clone() };
     Ok(Aim::Request(Box::new(Request { head, target, path, follows: true })))
 }
 
@@ -128,6 +136,7 @@ mod tests {
     #[test]
     fn targets() {
         check(Front::Explicit, get("http://A.example/p?q"), Ok("explicit GET a.example:80 /p?q"));
+        check(Front::Explicit, get("https://a.example/p"), Ok("explicit GET a.example:443 /p"));
         check(Front::Explicit, get("http://localhost:22180/p"), Ok("gateway GET localhost:22180 /p"));
         check(Front::Explicit, get("http://[::1]:22180/p"), Ok("gateway GET [::1]:22180 /p"));
         check(Front::Explicit, get("http://localhost:80/p"), Ok("explicit GET localhost:80 /p"));
@@ -139,7 +148,7 @@ mod tests {
 
     #[test]
     fn what_is_refused() {
-        check(Front::Explicit, get("https://a.example/"), Err(501));
+        check(Front::Explicit, get("ftp://a.example/"), Err(501));
         check(Front::Explicit, get("http://a.example/").header("host", "b.example"), Err(400));
         check(
             Front::Explicit,

@@ -15,7 +15,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::server::{Connection, SendResponse};
 use h2::{Reason, RecvStream};
-use tokio::net::TcpStream;
 
 use crate::config;
 use crate::http::head::{ResponseHead, Version};
@@ -23,6 +22,7 @@ use crate::net::buffered::Inbox;
 use crate::net::deadline::{Deadline, Expired};
 use crate::net::frames::{PREFACE, Watch, Watched};
 use crate::net::stream::Downstream;
+use crate::net::transport::Transport;
 use crate::pipeline::request::{self, Next};
 use crate::pipeline::side::DownstreamSide;
 use crate::pipeline::{Engine, tunnel};
@@ -44,7 +44,7 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// Serves a connection whose client has begun with the preface, or is about to.
 pub(super) async fn serve(engine: Rc<Engine>, downstream: Downstream, base: Target) {
-    let Ok(local) = downstream.stream.local_addr() else { return };
+    let Ok(local) = downstream.stream.socket().local_addr() else { return };
     let Downstream { stream, inbox, client, deadline, admitted } = downstream;
     metrics::with(|metrics| metrics.http2_connections.increment());
     let (io, watch) = Watched::new(stream, inbox, PREFACE.len());
@@ -102,8 +102,8 @@ impl Front {
     /// Accepts streams until the connection ends; whether that is in order, or with a reason that the client is to read.
     async fn accept(
         &self,
-        mut connection: Connection<Watched<TcpStream>, Bytes>,
-        watch: &Watch<TcpStream>,
+        mut connection: Connection<Watched<Transport>, Bytes>,
+        watch: &Watch<Transport>,
         deadline: &Deadline,
     ) -> bool {
         let timeouts = &self.engine.config.server.timeouts;
@@ -159,8 +159,8 @@ impl Front {
 }
 
 async fn next_event(
-    connection: &mut Connection<Watched<TcpStream>, Bytes>,
-    watch: &Watch<TcpStream>,
+    connection: &mut Connection<Watched<Transport>, Bytes>,
+    watch: &Watch<Transport>,
     deadline: &Deadline,
 ) -> Event {
     poll_fn(|cx| {
