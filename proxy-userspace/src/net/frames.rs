@@ -168,7 +168,7 @@ fn fits(kind: u8, flags: u8, length: usize) -> bool {
         2 => length == 5,
         3 | 8 => length == 4,
         SETTINGS if flags & ACK != 0 => length == 0,
-        SETTINGS => length % 6 == 0,
+        SETTINGS => length.is_multiple_of(6),
         6 => length == 8,
         _ => true,
     }

@@ -4,7 +4,6 @@
 use std::cell::Cell;
 use std::io;
 
-
 use super::body::http1::{Arriving, Leaving};
 use super::body::{BodyError, Patience, Sink, Source, Terms, transfer};
 use super::tunnel::{End, Settings, Side};
