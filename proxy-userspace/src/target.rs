@@ -85,8 +85,19 @@ pub struct Process {
     pub uid: u32,
     /// cgroup v2 id: the inode number of its directory.
     pub cgroup: u64,
+    /// The container that it lives in, if it was captured as that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container: Option<Arc<Container>>,
     /// The command name, at most 15 bytes (`TASK_COMM_LEN`).
     pub comm: String,
+}
+
+/// A container, as its engine knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Container {
+    pub id: Box<str>,
+    pub name: Box<str>,
+    pub image: Box<str>,
 }
 
 impl fmt::Display for Front {
@@ -102,7 +113,12 @@ impl fmt::Display for Front {
 impl fmt::Display for Client {
     fn fmt(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.process {
-            Some(process) => write!(text, "{}[{}]", process.comm, process.pid),
+            Some(process) => {
+                if let Some(container) = &process.container {
+                    write!(text, "{}/", container.name)?;
+                }
+                write!(text, "{}[{}]", process.comm, process.pid)
+            }
             None => write!(text, "{}", self.address),
         }
     }

@@ -2,9 +2,10 @@
 
 pub mod background;
 pub mod certificates;
+pub mod engine;
 pub mod frames;
-pub mod http;
 pub mod http2;
+pub mod http;
 pub mod leaks;
 pub mod netns;
 pub mod origin;

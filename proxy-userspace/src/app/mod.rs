@@ -21,9 +21,8 @@ use std::time::Instant;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::admin;
 use crate::config::{CaptureMode, Config, Sources};
-use crate::containers::Namespaces;
+use crate::containers::{Namespaces, Targets};
 use crate::http::forward::Pseudonym;
 use crate::net::listener;
 use crate::net::stream::Admission;
@@ -33,6 +32,7 @@ use crate::running::{Beats, Capture, Running};
 use crate::telemetry::flows::Flows;
 use crate::tls::client::{ClientTls, FileError};
 use crate::tls::server::Acceptance;
+use crate::{admin, capture};
 use state_file::StateFile;
 use worker::{Plan, Workers};
 
@@ -94,6 +94,7 @@ async fn run(config: Arc<Config>, sources: Sources) -> Result<(), StartError> {
         Capture::On(redirect) => (Some(redirect.original_destinations()), Some(redirect.heartbeat())),
         _ => (None, None),
     };
+    let (targets, asked) = Targets::new(&config.capture.targets);
     let (namespaces, doors) = Namespaces::new(config.server.workers);
     let running = Arc::new(Running {
         proxy,
@@ -104,6 +105,7 @@ async fn run(config: Arc<Config>, sources: Sources) -> Result<(), StartError> {
         acl: acl.clone(),
         capture: Mutex::new(capture),
         namespaces,
+        targets: Arc::clone(&targets),
         config: Arc::clone(&config),
         sources,
         reloading: Mutex::new(()),
@@ -118,10 +120,12 @@ async fn run(config: Arc<Config>, sources: Sources) -> Result<(), StartError> {
         admission: Arc::clone(&running.admission),
         beats: Arc::clone(&running.beats),
         originals,
+        targets,
         draining,
     };
     let state_file = StateFile::write(&config.admin.state_dir, &running, &admin)?;
     let workers = Workers::start(&plan, explicit, transparent, doors)?;
+    capture::start(&running, asked).await;
     let admin = admin.serve(Arc::clone(&running));
     // Nobody is answered before: this waits for nothing.
     holder::take_over(&running)?;

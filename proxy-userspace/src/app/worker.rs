@@ -15,7 +15,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::Transparent;
 use crate::config::Config;
-use crate::containers::Door;
+use crate::containers::{Door, Targets};
 use crate::front::{self, Shared, explicit, transparent};
 use crate::http::forward::Pseudonym;
 use crate::net::deadline::{self, TICK};
@@ -48,6 +48,7 @@ pub(super) struct Plan {
     pub admission: Arc<Admission>,
     pub beats: Arc<Beats>,
     pub originals: Option<OriginalDestinations>,
+    pub targets: Arc<Targets>,
     pub draining: watch::Receiver<bool>,
 }
 
@@ -159,6 +160,7 @@ async fn run(index: usize, plan: Plan, doors: Doors) -> io::Result<()> {
         engine: Rc::clone(&engine),
         admission: Arc::clone(&plan.admission),
         drain: plan.draining.clone(),
+        names: Rc::new(plan.targets.names()),
     };
     let mut fronts = JoinSet::new();
     fronts.spawn_local(explicit::run(front::into_async(doors.explicit)?, shared.clone()));
@@ -200,7 +202,7 @@ async fn serve_inside(fronts: &mut JoinSet<()>, mut doors: mpsc::Receiver<Door>,
         tokio::select! {
             Some(Door { listener, originals, namespace }) = doors.recv() => match front::into_async(listener) {
                 Ok(listener) => {
-                    fronts.spawn_local(transparent::run_inside(listener, shared.clone(), originals, namespace));
+                    fronts.spawn_local(transparent::run_inside(listener, shared.clone(), (originals, namespace)));
                 }
                 Err(error) => tracing::error!(%error, "can't serve a listener in a network namespace"),
             },

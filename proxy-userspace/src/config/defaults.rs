@@ -60,6 +60,8 @@ impl Default for Capture {
         Self {
             mode: CaptureMode::Auto,
             cgroup: None,
+            targets: Vec::new(),
+            engine_sockets: vec!["/run/docker.sock".into(), "/run/podman/podman.sock".into()],
             fail: FailMode::Open,
             errno: DenyErrno::Refused,
             heartbeat_timeout: Duration::from_millis(500),

@@ -9,7 +9,8 @@ use std::time::Duration;
 use super::defaults::default_state_dir;
 use super::errors::Report;
 use super::kinds::{
-    GIB, KIB, MIB, address, auto_or, choice, duration, log_filter, number, path, port_range, size, switch,
+    GIB, KIB, MIB, address, auto_or, choice, duration, log_filter, number, path, port_range, selector, size,
+    switch,
 };
 use super::section::Section;
 use super::tree::Node;
@@ -103,6 +104,8 @@ fn capture(s: &mut Section<'_, '_>) -> Capture {
     Capture {
         mode: s.read("mode", d.mode, choice(MODES)),
         cgroup: s.read("cgroup", d.cgroup, auto_or(|| None, |text| path(text).map(Some))),
+        targets: s.list("targets", d.targets, selector),
+        engine_sockets: s.list("engine_sockets", d.engine_sockets, path),
         fail: s.read("fail", d.fail, choice(FAIL_MODES)),
         errno: s.read("errno", d.errno, choice(ERRNOS)),
         heartbeat_timeout: s.read("heartbeat_timeout", d.heartbeat_timeout, duration(HEARTBEAT)),

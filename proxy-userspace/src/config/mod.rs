@@ -13,6 +13,7 @@ mod prefix;
 mod routing;
 mod rules;
 mod section;
+mod selector;
 mod sources;
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,7 @@ pub use keys::keys;
 pub use prefix::Prefix;
 pub use routing::{Backend, ForwardedFields, Forwarding, HostField, HostPattern, PathPattern, Routing, Rule};
 pub use rules::{Action, CaptureRule, MAX_RULES};
+pub use selector::{BadSelector, COMPOSE_LABEL, Selector};
 pub use sources::{DEFAULT_FILE, Sources, load};
 pub use tls::{Identity, ServerTls, TlsDestination, TlsVersion, UpstreamTls};
 
@@ -120,6 +122,10 @@ pub struct Capture {
     pub mode: CaptureMode,
     /// cgroup v2 directory the programs are attached to. Default: the root of the cgroup2 mount.
     pub cgroup: Option<PathBuf>,
+    /// What is captured, beside `weir exec` and what is added while weir runs. Default: nothing.
+    pub targets: Vec<Selector>,
+    /// The API sockets of container engines; looked at only if a target needs one. Default: docker's and podman's.
+    pub engine_sockets: Vec<PathBuf>,
     /// What happens to a captured connect() while weir is dead, stopped or stuck. Default open.
     pub fail: FailMode,
     /// The errno of a refused connect(). Default refused.

@@ -18,6 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use crate::containers::Names;
 use crate::net::buffered::Inbox;
 use crate::net::listener::{BACKLOG, refuse_handshakes};
 use crate::net::stream::{Admission, Admitted};
@@ -113,6 +114,7 @@ pub struct Shared {
     pub engine: Rc<crate::pipeline::Engine>,
     pub admission: Arc<Admission>,
     pub drain: watch::Receiver<bool>,
+    pub names: Rc<Names>,
 }
 
 impl Shared {
