@@ -2,14 +2,14 @@
 //! their stream or connection with the code that the RFC gives, and disturb nobody else.
 
 use weir_tests::frames::{
-    ACK, CONTINUATION, Client, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PADDED, PING, PREFACE, PRIORITY,
-    PUSH_PROMISE, RST_STREAM, SETTINGS, WINDOW_UPDATE, block, frame, headers,
+    ACK, CONTINUATION, Client, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PADDED, PING, PREFACE,
+    PRIORITY, PUSH_PROMISE, RST_STREAM, SETTINGS, WINDOW_UPDATE, block, frame, headers,
 };
 use weir_tests::http;
 use weir_tests::strict::Expect::{self, Alive, Closed, Goaway, Refused, Served};
 use weir_tests::strict::{
-    Bench, CLOSED, COMPRESSION, FLOW_CONTROL, FLOW_CONTROL_ERROR, FRAME_SIZE_ERROR, PROTOCOL_ERROR, get, post, request,
-    setting, update,
+    Bench, CLOSED, COMPRESSION, FLOW_CONTROL, FLOW_CONTROL_ERROR, FRAME_SIZE_ERROR, PROTOCOL_ERROR, get,
+    post, request, setting, update,
 };
 use weir_tests::weir::connect;
 

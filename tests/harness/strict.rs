@@ -2,9 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::frames::{
-    Client, Frame, GOAWAY, HEADERS, RST_STREAM, SETTINGS, WINDOW_UPDATE, frame, headers,
-};
+use crate::frames::{Client, Frame, GOAWAY, HEADERS, RST_STREAM, SETTINGS, WINDOW_UPDATE, frame, headers};
 use crate::origin::Origin;
 use crate::weir::Weir;
 

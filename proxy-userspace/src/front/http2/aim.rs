@@ -66,6 +66,8 @@ pub(super) fn aim(
     let front = match (&authority, base.front) {
         // RFC 9113 §8.3.1: what was in origin-form has no :authority.
         (_, Front::Explicit) if named.is_none() => Front::Gateway,
+        // Who asks a proxy over TLS for an https URL asks with CONNECT.
+        (_, Front::Explicit) if (base.scheme, scheme) == (Scheme::Https, Scheme::Https) => Front::Gateway,
         (Some(authority), Front::Explicit) if is_local(authority, local) => Front::Gateway,
         (_, front) => front,
     };
