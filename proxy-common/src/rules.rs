@@ -113,6 +113,9 @@ pub struct Ruleset {
     pub uses: u32,
     /// 0: there are no rules.
     pub rules: u32,
+    /// Rules that admit TCP, and UDP.
+    pub tcp: RuleSet,
+    pub udp: RuleSet,
     /// Rules that don't ask for a selected cgroup.
     pub unselected: RuleSet,
     pub any_destination: RuleSet,
@@ -120,6 +123,23 @@ pub struct Ruleset {
     pub any_uid: RuleSet,
     pub any_cgroup: RuleSet,
     pub any_executable: RuleSet,
+}
+
+impl Ruleset {
+    /// The rules that admit UDP, or TCP. Reads both: a pointer to one or the other is none that the kernel would accept
+    /// without CAP_PERFMON.
+    #[inline(always)]
+    pub const fn of_transport(&self, udp: bool) -> RuleSet {
+        let udp = (udp as u64).wrapping_neg();
+        RuleSet {
+            words: [
+                self.udp.words[0] & udp | self.tcp.words[0] & !udp,
+                self.udp.words[1] & udp | self.tcp.words[1] & !udp,
+                self.udp.words[2] & udp | self.tcp.words[2] & !udp,
+                self.udp.words[3] & udp | self.tcp.words[3] & !udp,
+            ],
+        }
+    }
 }
 
 pub const USES_DESTINATION: u32 = 1;
@@ -153,7 +173,7 @@ const _: () = {
     // `intersect`, `unite`, `is_empty` and `first` are written out for four.
     assert!(WORDS == 4);
     assert!(size_of::<RuleSet>() == 32);
-    assert!(size_of::<Ruleset>() == 8 + 6 * 32);
+    assert!(size_of::<Ruleset>() == 8 + 8 * 32);
     assert!(size_of::<Identity>() == 24);
 };
 

@@ -102,6 +102,9 @@ pub static LISTENER_PORT_V6: Global<u16> = Global::new(0);
 /// Age in nanoseconds at which a heartbeat counts as lost.
 #[unsafe(no_mangle)]
 pub static HEARTBEAT_TIMEOUT: Global<u64> = Global::new(0);
+/// The port of QUIC, network byte order; 0: it is not refused.
+#[unsafe(no_mangle)]
+pub static QUIC_PORT: Global<u16> = Global::new(0);
 /// Level of the attach cgroup in the tree: nothing above it is selected.
 #[unsafe(no_mangle)]
 pub static FIRST_LEVEL: Global<u32> = Global::new(0);

@@ -10,3 +10,4 @@ mod log;
 mod records;
 mod rig;
 mod rules;
+mod udp;
