@@ -6,7 +6,8 @@
 
 /// Most rules at one time.
 pub const MAX_RULES: u32 = 256;
-const WORDS: usize = (MAX_RULES / 64) as usize;
+/// Words of a set of rules.
+pub const RULE_WORDS: usize = (MAX_RULES / 64) as usize;
 
 /// Generations of rules: the one that is read, and the one that is being built.
 pub const GENERATIONS: u32 = 2;
@@ -23,11 +24,11 @@ pub const PORTS: u32 = 65536;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct RuleSet {
-    pub words: [u64; WORDS],
+    pub words: [u64; RULE_WORDS],
 }
 
 impl RuleSet {
-    pub const EMPTY: Self = Self { words: [0; WORDS] };
+    pub const EMPTY: Self = Self { words: [0; RULE_WORDS] };
 
     pub const fn insert(&mut self, rule: u32) {
         self.words[(rule / 64) as usize] |= 1 << (rule % 64);
@@ -171,7 +172,7 @@ pub const IDENTITY_EXECUTABLE: u32 = 3;
 const _: () = {
     assert!(MAX_RULES.is_multiple_of(64));
     // `intersect`, `unite`, `is_empty` and `first` are written out for four.
-    assert!(WORDS == 4);
+    assert!(RULE_WORDS == 4);
     assert!(size_of::<RuleSet>() == 32);
     assert!(size_of::<Ruleset>() == 8 + 8 * 32);
     assert!(size_of::<Identity>() == 24);

@@ -105,8 +105,8 @@ impl Rules {
             return any;
         }
         match CLASSES.get_value(self.generation, &class) {
-            // SAFETY: an array's values live as long as the program runs; so says the kernel.
-            Some(set) => unsafe { &*core::ptr::from_ref(set) },
+            // SAFETY: the words of a RuleSet; an array's values live as long as the program runs.
+            Some(words) => unsafe { &*core::ptr::from_ref(words).cast::<RuleSet>() },
             None => any,
         }
     }
