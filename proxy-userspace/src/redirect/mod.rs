@@ -9,7 +9,9 @@
 mod btf;
 mod cgroup;
 mod closed;
+mod destroy;
 mod error;
+mod existing;
 mod explain;
 pub mod hold;
 mod hooks;
@@ -40,6 +42,7 @@ pub use crate::config::Action;
 
 pub use cgroup::{CgroupId, ExecCgroup, Mount};
 pub use error::RedirectError;
+pub use existing::{Ended, ExistingSocket};
 pub use explain::Explained;
 pub use original::{Captured, OriginalDestinations};
 pub use proxy_common::Counter as KernelCounter;

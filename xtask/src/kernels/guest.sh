@@ -10,6 +10,7 @@ ip link set lo up; ip addr add 198.18.0.1/32 dev lo; ip -6 addr add fd00:18::1/1
 sysctl -qw net.ipv6.conf.all.accept_dad=0
 mkdir -p /www; echo hello >/www/index.html
 for port in 8080 8081 8082; do httpd -p $port -h /www; done
+httpd -p '[fd00:18::1]:8080' -h /www
 
 verdict() { # NAME EXPECTED ACTUAL
     if [ "$2" = "$3" ]; then echo "RESULT ok $1"; else echo "RESULT FAIL $1: expected [$2], got [$(echo "$3" | tr '\n' ' ' | tail -c 300)]"; fi
