@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::config::{Config, Sources};
-use crate::containers::Namespaces;
+use crate::containers::{Namespaces, Targets};
 use crate::net::stream::Admission;
 use crate::policy::acl::Acl;
 use crate::redirect::{Heartbeat, Redirect, RedirectError, monotonic_ns};
@@ -29,6 +29,7 @@ pub struct Running {
     pub acl: Acl,
     pub capture: Mutex<Capture>,
     pub namespaces: Arc<Namespaces>,
+    pub targets: Arc<Targets>,
 }
 
 /// Whether and what weir captures.

@@ -1,12 +1,17 @@
 //! Starts weir, peers and clients for the end-to-end tests.
 
 pub mod background;
+pub mod certificates;
+pub mod engine;
+pub mod frames;
 pub mod http;
+pub mod http2;
 pub mod leaks;
 pub mod netns;
 pub mod origin;
 pub mod pattern;
 pub mod prompt;
 pub mod scripts;
+pub mod strict;
 pub mod weir;
 pub mod who;

@@ -13,6 +13,7 @@ mod metrics;
 mod problem;
 mod rules;
 mod status;
+mod targets;
 
 use std::fs::DirBuilder;
 use std::io;
@@ -157,11 +158,8 @@ fn questions() -> Router<Arc<Running>> {
 
 /// What changes something, and what tells where everybody's programs went.
 fn for_owner() -> Router<Arc<Running>> {
-    questions()
-        .merge(capture::changes())
-        .merge(rules::changes())
-        .merge(existing::for_owner())
-        .merge(flows::routes())
+    let changes = capture::changes().merge(rules::changes()).merge(targets::changes());
+    questions().merge(changes).merge(existing::for_owner()).merge(flows::routes())
 }
 
 async fn bind_unix(path: &Path) -> Result<UnixListener, ListenError> {

@@ -6,6 +6,7 @@
 //! Stop: kernel half detached (new connections go direct) → what is queued accepted, listeners closed → drain → workers
 //! end. A worker that ends on its own stops weir, too: the heartbeat of those that are left is not that of a whole.
 
+mod certificates;
 mod holder;
 mod rules;
 mod state_file;
@@ -20,9 +21,8 @@ use std::time::Instant;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::admin;
 use crate::config::{CaptureMode, Config, Sources};
-use crate::containers::Namespaces;
+use crate::containers::{Namespaces, Targets};
 use crate::http::forward::Pseudonym;
 use crate::net::listener;
 use crate::net::stream::Admission;
@@ -30,6 +30,9 @@ use crate::policy::acl::Acl;
 use crate::redirect::{Listeners, Redirect, RedirectError, RulesError};
 use crate::running::{Beats, Capture, Running};
 use crate::telemetry::flows::Flows;
+use crate::tls::client::{ClientTls, FileError};
+use crate::tls::server::Acceptance;
+use crate::{admin, capture};
 use state_file::StateFile;
 use worker::{Plan, Workers};
 
@@ -43,6 +46,8 @@ pub enum StartError {
     Listen { host: std::net::IpAddr, first: u16, last: u16, error: std::io::Error },
     #[error("can't listen for captured connections on loopback: {0}")]
     Transparent(std::io::Error),
+    #[error("TLS: {0}")]
+    Tls(#[from] FileError),
     #[error("{0}")]
     Admin(#[from] admin::ListenError),
     #[error("capture.mode is `required`, but nothing can be captured: {0}")]
@@ -72,6 +77,8 @@ pub fn serve(config: Config, sources: Sources) -> Result<(), StartError> {
 
 async fn run(config: Arc<Config>, sources: Sources) -> Result<(), StartError> {
     let mut signals = Signals::new()?;
+    let tls = Arc::new(ClientTls::load(&config.upstream.tls)?);
+    let acceptance = Acceptance::load(&config.server.tls)?.map(Arc::new);
     // From now on it doesn't end weir.
     let hangup = signal(SignalKind::hangup())?;
     let explicit = listen_explicit(&config)?;
@@ -87,6 +94,7 @@ async fn run(config: Arc<Config>, sources: Sources) -> Result<(), StartError> {
         Capture::On(redirect) => (Some(redirect.original_destinations()), Some(redirect.heartbeat())),
         _ => (None, None),
     };
+    let (targets, asked) = Targets::new(&config.capture.targets);
     let (namespaces, doors) = Namespaces::new(config.server.workers);
     let running = Arc::new(Running {
         proxy,
@@ -97,6 +105,7 @@ async fn run(config: Arc<Config>, sources: Sources) -> Result<(), StartError> {
         acl: acl.clone(),
         capture: Mutex::new(capture),
         namespaces,
+        targets: Arc::clone(&targets),
         config: Arc::clone(&config),
         sources,
         reloading: Mutex::new(()),
@@ -106,13 +115,17 @@ async fn run(config: Arc<Config>, sources: Sources) -> Result<(), StartError> {
         config: Arc::clone(&config),
         acl,
         via: Pseudonym::new(random_seed()),
+        tls,
+        acceptance: acceptance.clone(),
         admission: Arc::clone(&running.admission),
         beats: Arc::clone(&running.beats),
         originals,
+        targets,
         draining,
     };
     let state_file = StateFile::write(&config.admin.state_dir, &running, &admin)?;
     let workers = Workers::start(&plan, explicit, transparent, doors)?;
+    capture::start(&running, asked).await;
     let admin = admin.serve(Arc::clone(&running));
     // Nobody is answered before: this waits for nothing.
     holder::take_over(&running)?;
@@ -120,6 +133,7 @@ async fn run(config: Arc<Config>, sources: Sources) -> Result<(), StartError> {
         tokio::spawn(sweep_closed(Arc::clone(&running))),
         tokio::spawn(rules::refresh(Arc::clone(&running))),
         tokio::spawn(rules::reload_on_hangup(hangup, Arc::clone(&running))),
+        tokio::spawn(certificates::keep_current(acceptance)?),
     ];
     announce(&running);
 

@@ -35,6 +35,9 @@ enum Command {
     Serve(ConfigArguments),
     /// Runs a program whose TCP connections pass through weir, those of its children included.
     Exec(exec::Arguments),
+    /// Names what is captured: containers, cgroups, units.
+    #[command(subcommand)]
+    Capture(capture::Command),
     /// Says what the running weir does.
     Status(status::Arguments),
     /// Shows what passed.
@@ -43,9 +46,6 @@ enum Command {
     Doctor(doctor::Arguments),
     /// Says what would happen to a connection, and which rule decides.
     Explain(explain::Arguments),
-    /// Changes what is captured.
-    #[command(subcommand)]
-    Capture(capture::Command),
     /// Keeps the programs of a weir attached when it has died. For weir itself to start.
     #[command(hide = true)]
     Hold(hold::Arguments),

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
-    Access, Admin, Capture, CaptureMode, DenyErrno, Destinations, FailMode, Flows, Limits, LogFormat,
-    Logging, Relay, Server, Timeouts, Upstream,
+    Access, Admin, Capture, CaptureMode, DenyErrno, Destinations, FailMode, Flows, Http2, Limits, LogFormat,
+    Logging, Relay, Server, ServerTls, Timeouts, Upstream, UpstreamTls,
 };
 
 impl Default for Server {
@@ -16,8 +16,22 @@ impl Default for Server {
             port: 22180,
             port_range: 22180..=22189,
             workers: std::thread::available_parallelism().map_or(1, usize::from),
+            tls: ServerTls::default(),
             timeouts: Timeouts::default(),
             limits: Limits::default(),
+            http2: Http2::default(),
+        }
+    }
+}
+
+impl Default for Http2 {
+    fn default() -> Self {
+        Self {
+            max_streams: 100,
+            header_list: 64 << 10,
+            stream_window: 256 << 10,
+            connection_window: 1 << 20,
+            send_buffer: 64 << 10,
         }
     }
 }
@@ -46,6 +60,8 @@ impl Default for Capture {
         Self {
             mode: CaptureMode::Auto,
             cgroup: None,
+            targets: Vec::new(),
+            engine_sockets: vec!["/run/docker.sock".into(), "/run/podman/podman.sock".into()],
             fail: FailMode::Open,
             errno: DenyErrno::Refused,
             heartbeat_timeout: Duration::from_millis(500),
@@ -80,6 +96,7 @@ impl Default for Upstream {
             dns_cache_size: 4096,
             idle_per_origin: 128,
             idle_timeout: Duration::from_secs(60),
+            tls: UpstreamTls::default(),
         }
     }
 }

@@ -9,16 +9,16 @@ use std::time::Duration;
 use super::defaults::default_state_dir;
 use super::errors::Report;
 use super::kinds::{
-    GIB, KIB, MIB, address, auto_or, choice, duration, log_filter, number, path, port_range, size, switch,
+    GIB, KIB, MIB, address, auto_or, choice, duration, log_filter, number, path, port_range, selector, size,
+    switch,
 };
-use super::routing;
-use super::rules;
 use super::section::Section;
 use super::tree::Node;
 use super::{
-    Access, Acl, Admin, Capture, CaptureMode, Config, DenyErrno, Destinations, FailMode, Flows, Limits,
-    LogFormat, Logging, Relay, Security, Server, Timeouts, Upstream,
+    Access, Acl, Admin, Capture, CaptureMode, Config, DenyErrno, Destinations, FailMode, Flows, Http2,
+    Limits, LogFormat, Logging, Relay, Security, Server, Timeouts, Upstream,
 };
+use super::{routing, rules, tls};
 
 pub(super) fn read(tree: &Node, report: &mut Report) -> Config {
     Section::root(tree, report, |s| Config {
@@ -49,8 +49,21 @@ fn server(s: &mut Section<'_, '_>) -> Server {
         port: s.read("port", d.port, number(0..=u16::MAX)),
         port_range: s.read("port_range", d.port_range, port_range),
         workers: s.read("workers", d.workers, auto_or(|| Server::default().workers, number(1..=1024))),
+        tls: s.section("tls", tls::server_tls),
         timeouts: s.section("timeouts", timeouts),
         limits: s.section("limits", limits),
+        http2: s.section("http2", http2),
+    }
+}
+
+fn http2(s: &mut Section<'_, '_>) -> Http2 {
+    let d = Http2::default();
+    Http2 {
+        max_streams: s.read("max_streams", d.max_streams, number(1..=10_000)),
+        header_list: s.read("header_list", d.header_list, size(KIB..=MIB)),
+        stream_window: s.read("stream_window", d.stream_window, size(64 * KIB..=64 * MIB)),
+        connection_window: s.read("connection_window", d.connection_window, size(64 * KIB..=1024 * MIB)),
+        send_buffer: s.read("send_buffer", d.send_buffer, size(16 * KIB..=64 * MIB)),
     }
 }
 
@@ -91,6 +104,8 @@ fn capture(s: &mut Section<'_, '_>) -> Capture {
     Capture {
         mode: s.read("mode", d.mode, choice(MODES)),
         cgroup: s.read("cgroup", d.cgroup, auto_or(|| None, |text| path(text).map(Some))),
+        targets: s.list("targets", d.targets, selector),
+        engine_sockets: s.list("engine_sockets", d.engine_sockets, path),
         fail: s.read("fail", d.fail, choice(FAIL_MODES)),
         errno: s.read("errno", d.errno, choice(ERRNOS)),
         heartbeat_timeout: s.read("heartbeat_timeout", d.heartbeat_timeout, duration(HEARTBEAT)),
@@ -128,6 +143,7 @@ fn upstream(s: &mut Section<'_, '_>) -> Upstream {
         dns_cache_size: s.read("dns_cache_size", d.dns_cache_size, number(0..=1_000_000)),
         idle_per_origin: s.read("idle_per_origin", d.idle_per_origin, number(0..=65_536)),
         idle_timeout: s.read("idle_timeout", d.idle_timeout, duration(ms(10)..=hours(24))),
+        tls: s.section("tls", tls::upstream_tls),
     }
 }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::Prefix;
 use super::errors::nearest;
 use super::prefix::NotAPrefix;
+use super::selector::{BadSelector, Selector};
 
 pub(super) const KIB: u64 = 1 << 10;
 pub(super) const MIB: u64 = 1 << 20;
@@ -166,6 +167,11 @@ pub(super) fn path(text: &str) -> Result<PathBuf, Fault> {
         return Ok(text.into());
     }
     Err(format!("{} is not an absolute path; begin it with /", quoted(text)).into())
+}
+
+/// `KIND:VALUE`, what is to be captured.
+pub(super) fn selector(text: &str) -> Result<Selector, Fault> {
+    text.parse().map_err(|error: BadSelector| error.to_string().into())
 }
 
 /// `auto`, for the value that weir finds itself, or a value of the kind.

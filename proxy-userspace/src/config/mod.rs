@@ -13,9 +13,11 @@ mod prefix;
 mod routing;
 mod rules;
 mod section;
+mod selector;
 mod sources;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod tree;
 mod yaml;
 
@@ -30,7 +32,9 @@ pub use keys::keys;
 pub use prefix::Prefix;
 pub use routing::{Backend, ForwardedFields, Forwarding, HostField, HostPattern, PathPattern, Routing, Rule};
 pub use rules::{Action, CaptureRule, MAX_RULES, Protocol};
+pub use selector::{BadSelector, COMPOSE_LABEL, Selector};
 pub use sources::{DEFAULT_FILE, Sources, load};
+pub use tls::{Identity, ServerTls, TlsDestination, TlsVersion, UpstreamTls};
 
 /// Everything that can be configured.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -58,8 +62,10 @@ pub struct Server {
     pub port_range: RangeInclusive<u16>,
     /// Data-plane threads; default one per available CPU.
     pub workers: usize,
+    pub tls: ServerTls,
     pub timeouts: Timeouts,
     pub limits: Limits,
+    pub http2: Http2,
 }
 
 /// `server.timeouts`.
@@ -94,6 +100,21 @@ pub struct Limits {
     pub connections: usize,
 }
 
+/// `server.http2`: what a client may have under way on one HTTP/2 connection.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Http2 {
+    /// Streams that a client may have open at one time. Default 100.
+    pub max_streams: u32,
+    /// Largest list of fields, as RFC 9113 §6.5.2 counts it. Default 64KiB.
+    pub header_list: u32,
+    /// Bytes that a client may send ahead on one stream. Default 256KiB.
+    pub stream_window: u32,
+    /// The same on all streams of a connection together. Default 1MiB.
+    pub connection_window: u32,
+    /// Bytes of responses that wait on one stream for the client to take them. Default 64KiB.
+    pub send_buffer: usize,
+}
+
 /// `capture`: transparent interception by the kernel half.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Capture {
@@ -101,6 +122,10 @@ pub struct Capture {
     pub mode: CaptureMode,
     /// cgroup v2 directory the programs are attached to. Default: the root of the cgroup2 mount.
     pub cgroup: Option<PathBuf>,
+    /// What is captured, beside `weir exec` and what is added while weir runs. Default: nothing.
+    pub targets: Vec<Selector>,
+    /// The API sockets of container engines; looked at only if a target needs one. Default: docker's and podman's.
+    pub engine_sockets: Vec<PathBuf>,
     /// What happens to a captured connect() while weir is dead, stopped or stuck. Default open.
     pub fail: FailMode,
     /// The errno of a refused connect(). Default refused.
@@ -198,6 +223,7 @@ pub struct Upstream {
     pub idle_per_origin: usize,
     /// How long such a connection is kept. Default 60s.
     pub idle_timeout: Duration,
+    pub tls: UpstreamTls,
 }
 
 /// `relay`.

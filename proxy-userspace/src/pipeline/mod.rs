@@ -21,6 +21,7 @@ use crate::policy::acl::{Acl, Denied};
 use crate::relay;
 use crate::route;
 use crate::target::Hop;
+use crate::tls::server::Acceptance;
 use crate::upstream::Upstream;
 
 /// What one worker needs to serve requests.
@@ -31,6 +32,8 @@ pub struct Engine {
     pub via: Pseudonym,
     pub upstream: Upstream,
     pub routes: route::Table,
+    /// For TLS with clients, where that is configured.
+    pub acceptance: Option<Arc<Acceptance>>,
 }
 
 impl Engine {
@@ -38,7 +41,7 @@ impl Engine {
     fn allow(&self, hop: &Hop, address: SocketAddr) -> Result<(), Denied> {
         match hop {
             Hop::Backend(_) => self.acl.check_named(address),
-            Hop::Authority(_) | Hop::Address(..) => self.acl.check(address),
+            Hop::Authority(..) | Hop::Address(..) => self.acl.check(address),
         }
     }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use proxy_common::{ACTION_BYPASS, ACTION_DENY, FAIL_OPEN, Policy};
 
-use super::cgroup::{Cgroup, Mount};
+use super::cgroup::{Cgroup, Mount, cgroup_of};
 use super::load::QUIC_PORT;
 use super::rules::Question;
 use super::rules::host::executable;
@@ -32,7 +32,8 @@ impl Redirect {
     /// There is no such process, or /proc can't be read.
     pub fn explain(&self, pid: u32, protocol: Protocol, destination: SocketAddr) -> io::Result<Explained> {
         let direct = |reason: &str| Ok(Explained { verdict: "direct", reason: reason.to_owned() });
-        let path = cgroup_of(pid)?;
+        let mount = Mount::find().map_err(|error: RedirectError| io::Error::other(error.to_string()))?;
+        let path = cgroup_of(pid, &mount)?;
         if pid == std::process::id() {
             return direct("it is weir itself");
         }
@@ -98,15 +99,6 @@ impl Redirect {
             Some((ancestor.to_owned(), self.policy_of(id)?))
         })
     }
-}
-
-/// The cgroup v2 directory of a process (cgroups(7): the line that begins with `0::`).
-fn cgroup_of(pid: u32) -> io::Result<PathBuf> {
-    let mount = Mount::find().map_err(|error: RedirectError| io::Error::other(error.to_string()))?;
-    let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
-    let line = cgroups.lines().find_map(|line| line.strip_prefix("0::/"));
-    let path = line.ok_or_else(|| io::Error::other("it is in no cgroup of version 2"))?;
-    Ok(mount.point.join(path))
 }
 
 /// The real user id (proc_pid_status(5)), as weir's own user namespace numbers it.

@@ -40,7 +40,7 @@ use crate::config::{self, DenyErrno, FailMode};
 
 pub use crate::config::Action;
 
-pub use cgroup::{CgroupId, ExecCgroup, Mount};
+pub use cgroup::{CgroupId, ExecCgroup, Mount, cgroup_of, processes};
 pub use error::RedirectError;
 pub use existing::{Ended, ExistingSocket};
 pub use explain::Explained;

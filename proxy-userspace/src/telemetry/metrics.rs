@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub struct Worker {
     pub explicit_connections: Counter,
     pub captured_connections: Counter,
+    pub http2_connections: Counter,
+    pub http2_floods: Counter,
     pub closed_connections: Counter,
     pub refused_connections: Counter,
     pub lost_destinations: Counter,
@@ -19,6 +21,10 @@ pub struct Worker {
     pub upstream_connects: Counter,
     pub upstream_failures: Counter,
     pub upstream_reuses: Counter,
+    pub downstream_tls_sessions: Counter,
+    pub downstream_tls_failures: Counter,
+    pub upstream_tls_sessions: Counter,
+    pub upstream_tls_failures: Counter,
     pub sent_bytes: Counter,
     pub received_bytes: Counter,
     pub broken_tunnels: Counter,
@@ -26,7 +32,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    fn each(&self) -> [(&'static str, &'static str, &Counter); 15] {
+    fn each(&self) -> [(&'static str, &'static str, &Counter); 21] {
         [
             (
                 "explicit_connections_total",
@@ -37,6 +43,16 @@ impl Worker {
                 "captured_connections_total",
                 "Connections redirected here by the kernel half.",
                 &self.captured_connections,
+            ),
+            (
+                "http2_connections_total",
+                "Downstream connections that speak HTTP/2 to weir.",
+                &self.http2_connections,
+            ),
+            (
+                "http2_floods_total",
+                "HTTP/2 connections ended because their client sent too much of what only costs.",
+                &self.http2_floods,
             ),
             ("closed_connections_total", "Downstream connections that have ended.", &self.closed_connections),
             (
@@ -62,6 +78,18 @@ impl Worker {
                 "upstream_reuses_total",
                 "Requests sent over a kept upstream connection.",
                 &self.upstream_reuses,
+            ),
+            ("downstream_tls_sessions_total", "TLS sessions with clients.", &self.downstream_tls_sessions),
+            (
+                "downstream_tls_failures_total",
+                "TLS handshakes with clients that failed.",
+                &self.downstream_tls_failures,
+            ),
+            ("upstream_tls_sessions_total", "TLS sessions with upstreams.", &self.upstream_tls_sessions),
+            (
+                "upstream_tls_failures_total",
+                "TLS handshakes with upstreams that failed.",
+                &self.upstream_tls_failures,
             ),
             ("sent_bytes_total", "Bytes relayed from downstream to upstream.", &self.sent_bytes),
             ("received_bytes_total", "Bytes relayed from upstream to downstream.", &self.received_bytes),

@@ -3,13 +3,13 @@
 use std::future::Future;
 use std::io;
 
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, Interest};
-use tokio::net::tcp::WriteHalf;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 use super::{BodyError, Piece, Sink, Source, Trailers};
 use crate::http::chunked::{self, Decoder, Step};
 use crate::http::framing::Framing;
 use crate::net::buffered::Inbox;
+use crate::net::transport::WriteHalf;
 use crate::relay::tunnel::Side;
 
 /// A body that arrives on a connection, behind a head that was read from it.
@@ -84,7 +84,12 @@ impl<R: AsyncRead + Unpin> Source for Arriving<'_, R> {
     }
 
     async fn fill(&mut self) -> Result<(), BodyError> {
-        match self.inbox.fill(&mut self.reader).await {
+        let filled = match self.framing {
+            // A stream that says nothing for long, as in a tunnel, is to cost nothing meanwhile.
+            Framing::UntilClose => self.inbox.fill_patiently(&mut self.reader).await,
+            _ => self.inbox.fill(&mut self.reader).await,
+        };
+        match filled {
             Ok(count) => self.ended = count == 0,
             Err(error) => return Err(BodyError::Io(self.side, error)),
         }
@@ -112,6 +117,16 @@ impl<W> Leaving<W> {
         self.framing = framing;
         self.staged.reserve(HEAD_CAPACITY);
         head(&mut self.staged);
+    }
+}
+
+impl<W: AsyncWrite + Unpin> Leaving<W> {
+    /// Sends FIN behind all that was flushed.
+    ///
+    /// # Errors
+    /// What shutdown(2) says.
+    pub async fn shutdown(&mut self) -> io::Result<()> {
+        self.writer.shutdown().await
     }
 }
 
@@ -145,7 +160,8 @@ impl<W: Receiver> Sink for Leaving<W> {
     async fn flush(&mut self) -> io::Result<()> {
         let written = self.writer.write_all(&self.staged).await;
         self.staged.clear();
-        written
+        // A TLS session may hold back what its socket did not take.
+        written.and(self.writer.flush().await)
     }
 
     fn gone(&mut self) -> impl Future<Output = ()> {
@@ -160,8 +176,7 @@ pub trait Receiver: AsyncWrite + Unpin {
 }
 
 impl Receiver for WriteHalf<'_> {
-    async fn reset(&self) {
-        // Fails only while the runtime ends.
-        let _ = self.ready(Interest::ERROR).await;
+    fn reset(&self) -> impl Future<Output = ()> {
+        WriteHalf::reset(self)
     }
 }
