@@ -72,6 +72,7 @@ impl Default for Capture {
             server_first_ports: vec![21, 22, 23, 25, 110, 119, 143, 587, 3306, 5900],
             max_connections: 65536,
             max_cgroups: 4096,
+            deny_quic: true,
             rules: Vec::new(),
             kernel_log: false,
         }

@@ -115,6 +115,7 @@ fn capture(s: &mut Section<'_, '_>) -> Capture {
         server_first_ports: s.list("server_first_ports", d.server_first_ports, number(1..=u16::MAX)),
         max_connections: s.read("max_connections", d.max_connections, number(64..=4_194_304)),
         max_cgroups: s.read("max_cgroups", d.max_cgroups, number(1..=65_536)),
+        deny_quic: s.read("deny_quic", d.deny_quic, switch),
         rules: rules::read(s),
         kernel_log: s.read("kernel_log", d.kernel_log, switch),
     }

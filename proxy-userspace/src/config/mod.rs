@@ -34,7 +34,7 @@ pub use keys::keys;
 pub use parent::{Credentials, Exempt, Parent, ParentKind};
 pub use prefix::Prefix;
 pub use routing::{Backend, ForwardedFields, Forwarding, HostField, HostPattern, PathPattern, Routing, Rule};
-pub use rules::{Action, CaptureRule, MAX_RULES};
+pub use rules::{Action, CaptureRule, MAX_RULES, Protocol};
 pub use selector::{BadSelector, COMPOSE_LABEL, Selector};
 pub use sources::{DEFAULT_FILE, Sources, load};
 pub use tls::{Identity, ServerTls, TlsDestination, TlsVersion, UpstreamTls};
@@ -147,6 +147,8 @@ pub struct Capture {
     pub max_connections: u32,
     /// cgroups that can be selected at one time. Default 4096.
     pub max_cgroups: u32,
+    /// Refuse UDP/443 where TCP/443 would be captured. Default on.
+    pub deny_quic: bool,
     /// What happens to a connect(), in this order, the first that matches; then what was selected. Default none.
     pub rules: Vec<CaptureRule>,
     /// Log from the eBPF programs (aya-log); costs per connect. Default off.
