@@ -3,7 +3,9 @@
 pub mod background;
 pub mod certificates;
 pub mod engine;
+pub mod frames;
 pub mod http;
+pub mod http2;
 pub mod leaks;
 pub mod netns;
 pub mod origin;
@@ -11,5 +13,6 @@ pub mod pattern;
 pub mod podman;
 pub mod prompt;
 pub mod scripts;
+pub mod strict;
 pub mod weir;
 pub mod who;

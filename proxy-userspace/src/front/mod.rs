@@ -3,7 +3,9 @@
 pub mod detect;
 pub mod explicit;
 mod http1;
+mod http2;
 mod secure;
+mod socks5;
 pub mod transparent;
 
 use std::future::Future;

@@ -13,6 +13,7 @@ use super::side::DownstreamSide;
 use crate::net::stream::{Admitted, Downstream};
 use crate::net::transport::Transport;
 use crate::netns::Namespace;
+use crate::relay::body::{Sink, Source};
 use crate::relay::{self, End, Side, Tunnel};
 use crate::target::{Client, Target};
 use crate::telemetry::flow::Protocol;
@@ -57,9 +58,14 @@ pub fn abandon(client: &Client, target: &Target) {
     respond::note(&mut Recording::begin(client, target, Protocol::Opaque), &Failure::ClientGone);
 }
 
+/// Records a connection that was refused before anything was opened for it.
+pub fn refuse(client: &Client, target: &Target, protocol: Protocol, failure: &Failure) {
+    respond::note(&mut Recording::begin(client, target, protocol), failure);
+}
+
 async fn connect(engine: &Engine, target: &Target, flow: &mut Recording) -> Result<Transport, Failure> {
     let hop = engine.routes.next_hop(target, "").ok_or(Failure::NoRoute("the tunnel has no target"))?;
-    let addresses = engine.upstream.addresses(&hop, |address| engine.allow(&hop, address)).await?;
+    let addresses = engine.addresses(&hop.as_tunnel()).await?;
     flow.timings.dns_us = addresses.dns_us;
     let connection = engine.upstream.connect(&addresses).await?;
     flow.upstream = Some(connection.address);
@@ -89,6 +95,53 @@ impl Opened {
         let ended = self.namespace.map(|namespace| Box::pin(namespace.ended()) as Ended);
         tokio::task::spawn_local(Relaying { tunnel, flow: self.flow, ended, _admitted: admitted });
     }
+
+    /// As [`Opened::relay`], for a tunnel on a stream: until it ends. True if that was in order.
+    pub async fn relay_stream(
+        mut self,
+        engine: &Engine,
+        incoming: impl Source,
+        outgoing: &mut impl Sink,
+    ) -> bool {
+        metrics::with(|metrics| metrics.tunnels.increment());
+        let progress = self.flow.progress();
+        let moved = (&progress.sent, &progress.received);
+        let settings = engine.relay_settings();
+        let relayed = relay::stream::relay_stream(incoming, outgoing, self.upstream, settings, moved);
+        let namespace_ended = async {
+            match self.namespace {
+                Some(namespace) => namespace.ended().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            end = relayed => {
+                note_end(&mut self.flow, &end);
+                matches!(end, End::Complete)
+            }
+            () = namespace_ended => {
+                note_namespace_ended(&mut self.flow);
+                false
+            }
+        }
+    }
+}
+
+fn note_end(flow: &mut Recording, end: &End) {
+    if !matches!(end, End::Complete) {
+        metrics::with(|metrics| metrics.broken_tunnels.increment());
+    }
+    flow.end = match end {
+        End::Complete => "complete".into(),
+        End::Idle => "idle for longer than server.timeouts.tunnel_idle".into(),
+        End::Broken(Side::Downstream, error) => format!("downstream: {error}").into(),
+        End::Broken(Side::Upstream, error) => format!("upstream: {error}").into(),
+    };
+}
+
+fn note_namespace_ended(flow: &mut Recording) {
+    metrics::with(|metrics| metrics.broken_tunnels.increment());
+    flow.end = "its network namespace has ended".into();
 }
 
 /// Ready when nobody lives any more in the network namespace that a tunnel is in.
@@ -110,20 +163,11 @@ impl Future for Relaying {
         if let Some(ended) = &mut self.ended
             && ended.as_mut().poll(cx).is_ready()
         {
-            metrics::with(|metrics| metrics.broken_tunnels.increment());
-            self.flow.end = "its network namespace has ended".into();
+            note_namespace_ended(&mut self.flow);
             return Poll::Ready(());
         }
         let end = ready!(Pin::new(&mut self.tunnel).poll(cx));
-        if !matches!(end, End::Complete) {
-            metrics::with(|metrics| metrics.broken_tunnels.increment());
-        }
-        self.flow.end = match end {
-            End::Complete => "complete".into(),
-            End::Idle => "idle for longer than server.timeouts.tunnel_idle".into(),
-            End::Broken(Side::Downstream, error) => format!("downstream: {error}").into(),
-            End::Broken(Side::Upstream, error) => format!("upstream: {error}").into(),
-        };
+        note_end(&mut self.flow, &end);
         Poll::Ready(())
     }
 }
@@ -138,6 +182,17 @@ impl Drop for Relaying {
 }
 
 impl Refused {
+    /// Why.
+    #[must_use]
+    pub fn failure(&self) -> &Failure {
+        &self.failure
+    }
+
+    /// Records it; the front has answered in its own way.
+    pub fn note(mut self) {
+        respond::note(&mut self.flow, &self.failure);
+    }
+
     /// Answers a CONNECT that failed. Returns whether an answer went out.
     pub async fn answer(mut self, engine: &Engine, downstream: &mut impl DownstreamSide) -> bool {
         respond::failure(engine, downstream, &mut self.flow, &self.failure, Ask::Unknown).await
