@@ -31,7 +31,7 @@ pub use errors::{ConfigError, ConfigErrors, Origin};
 pub use keys::keys;
 pub use prefix::Prefix;
 pub use routing::{Backend, ForwardedFields, Forwarding, HostField, HostPattern, PathPattern, Routing, Rule};
-pub use rules::{Action, CaptureRule, MAX_RULES};
+pub use rules::{Action, CaptureRule, MAX_RULES, Protocol};
 pub use selector::{BadSelector, COMPOSE_LABEL, Selector};
 pub use sources::{DEFAULT_FILE, Sources, load};
 pub use tls::{Identity, ServerTls, TlsDestination, TlsVersion, UpstreamTls};
@@ -65,6 +65,7 @@ pub struct Server {
     pub tls: ServerTls,
     pub timeouts: Timeouts,
     pub limits: Limits,
+    pub http2: Http2,
 }
 
 /// `server.timeouts`.
@@ -99,6 +100,21 @@ pub struct Limits {
     pub connections: usize,
 }
 
+/// `server.http2`: what a client may have under way on one HTTP/2 connection.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Http2 {
+    /// Streams that a client may have open at one time. Default 100.
+    pub max_streams: u32,
+    /// Largest list of fields, as RFC 9113 §6.5.2 counts it. Default 64KiB.
+    pub header_list: u32,
+    /// Bytes that a client may send ahead on one stream. Default 256KiB.
+    pub stream_window: u32,
+    /// The same on all streams of a connection together. Default 1MiB.
+    pub connection_window: u32,
+    /// Bytes of responses that wait on one stream for the client to take them. Default 64KiB.
+    pub send_buffer: usize,
+}
+
 /// `capture`: transparent interception by the kernel half.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Capture {
@@ -124,6 +140,8 @@ pub struct Capture {
     pub max_connections: u32,
     /// cgroups that can be selected at one time. Default 4096.
     pub max_cgroups: u32,
+    /// Refuse UDP/443 where TCP/443 would be captured. Default on.
+    pub deny_quic: bool,
     /// What happens to a connect(), in this order, the first that matches; then what was selected. Default none.
     pub rules: Vec<CaptureRule>,
     /// Log from the eBPF programs (aya-log); costs per connect. Default off.
