@@ -274,7 +274,7 @@ mod tests {
                     None => deadline.limit(after, pending::<()>()).await,
                 }
             };
-            let mut wait = pin!(wait);
+            let mut wait = std::pin::pin!(wait);
             let mut cx = Context::from_waker(Waker::noop());
             assert!(wait.as_mut().poll(&mut cx).is_pending());
             if drain_first {
