@@ -157,8 +157,10 @@ impl Exchange<'_> {
         let mut sending = Sending::new(sending);
 
         let limits = &engine.config.server.limits;
-        let head = final_head(&mut answer, &mut reply, limits, &engine.via, patience);
-        let head = sending.beside(head).await?;
+        let head = {
+            let head = pin!(final_head(&mut answer, &mut reply, limits, &engine.via, patience));
+            sending.beside(head).await?
+        };
         self.flow.timings.ttfb_us = Some(crate::telemetry::flow::micros(sending.ended().elapsed()));
         self.flow.status = Some(head.status);
         *authenticates |= authenticates_connection(&head.headers, Name::WwwAuthenticate);
@@ -178,8 +180,10 @@ impl Exchange<'_> {
         // Who compresses, inspects or stores the body adds a stage of his own here, and says so in the head before.
         let mut stages = Stages::new();
         let body = answer.body(framing);
-        let delivery = deliver(body, &mut reply, &mut stages, Some(&progress.received), patience);
-        let result = sending.beside(delivery).await;
+        let result = {
+            let delivery = pin!(deliver(body, &mut reply, &mut stages, Some(&progress.received), patience));
+            sending.beside(delivery).await
+        };
         self.flow.end = match &result {
             Ok(()) => "complete".into(),
             Err(failure) => failure.to_string().into(),
