@@ -168,7 +168,12 @@ impl Upstream {
     /// [`ConnectError`] of the last address tried.
     pub async fn open(&self, addresses: &Addresses) -> Result<Way, ConnectError> {
         let Some(address) = addresses.addresses.first() else { return Err(ConnectError::NoAddress) };
-        let key = Key { address: *address, vantage: addresses.vantage.clone(), tls: addresses.tls.clone() };
+        let key = Key {
+            address: *address,
+            vantage: addresses.vantage.clone(),
+            tls: addresses.tls.clone(),
+            through: addresses.through.clone(),
+        };
         if addresses.speaks == Speaks::Http1 || self.shared.server(&key, |server| server.speaks_http1) {
             return self.connect(addresses).await.map(Way::Http1);
         }
