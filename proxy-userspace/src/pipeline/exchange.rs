@@ -71,8 +71,9 @@ impl Exchange<'_> {
             }
         }
         // A shared connection may be ended by the server just now, too.
-        let again = match self.open(downstream, own).await {
-            Err((Failure::NoAnswer, true)) if self.may_repeat() => self.open(downstream, own).await,
+        // Boxed: a request that meets a kept connection needs none of that memory.
+        let again = match Box::pin(self.open(downstream, own)).await {
+            Err((Failure::NoAnswer, true)) if self.may_repeat() => Box::pin(self.open(downstream, own)).await,
             result => result,
         };
         again.map_err(|(failure, _)| failure)
@@ -198,8 +199,10 @@ impl Exchange<'_> {
         let mut sending = Sending::new(sending);
 
         let limits = &engine.config.server.limits;
-        let head = final_head(&mut answer, &mut reply, limits, &engine.via, patience);
-        let head = sending.beside(head).await?;
+        let head = {
+            let head = pin!(final_head(&mut answer, &mut reply, limits, &engine.via, patience));
+            sending.beside(head).await?
+        };
         self.flow.timings.ttfb_us = Some(crate::telemetry::flow::micros(sending.ended().elapsed()));
         self.flow.status = Some(head.status);
         *authenticates |= authenticates_connection(&head.headers, Name::WwwAuthenticate);
@@ -219,8 +222,10 @@ impl Exchange<'_> {
         // Who compresses, inspects or stores the body adds a stage of his own here, and says so in the head before.
         let mut stages = Stages::new();
         let body = answer.body(framing);
-        let delivery = deliver(body, &mut reply, &mut stages, Some(&progress.received), patience);
-        let result = sending.beside(delivery).await;
+        let result = {
+            let delivery = pin!(deliver(body, &mut reply, &mut stages, Some(&progress.received), patience));
+            sending.beside(delivery).await
+        };
         self.flow.end = match &result {
             Ok(()) => "complete".into(),
             Err(failure) => failure.to_string().into(),
