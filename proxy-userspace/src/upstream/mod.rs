@@ -194,7 +194,8 @@ impl Upstream {
             Some(host) => {
                 let began = Instant::now();
                 // Boxed: what the handshake needs, a plain connection does not.
-                let secure = Box::pin(secure(&self.tls, stream, address, host, addresses.speaks, limit)).await;
+                let secure =
+                    Box::pin(secure(&self.tls, stream, address, host, addresses.speaks, limit)).await;
                 metrics::with(|metrics| match &secure {
                     Ok(_) => metrics.upstream_tls_sessions.increment(),
                     Err(_) => metrics.upstream_tls_failures.increment(),
