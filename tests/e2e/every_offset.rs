@@ -17,7 +17,8 @@ fn stopping(response: &'static [u8]) -> Server {
         if parts.next() == Some("rst") {
             // What was sent is to arrive before the reset does.
             std::thread::sleep(std::time::Duration::from_millis(5));
-            return reset(stream);
+            reset(stream);
+            return;
         }
         let _ = stream.shutdown(Shutdown::Write);
         let _ = stream.read_to_end(&mut Vec::new());
@@ -43,14 +44,16 @@ fn check(response: &'static [u8], whole: &str) {
             let what = format!("{count} bytes of {}, {end}, HTTP/1.{minor}", response.len());
             match ask(&weir, &server, count, end, minor) {
                 Some(answer) if count < head => {
-                    assert!(answer.starts_with("HTTP/1.1 502 "), "{what}: {answer}")
+                    assert!(answer.starts_with("HTTP/1.1 502 "), "{what}: {answer}");
                 }
                 Some(answer) => {
                     assert!(answer.starts_with("HTTP/1.1 200 "), "{what}: {answer}");
                     assert_eq!(count, response.len(), "{what}: it looks whole: {answer}");
                     assert!(answer.ends_with(whole), "{what}: {answer}");
                 }
-                None => assert!(count >= head && count < response.len(), "{what}: reset"),
+                None => {
+                    assert!(count >= head && count < response.len(), "{what}: reset");
+                }
             }
         }
     }
