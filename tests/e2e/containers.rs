@@ -185,6 +185,13 @@ fn an_engine_may_go_and_come_back() {
     docker.idle("before", &[]);
     let weir = Weir::capturing_in(cgroup, &overlay);
     captured(&weir, 2);
+    let doctor = |socket: &str| {
+        let sockets = format!("capture.engine_sockets=[{socket}]");
+        let targets = "capture.targets=[container:web]";
+        stdout(&mut weir.command(&["doctor", "--set", &sockets, "--set", targets]))
+    };
+    assert!(doctor(&docker.socket().display().to_string()).contains(" runs 2 containers"));
+    assert!(doctor("/nowhere.sock").contains("no engine answers at /nowhere.sock"));
     let in_config = weir.command(&["capture", "remove", "image:weir-test"]).output().expect("weir runs");
     assert_eq!(in_config.status.code(), Some(1), "{in_config:?}");
     docker.stop_engine();

@@ -1,8 +1,9 @@
 //! `weir doctor`
 
-use super::{ConfigArguments, FAILED, Failed, config, say};
-use crate::config::CaptureMode;
-use crate::redirect::support::{self, Verdict};
+use super::{ConfigArguments, FAILED, Failed, client, config, say};
+use crate::config::{Capture, CaptureMode, Selector};
+use crate::containers::{Engine, Which};
+use crate::redirect::support::{self, Check, Verdict};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -16,7 +17,8 @@ pub(crate) struct Arguments {
 /// Fails only if something that was asked for can't work.
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failed> {
     let config = config::load(&arguments.config)?;
-    let checks = support::probe(&config.capture, &config.admin.state_dir);
+    let mut checks = support::probe(&config.capture, &config.admin.state_dir);
+    checks.extend(check_engines(&config.capture)?);
     if arguments.json {
         let checks = serde_json::to_string_pretty(&checks);
         return say(&checks.map_err(|error| Failed::new(FAILED, error.to_string()))?);
@@ -37,4 +39,21 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failed> {
         }
         false => say("weir can't capture on this host; the explicit proxy works all the same"),
     }
+}
+
+/// The container engines that answer. One that does not is worth a word only if a target needs an engine.
+fn check_engines(capture: &Capture) -> Result<Vec<Check>, Failed> {
+    let is_needed = capture.targets.iter().any(Selector::needs_engine);
+    let mut checks = Vec::new();
+    for socket in &capture.engine_sockets {
+        let engine = Engine::new(socket.clone());
+        let (verdict, detail) = match client::block_on(async { Ok(engine.containers(Which::Running).await) })?
+        {
+            Ok(running) => (Verdict::Good, format!("{} runs {} containers", socket.display(), running.len())),
+            Err(error) if is_needed => (Verdict::Limited, error.to_string()),
+            Err(_) => continue,
+        };
+        checks.push(Check { name: "engine", verdict, detail });
+    }
+    Ok(checks)
 }

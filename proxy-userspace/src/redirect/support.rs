@@ -18,6 +18,9 @@ pub const OLDEST_KERNEL: Kernel = Kernel { major: 5, minor: 10 };
 /// First kernel whose programs can choose the errno of a refused connect() (`bpf_set_retval`).
 const SET_RETVAL_KERNEL: Kernel = Kernel { major: 5, minor: 18 };
 
+/// First kernel that tells userspace a network namespace's cookie (`SO_NETNS_COOKIE`).
+const NETNS_COOKIE_KERNEL: Kernel = Kernel { major: 5, minor: 14 };
+
 /// Capability numbers of linux/capability.h.
 const CAP_NET_ADMIN: u32 = 12;
 const CAP_SYS_ADMIN: u32 = 21;
@@ -78,6 +81,7 @@ pub fn probe(capture: &config::Capture, state_dir: &Path) -> Vec<Check> {
         check_btf(),
         from_result("privilege", privilege().map(|()| "CAP_BPF and CAP_NET_ADMIN".to_owned())),
         from_result("pid namespace", pid_namespace().map(|()| "the initial one".to_owned())),
+        check_namespaces(),
     ];
     match attach_cgroup(capture) {
         Ok((mount, cgroup)) => {
@@ -111,10 +115,7 @@ pub(super) fn kernel() -> Result<(), RedirectError> {
 }
 
 pub(super) fn privilege() -> Result<(), RedirectError> {
-    let status = fs::read_to_string("/proc/self/status")
-        .map_err(|source| RedirectError::Io { what: "can't read /proc/self/status", source })?;
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let effective = effective.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    let effective = effective_capabilities()?;
     let has = |capability: u32| effective & (1 << capability | 1 << CAP_SYS_ADMIN) != 0;
     match (has(CAP_BPF), has(CAP_NET_ADMIN)) {
         (true, true) => Ok(()),
@@ -125,6 +126,13 @@ pub(super) fn privilege() -> Result<(), RedirectError> {
 }
 
 /// The programs see process ids of the initial pid namespace.
+fn effective_capabilities() -> Result<u64, RedirectError> {
+    let status = fs::read_to_string("/proc/self/status")
+        .map_err(|source| RedirectError::Io { what: "can't read /proc/self/status", source })?;
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    Ok(effective.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0))
+}
+
 pub(super) fn pid_namespace() -> Result<(), RedirectError> {
     match fs::read_link("/proc/self/ns/pid") {
         Ok(link) if link != Path::new(INITIAL_PID_NAMESPACE) => Err(RedirectError::PidNamespace),
@@ -162,6 +170,23 @@ fn check_kernel() -> Check {
         Ok(()) => Check { name: "kernel", verdict: Verdict::Good, detail: format!("Linux {found}") },
         Err(error) => Check { name: "kernel", verdict: Verdict::Bad, detail: error.to_string() },
     }
+}
+
+/// Containers have network namespaces of their own.
+fn check_namespaces() -> Check {
+    let limited = |detail: &str| (Verdict::Limited, detail.to_owned());
+    let knows_cookies = Kernel::running().is_none_or(|kernel| kernel >= NETNS_COOKIE_KERNEL);
+    let (verdict, detail) = match effective_capabilities() {
+        _ if !knows_cookies => {
+            limited("weir can only capture in its own: Linux 5.14 is the first to tell them apart")
+        }
+        Ok(effective) if effective & 1 << CAP_SYS_ADMIN == 0 => limited(
+            "weir can only capture in its own: to enter others', containers' too, takes CAP_SYS_ADMIN",
+        ),
+        Err(error) => limited(&error.to_string()),
+        Ok(_) => (Verdict::Good, "all can be entered".to_owned()),
+    };
+    Check { name: "namespaces", verdict, detail }
 }
 
 fn check_btf() -> Check {
