@@ -76,8 +76,8 @@ impl Delivery {
     }
 }
 
-/// Appends the response head for the client to `out`.
-pub fn response(head: &ResponseHead, delivery: Delivery, via: &Pseudonym, out: &mut Vec<u8>) {
+/// Appends the response head for the client to `out`. `via` is our name in Via; a response of weir's own has none.
+pub fn response(head: &ResponseHead, delivery: Delivery, via: Option<&Pseudonym>, out: &mut Vec<u8>) {
     let _ = write!(out, "HTTP/1.1 {:03} ", head.status);
     out.extend_from_slice(head.reason());
     out.extend_from_slice(b"\r\n");
@@ -96,7 +96,9 @@ pub fn response(head: &ResponseHead, delivery: Delivery, via: &Pseudonym, out: &
     } else if delivery.upgrade {
         write_upgrade(&head.headers, out);
     }
-    write_via(head.version, via, out);
+    if let Some(via) = via {
+        write_via(head.version, via, out);
+    }
     out.extend_from_slice(b"\r\n");
 }
 

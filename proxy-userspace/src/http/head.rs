@@ -40,6 +40,12 @@ pub struct ResponseHead {
 }
 
 impl ResponseHead {
+    /// A head without fields.
+    #[must_use]
+    pub fn new(version: Version, status: u16, reason: &str) -> Self {
+        Self { version, status, headers: Headers::over(reason.into()), reason: (0, reason.len()) }
+    }
+
     /// The reason phrase, which may be empty.
     #[must_use]
     pub fn reason(&self) -> &[u8] {

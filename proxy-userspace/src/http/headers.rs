@@ -39,6 +39,15 @@ impl Headers {
         self.fields.push(Span { known, name: small(name), value: small(value) });
     }
 
+    /// Adds a field at the end.
+    pub fn push(&mut self, name: &[u8], value: &[u8]) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(name);
+        let middle = self.bytes.len();
+        self.bytes.extend_from_slice(value);
+        self.mark((start, middle), (middle, self.bytes.len()));
+    }
+
     /// The bytes that spans of the head point into.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes

@@ -1,6 +1,6 @@
 //! The statuses that weir itself answers with, and how such an answer looks.
 
-use std::io::Write;
+use super::head::{ResponseHead, Version};
 
 /// The reason phrase of a status that weir produces (RFC 9110 §15, RFC 6585).
 #[must_use]
@@ -27,28 +27,18 @@ pub fn reason(status: u16) -> &'static str {
     }
 }
 
-/// Appends a whole response with a plain-text explanation to `out`. `error` is the type of RFC 9209 §2.3 for
-/// the Proxy-Status field.
-pub fn write_answer(
-    status: u16,
-    error: &str,
-    explanation: &str,
-    close: bool,
-    bodiless: bool,
-    out: &mut Vec<u8>,
-) {
+/// A response with a plain-text explanation: its head, Content-Length included, and that text. `error` is the type of
+/// RFC 9209 §2.3 for the Proxy-Status field.
+#[must_use]
+pub fn answer(status: u16, error: &str, explanation: &str) -> (ResponseHead, String) {
     let reason = reason(status);
-    let connection = if close { "Connection: close\r\n" } else { "" };
     let body = format!("weir: {status} {reason}: {explanation}\n");
-    // Writing to a Vec does not fail.
-    let _ = write!(
-        out,
-        "HTTP/1.1 {status} {reason}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\
-         Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nProxy-Status: weir; error={error}\r\n\
-         {connection}\r\n",
-        body.len()
-    );
-    if !bodiless {
-        out.extend_from_slice(body.as_bytes());
-    }
+    let mut head = ResponseHead::new(Version::Http11, status, reason);
+    let headers = &mut head.headers;
+    headers.push(b"Content-Type", b"text/plain; charset=utf-8");
+    headers.push(b"Content-Length", body.len().to_string().as_bytes());
+    headers.push(b"Cache-Control", b"no-store");
+    headers.push(b"X-Content-Type-Options", b"nosniff");
+    headers.push(b"Proxy-Status", format!("weir; error={error}").as_bytes());
+    (head, body)
 }

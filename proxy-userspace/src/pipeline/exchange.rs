@@ -6,28 +6,28 @@ use tokio::net::TcpStream;
 
 use super::Engine;
 use super::failure::Failure;
+use super::hop::http1::Http1;
 use super::recording::Recording;
 use super::request::{Request, body_limit};
-use super::response::Response;
+use super::response::{deliver, final_head, within};
 use super::sending::Sending;
+use super::side::{Afterwards, Answer, DownstreamSide, Manner, Onward, Reply, UpstreamSide};
 use crate::http::authority::{Authority, Host};
-use crate::http::forward::{self, Delivery};
-use crate::http::framing::{self, Framing};
-use crate::http::head::{ResponseHead, Version};
+use crate::http::forward;
+use crate::http::framing::Framing;
 use crate::http::headers::{Headers, Name};
-use crate::net::buffered::Inbox;
 use crate::net::deadline::Deadline;
-use crate::net::stream::Downstream;
-use crate::relay::Side;
-use crate::relay::body::{Patience, Sink, Source, transfer};
+use crate::relay::body::{Patience, Terms, transfer};
+use crate::relay::stage::Stages;
 use crate::target::Front;
 use crate::upstream::{Addresses, Connection, Idle};
 
-/// How an exchange left the downstream connection.
+/// How an exchange left the downstream side.
 #[derive(Debug)]
 pub(super) enum Ending {
-    KeepAlive,
-    Close,
+    /// The response went out whole; `sent` if so did the request.
+    Complete { sent: bool },
+    /// The response was cut off, and the client must see that.
     Abort,
     /// The upstream connection goes on in another protocol.
     Upgraded(TcpStream),
@@ -42,16 +42,10 @@ pub(super) struct Exchange<'a> {
     pub flow: &'a mut Recording,
 }
 
-/// How a conversation left both connections.
+/// How a conversation left both sides.
 enum Conversed {
     SwitchedProtocols,
-    Responded {
-        downstream: Ending,
-        /// Nothing is under way on the upstream connection.
-        upstream_rests: bool,
-        /// And it can be used for another request.
-        upstream_keeps: bool,
-    },
+    Responded { ending: Ending, upstream: Afterwards },
 }
 
 impl Exchange<'_> {
@@ -59,7 +53,7 @@ impl Exchange<'_> {
     /// downstream one alone, if there is one.
     pub(super) async fn run(
         mut self,
-        downstream: &mut Downstream,
+        downstream: &mut impl DownstreamSide,
         own: &mut Option<Idle>,
     ) -> Result<Ending, Failure> {
         // A kept connection may have been closed by the server just now; that is no reason to fail.
@@ -98,97 +92,96 @@ impl Exchange<'_> {
     async fn over(
         &mut self,
         mut connection: Connection,
-        downstream: &mut Downstream,
+        downstream: &mut impl DownstreamSide,
         own: &mut Option<Idle>,
     ) -> Result<Ending, Failure> {
         self.flow.upstream = Some(connection.address);
         let mut authenticates = authenticates_connection(&self.request.head.headers, Name::Authorization);
-        let conversed = self.converse(&mut connection.stream, downstream, &mut authenticates).await?;
-        let Conversed::Responded { downstream, upstream_rests, upstream_keeps } = conversed else {
-            return Ok(Ending::Upgraded(connection.stream));
-        };
-        if upstream_rests {
-            let idle = Idle::from(connection);
-            match upstream_keeps {
-                // A captured connection has its upstream connection to itself, as it had without weir; one that
-                // carries somebody's identity is nobody else's.
-                true if authenticates || self.request.target.front == Front::Captured => *own = Some(idle),
-                true => self.engine.upstream.keep(idle),
-                false => {}
+        let side = Http1::over(&mut connection.stream);
+        match self.converse(side, downstream, &mut authenticates).await? {
+            Conversed::SwitchedProtocols => Ok(Ending::Upgraded(connection.stream)),
+            Conversed::Responded { ending, upstream } => {
+                self.put_away(connection, upstream, authenticates, own);
+                Ok(ending)
             }
         }
-        Ok(downstream)
+    }
+
+    /// Finds a place for a connection that was used.
+    fn put_away(
+        &self,
+        connection: Connection,
+        left: Afterwards,
+        authenticates: bool,
+        own: &mut Option<Idle>,
+    ) {
+        match left {
+            Afterwards::Broken => {}
+            Afterwards::Over => drop(Idle::from(connection)),
+            // A captured connection has its upstream connection to itself, as it had without weir; one that
+            // carries somebody's identity is nobody else's.
+            Afterwards::Reusable if authenticates || self.request.target.front == Front::Captured => {
+                *own = Some(Idle::from(connection));
+            }
+            Afterwards::Reusable => self.engine.upstream.keep(Idle::from(connection)),
+        }
     }
 
     async fn converse(
         &mut self,
-        stream: &mut TcpStream,
-        downstream: &mut Downstream,
+        mut upstream: impl UpstreamSide,
+        downstream: &mut impl DownstreamSide,
         authenticates: &mut bool,
     ) -> Result<Conversed, Failure> {
-        let request = self.request;
+        let (engine, request) = (self.engine, self.request);
         let progress = self.flow.progress();
         let sending_deadline = Deadline::new();
-        let (upstream_reader, upstream_writer) = stream.split();
-        let (downstream_reader, downstream_writer) = downstream.stream.split();
-        let source = Source {
-            side: Side::Downstream,
-            reader: downstream_reader,
-            inbox: &mut downstream.inbox,
-            framing: self.framing,
-            limit: body_limit(self.engine, &request.target),
-        };
-        let mut head = self.request_head();
-        let sink = Sink {
-            side: Side::Upstream,
-            writer: upstream_writer,
-            framing: self.framing,
-            pending: &mut head,
-            moved: &progress.sent,
-        };
-        let sending = pin!(transfer(source, sink, self.patience(&sending_deadline)));
+        let host = self.host();
+        let (sink, mut answer) = upstream.begin(&self.onward(&host))?;
+        let downstream = downstream.open(self.framing);
+        let (mut reply, patience) = (downstream.reply, self.patience(downstream.deadline));
+        let sending = pin!(transfer(
+            downstream.content,
+            sink,
+            Terms {
+                patience: self.patience(&sending_deadline),
+                limit: body_limit(engine, &request.target),
+                moved: &progress.sent,
+            },
+        ));
         let mut sending = Sending::new(sending);
-        let mut inbox = Inbox::default();
-        let mut response = Response {
-            upstream: upstream_reader,
-            inbox: &mut inbox,
-            downstream: downstream_writer,
-            patience: self.patience(&downstream.deadline),
-            limits: &self.engine.config.server.limits,
-            via: &self.engine.via,
-        };
 
-        let head = sending.beside(response.final_head(request.head.version)).await?;
+        let limits = &engine.config.server.limits;
+        let head = final_head(&mut answer, &mut reply, limits, &engine.via, patience);
+        let head = sending.beside(head).await?;
         self.flow.timings.ttfb_us = Some(crate::telemetry::flow::micros(sending.ended().elapsed()));
         self.flow.status = Some(head.status);
         *authenticates |= authenticates_connection(&head.headers, Name::WwwAuthenticate);
         if head.status == 101 {
             self.check_upgrade(sending.is_complete())?;
-            response.switch_protocols(&head).await?;
+            within(patience, reply.switch_protocols(&head, &engine.via, answer.beyond())).await?;
             return Ok(Conversed::SwitchedProtocols);
         }
-        let arriving = framing::of_response(&head, request.head.method())
+        let framing = answer
+            .framing(&head, request.head.method())
             .map_err(|error| Failure::BadAnswer(error.to_string()))?;
-        let delivered = forward::delivered_framing(arriving, request.head.version);
-        let keep = request.keep_alive && delivered != Framing::UntilClose && sending.may_end_well();
-        let mut out = self.response_head(&head, delivered, keep);
-        let result =
-            sending.beside(response.deliver(arriving, delivered, &mut out, &progress.received)).await;
+        reply.head(&head, Manner { framing, via: Some(&engine.via), may_keep: sending.may_end_well() });
+        // Who compresses, inspects or stores the body adds a stage of his own here, and says so in the head before.
+        let mut stages = Stages::new();
+        let body = answer.body(framing);
+        let delivery = deliver(body, &mut reply, &mut stages, &progress.received, patience);
+        let result = sending.beside(delivery).await;
         self.flow.end = match &result {
             Ok(()) => "complete".into(),
             Err(failure) => failure.to_string().into(),
         };
-        let upstream_rests = result.is_ok() && sending.is_complete() && inbox.bytes().is_empty();
+        let sent = sending.is_complete();
         Ok(Conversed::Responded {
-            downstream: match result {
-                Ok(()) if keep && sending.is_complete() => Ending::KeepAlive,
-                Ok(()) => Ending::Close,
-                Err(_) => Ending::Abort,
+            upstream: match result.is_ok() && sent {
+                true => answer.afterwards(&head, framing),
+                false => Afterwards::Broken,
             },
-            upstream_rests,
-            upstream_keeps: upstream_rests
-                && arriving != Framing::UntilClose
-                && forward::wants_keep_alive(head.version, &head.headers),
+            ending: if result.is_ok() { Ending::Complete { sent } } else { Ending::Abort },
         })
     }
 
@@ -204,29 +197,22 @@ impl Exchange<'_> {
         }
     }
 
-    fn request_head(&self) -> Vec<u8> {
-        let request = self.request;
-        let mut out = Vec::with_capacity(HEAD_CAPACITY);
-        let host = match &request.target.authority {
+    /// What goes into Host.
+    fn host(&self) -> Authority {
+        match &self.request.target.authority {
             Some(authority) => authority.clone(),
             // RFC 9112 §3.2: for want of a name, the address.
             None => {
                 let address = self.flow.upstream.unwrap_or(self.addresses.addresses[0]);
                 Authority { host: Host::Address(address.ip()), port: address.port() }
             }
-        };
-        let upgrade = forward::wants_upgrade(&request.head);
-        let via = &self.engine.via;
-        forward::request(&request.head, &request.path, &host, self.framing, upgrade, via, &mut out);
-        out
+        }
     }
 
-    fn response_head(&self, head: &ResponseHead, framing: Framing, keep: bool) -> Vec<u8> {
-        let keep_alive_10 = keep && self.request.head.version == Version::Http10;
-        let delivery = Delivery { framing, close: !keep, keep_alive_10, upgrade: false };
-        let mut out = Vec::with_capacity(HEAD_CAPACITY);
-        forward::response(head, delivery, &self.engine.via, &mut out);
-        out
+    fn onward<'a>(&'a self, host: &'a Authority) -> Onward<'a> {
+        let Request { head, path, .. } = self.request;
+        let upgrade = forward::wants_upgrade(head);
+        Onward { head, path, host, framing: self.framing, upgrade, via: &self.engine.via }
     }
 
     fn check_upgrade(&self, request_is_complete: bool) -> Result<(), Failure> {
@@ -240,9 +226,6 @@ impl Exchange<'_> {
         Ok(())
     }
 }
-
-/// Enough for nearly every head and a small body behind it.
-const HEAD_CAPACITY: usize = 4 << 10;
 
 /// NTLM and Negotiate authenticate the connection, not the request (RFC 4559 §6): whoever uses it next would be
 /// taken for the same user.

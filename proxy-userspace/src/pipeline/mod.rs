@@ -3,11 +3,13 @@
 
 mod exchange;
 pub mod failure;
+mod hop;
 mod recording;
 pub mod request;
 mod respond;
 mod response;
 mod sending;
+pub mod side;
 pub mod tunnel;
 
 use std::sync::Arc;

@@ -1,15 +1,15 @@
 //! The way of an HTTP request, from its head to its record.
 
+use super::Engine;
 use super::exchange::{Ending, Exchange};
 use super::failure::Failure;
 use super::recording::Recording;
+use super::respond::{self, Ask};
+use super::side::DownstreamSide;
 use super::tunnel::Opened;
-use super::{Engine, respond};
-use crate::http::framing::{self, Framing};
+use crate::http::framing::Framing;
 use crate::http::head::RequestHead;
-use crate::net::stream::Downstream;
 use crate::target::{Front, Target};
-use crate::telemetry::flow::Protocol;
 use crate::telemetry::{metrics, redact};
 use crate::upstream::Idle;
 use crate::{cache, filters, route};
@@ -21,39 +21,34 @@ pub struct Request {
     pub target: Target,
     /// The request target for an origin server: path and query, or `*`.
     pub path: String,
-    /// The client wants its connection kept.
-    pub keep_alive: bool,
     /// It is not the first on its connection.
     pub follows: bool,
 }
 
-/// What the front does with the connection next.
+/// What the front does with the connection or stream next.
 #[derive(Debug)]
 pub enum Next {
-    /// Reads another request.
-    KeepAlive,
-    /// Ends it in order.
-    Close,
+    /// Goes on, or ends it in order: the response went out whole. `sent` if the request was read to its end.
+    Done { sent: bool },
     /// Resets it: the response is not whole, and the client must see that.
     Abort,
-    /// Relays: the connection has changed its protocol.
+    /// Relays: it has changed its protocol.
     Tunnel(Opened),
 }
 
 /// Serves one request. `own` is the upstream connection that belongs to this downstream one alone, if any.
 pub async fn serve(
     engine: &Engine,
-    downstream: &mut Downstream,
+    downstream: &mut impl DownstreamSide,
     request: &Request,
     own: &mut Option<Idle>,
 ) -> Next {
     metrics::with(|metrics| metrics.requests.increment());
-    let mut flow = Recording::begin(&downstream.client, &request.target, Protocol::Http1);
+    let mut flow = Recording::begin(downstream.client(), &request.target, downstream.protocol());
     flow.method = Some(request.head.method().to_owned());
     flow.url = Some(redact::url(&request.target, &request.path));
     let failure = match forward(engine, downstream, request, own, &mut flow).await {
-        Ok(Ending::KeepAlive) => return Next::KeepAlive,
-        Ok(Ending::Close) => return Next::Close,
+        Ok(Ending::Complete { sent }) => return Next::Done { sent },
         Ok(Ending::Abort) => return Next::Abort,
         Ok(Ending::Upgraded(upstream)) => return Next::Tunnel(Opened::upgraded(flow, upstream)),
         Err(failure) => failure,
@@ -64,22 +59,22 @@ pub async fn serve(
 /// Answers what never became a request. Returns whether an answer went out.
 pub async fn refuse_head(
     engine: &Engine,
-    downstream: &mut Downstream,
+    downstream: &mut impl DownstreamSide,
     target: &Target,
     failure: &Failure,
 ) -> bool {
-    let mut flow = Recording::begin(&downstream.client, target, Protocol::Http1);
-    respond::failure(downstream, &mut flow, failure, true, false, engine.config.server.timeouts.write).await
+    let mut flow = Recording::begin(downstream.client(), target, downstream.protocol());
+    respond::failure(engine, downstream, &mut flow, failure, Ask::Unknown).await
 }
 
 async fn forward(
     engine: &Engine,
-    downstream: &mut Downstream,
+    downstream: &mut impl DownstreamSide,
     request: &Request,
     own: &mut Option<Idle>,
     flow: &mut Recording,
 ) -> Result<Ending, Failure> {
-    let framing = framing::of_request(&request.head)?;
+    let framing = downstream.framing(&request.head)?;
     check_length(framing, body_limit(engine, &request.target))?;
     filters::check(filters::Request { head: &request.head, target: &request.target, via: &engine.via })?;
     flow.cache = Some(cache::lookup(&request.head));
@@ -109,7 +104,7 @@ pub(super) fn body_limit(engine: &Engine, target: &Target) -> Option<u64> {
 
 async fn refuse(
     engine: &Engine,
-    downstream: &mut Downstream,
+    downstream: &mut impl DownstreamSide,
     request: &Request,
     flow: &mut Recording,
     failure: &Failure,
@@ -118,13 +113,11 @@ async fn refuse(
         respond::note(flow, failure);
         return Next::Abort;
     }
-    // The request's body, if any, is still to come: the connection can't be used for another one.
-    let close = !request.keep_alive || framing::of_request(&request.head) != Ok(Framing::None);
-    let bodiless = request.head.method() == "HEAD";
-    let patience = engine.config.server.timeouts.write;
-    match respond::failure(downstream, flow, failure, close, bodiless, patience).await {
-        true if close => Next::Close,
-        true => Next::KeepAlive,
+    // The request's body, if any, is still to come.
+    let sent = downstream.framing(&request.head) == Ok(Framing::None);
+    let ask = if request.head.method() == "HEAD" { Ask::Head { sent } } else { Ask::Whole { sent } };
+    match respond::failure(engine, downstream, flow, failure, ask).await {
+        true => Next::Done { sent },
         false => Next::Abort,
     }
 }

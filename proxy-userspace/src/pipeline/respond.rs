@@ -1,30 +1,69 @@
 //! Answers of weir's own.
 
-use tokio::io::AsyncWriteExt;
+use std::cell::Cell;
 
+use super::Engine;
 use super::failure::Failure;
 use super::recording::Recording;
-use crate::http::status::write_answer;
-use crate::net::stream::Downstream;
+use super::response::deliver;
+use super::side::{Directions, DownstreamSide, Manner, Reply};
+use crate::http::framing::Framing;
+use crate::http::head::ResponseHead;
+use crate::http::status;
+use crate::relay::Side;
+use crate::relay::body::held::Held;
+use crate::relay::body::{Patience, Source};
+use crate::relay::stage::Stages;
 use crate::telemetry::metrics;
 
-/// Notes a failure in the flow, and answers with it if anybody is there to listen. `bodiless` for HEAD.
-/// Returns whether an answer went out.
+/// What an answer is to, as far as that shapes it.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Ask {
+    /// A request; `sent` if it was read to its end.
+    Whole { sent: bool },
+    /// The same, and it wants no body.
+    Head { sent: bool },
+    /// Something that never became a request: where the next one begins is not known.
+    Unknown,
+}
+
+/// Notes a failure in the flow, and answers with it if anybody is there to listen. Returns whether an answer went out.
 pub(super) async fn failure(
-    downstream: &mut Downstream,
+    engine: &Engine,
+    downstream: &mut impl DownstreamSide,
     flow: &mut Recording,
     failure: &Failure,
-    close: bool,
-    bodiless: bool,
-    patience: std::time::Duration,
+    ask: Ask,
 ) -> bool {
     note(flow, failure);
     let Some((status, error)) = failure.status() else { return false };
     flow.status = Some(status);
-    let mut answer = Vec::new();
-    write_answer(status, error, &failure.to_string(), close, bodiless, &mut answer);
-    let written = downstream.deadline.limit(patience, downstream.stream.write_all(&answer)).await;
-    matches!(written, Ok(Ok(())))
+    let (head, explanation) = status::answer(status, error, &failure.to_string());
+    let (may_keep, content) = match ask {
+        Ask::Whole { sent } => (sent, explanation.as_bytes()),
+        Ask::Head { sent } => (sent, b"".as_slice()),
+        Ask::Unknown => (false, explanation.as_bytes()),
+    };
+    let framing = if content.is_empty() { Framing::None } else { Framing::Length(content.len() as u64) };
+    let body = Held::new(Side::Upstream, content);
+    let manner = Manner { framing, via: None, may_keep };
+    // What weir itself says is no content of the flow's.
+    respond(engine, downstream, (&head, manner), body, &Cell::default()).await.is_ok()
+}
+
+/// Answers with a head and a body that come from no upstream: one of weir's own, or a stored one.
+pub(super) async fn respond(
+    engine: &Engine,
+    downstream: &mut impl DownstreamSide,
+    (head, manner): (&ResponseHead, Manner<'_>),
+    body: impl Source,
+    received: &Cell<u64>,
+) -> Result<(), Failure> {
+    let timeouts = &engine.config.server.timeouts;
+    let Directions { mut reply, deadline, .. } = downstream.open(Framing::None);
+    let patience = Patience { deadline, read: timeouts.read, write: timeouts.write };
+    reply.head(head, manner);
+    deliver(body, &mut reply, &mut Stages::new(), received, patience).await
 }
 
 /// Notes a failure in the flow.

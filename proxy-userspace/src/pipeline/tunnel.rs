@@ -6,9 +6,11 @@ use std::task::{Context, Poll, ready};
 
 use tokio::net::TcpStream;
 
+use super::Engine;
 use super::failure::Failure;
 use super::recording::Recording;
-use super::{Engine, respond};
+use super::respond::{self, Ask};
+use super::side::DownstreamSide;
 use crate::net::stream::{Admitted, Downstream};
 use crate::relay::{self, End, Side, Tunnel};
 use crate::route;
@@ -123,15 +125,9 @@ impl Drop for Relaying {
 }
 
 impl Refused {
-    /// Answers a CONNECT that failed, and ends the connection.
-    pub async fn answer(mut self, engine: &Engine, mut downstream: Downstream) {
-        let patience = engine.config.server.timeouts.write;
-        let answered =
-            respond::failure(&mut downstream, &mut self.flow, &self.failure, true, false, patience).await;
-        drop(self.flow);
-        if answered {
-            downstream.close().await;
-        }
+    /// Answers a CONNECT that failed. Returns whether an answer went out.
+    pub async fn answer(mut self, engine: &Engine, downstream: &mut impl DownstreamSide) -> bool {
+        respond::failure(engine, downstream, &mut self.flow, &self.failure, Ask::Unknown).await
     }
 
     /// Resets a captured connection that can't be served: the client learns that it is broken, not that it

@@ -1,61 +1,130 @@
-//! Moves one body from a connection to another, framed anew on the way (RFC 9112 §6, §7).
+//! Moves the content of one body from where it arrives to where it goes. How it is framed on either side is that
+//! side's own matter ([`http1`] is one of them), and what is done to it in between that of [`super::stage`].
+
+pub mod held;
+pub mod http1;
 
 use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, Interest};
-use tokio::net::tcp::WriteHalf;
-
 use super::tunnel::Side;
-use crate::http::chunked::{self, BadChunk, Decoder, Step};
-use crate::http::framing::Framing;
-use crate::net::buffered::Inbox;
+use crate::http::chunked::BadChunk;
+use crate::http::headers::Headers;
 use crate::net::deadline::{Deadline, Expired};
 use crate::telemetry::metrics;
 
 /// What is gathered before it is written: a head and the first part of its body leave in one write.
 const GATHER: usize = 64 << 10;
 
-/// Where a body comes from.
-pub struct Source<'a, R> {
-    pub side: Side,
-    pub reader: R,
-    pub inbox: &'a mut Inbox,
-    pub framing: Framing,
+/// Where content comes from: a connection, a stream of one, or a store.
+pub trait Source {
+    /// Whose body it is.
+    fn side(&self) -> Side;
+
+    /// What has arrived and was not given yet, or why there is no more. Never waits. What it gives counts as used
+    /// from the next call on.
+    ///
+    /// # Errors
+    /// [`BodyError`]: the body ends here, incomplete.
+    fn next(&mut self) -> Result<Piece<'_>, BodyError>;
+
+    /// Waits until [`Source::next`] has something to say. Called only after it had not.
+    ///
+    /// # Errors
+    /// [`BodyError::Io`], as the connection says it.
+    fn fill(&mut self) -> impl Future<Output = Result<(), BodyError>>;
+}
+
+/// A part of a body.
+#[derive(Debug)]
+pub enum Piece<'a> {
+    /// Never empty.
+    Content(&'a [u8]),
+    /// Nothing has arrived.
+    Nothing,
+    /// The body is whole. Trailers may follow it (RFC 9110 §6.5).
+    End(Option<Headers>),
+}
+
+/// Where content goes.
+pub trait Sink {
+    /// Who takes it.
+    fn side(&self) -> Side;
+
+    /// Takes the next part, to go out with the next flush.
+    ///
+    /// # Errors
+    /// [`BodyError`] of who looks at it on the way: none of what follows may go out.
+    fn put(&mut self, content: &[u8]) -> Result<(), BodyError>;
+
+    /// How many bytes wait for a flush.
+    fn staged(&self) -> usize;
+
+    /// Takes the end: the body is whole. A sink that never hears of it has got an incomplete body, and makes that
+    /// known to its receiver when it is dropped, or its connection is.
+    ///
+    /// # Errors
+    /// As [`Sink::put`].
+    fn end(&mut self, trailers: Option<Headers>) -> Result<(), BodyError>;
+
+    /// Nothing more has arrived for now: what was held back to be worked on together is to go out with the next flush.
+    ///
+    /// # Errors
+    /// As [`Sink::put`].
+    fn pause(&mut self) -> Result<(), BodyError> {
+        Ok(())
+    }
+
+    /// Waits until the receiver's side has taken all that was put.
+    ///
+    /// # Errors
+    /// As the connection says it.
+    fn flush(&mut self) -> impl Future<Output = io::Result<()>>;
+
+    /// Ready once the receiver is gone: nobody waits for what is still to come.
+    fn gone(&mut self) -> impl Future<Output = ()>;
+}
+
+impl<K: Sink> Sink for &mut K {
+    fn side(&self) -> Side {
+        K::side(self)
+    }
+
+    fn put(&mut self, content: &[u8]) -> Result<(), BodyError> {
+        K::put(self, content)
+    }
+
+    fn staged(&self) -> usize {
+        K::staged(self)
+    }
+
+    fn end(&mut self, trailers: Option<Headers>) -> Result<(), BodyError> {
+        K::end(self, trailers)
+    }
+
+    fn pause(&mut self) -> Result<(), BodyError> {
+        K::pause(self)
+    }
+
+    fn flush(&mut self) -> impl Future<Output = io::Result<()>> {
+        K::flush(self)
+    }
+
+    fn gone(&mut self) -> impl Future<Output = ()> {
+        K::gone(self)
+    }
+}
+
+/// What bounds a transfer, and what counts it.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms<'a> {
+    pub patience: Patience<'a>,
     /// More content than this is [`BodyError::TooLarge`].
     pub limit: Option<u64>,
-}
-
-/// Where it goes.
-pub struct Sink<'a, W> {
-    pub side: Side,
-    pub writer: W,
-    pub framing: Framing,
-    /// Bytes to go out before the body: its head.
-    pub pending: &'a mut Vec<u8>,
     /// Bytes of content that the sink has taken; counted as they go.
     pub moved: &'a Cell<u64>,
-}
-
-/// A receiver that can tell that it is gone while nothing is sent to it.
-pub trait Receiver: AsyncWrite + Unpin {
-    /// Ready once its connection has been reset.
-    fn reset(&self) -> impl Future<Output = ()>;
-}
-
-impl Receiver for WriteHalf<'_> {
-    async fn reset(&self) {
-        // Fails only while the runtime ends.
-        let _ = self.ready(Interest::ERROR).await;
-    }
-}
-
-impl<R: Receiver> Receiver for &mut R {
-    fn reset(&self) -> impl Future<Output = ()> {
-        R::reset(self)
-    }
 }
 
 /// How long either side may keep the other waiting.
@@ -82,151 +151,79 @@ pub enum BodyError {
     TimedOut(Side),
 }
 
-/// Moves one body, and `sink.pending` before it.
+/// Moves one body, and what the sink has staged before it: its head.
 ///
 /// # Errors
 /// [`BodyError`]. The sink has then got an incomplete body, and must not be used again.
-pub async fn transfer<R, W>(
-    source: Source<'_, R>,
-    sink: Sink<'_, W>,
-    patience: Patience<'_>,
-) -> Result<(), BodyError>
-where
-    R: AsyncRead + Unpin,
-    W: Receiver,
-{
-    let left = match source.framing {
-        Framing::Length(length) => length,
-        _ => u64::MAX,
-    };
-    let mut transfer =
-        Transfer { source, sink, patience, left, decoder: Decoder::new(), content: 0, staged: 0 };
-    match transfer.source.framing {
-        Framing::None => {}
-        Framing::Length(_) | Framing::UntilClose => transfer.plain().await?,
-        Framing::Chunked => transfer.chunked().await?,
-    }
-    if transfer.sink.framing == Framing::Chunked {
-        transfer.sink.pending.extend_from_slice(chunked::END);
-    }
-    transfer.flush().await
-}
-
-struct Transfer<'a, R, W> {
-    source: Source<'a, R>,
-    sink: Sink<'a, W>,
-    patience: Patience<'a>,
-    left: u64,
-    decoder: Decoder,
-    /// Bytes of content received so far, and those of them that wait in `sink.pending`.
-    content: u64,
-    staged: u64,
-}
-
-impl<R, W> Transfer<'_, R, W>
-where
-    R: AsyncRead + Unpin,
-    W: Receiver,
-{
-    async fn plain(&mut self) -> Result<(), BodyError> {
-        while self.left > 0 {
-            let available = self.source.inbox.bytes().len();
-            if available == 0 {
-                self.flush().await?;
-                if self.fill().await? == 0 {
-                    return match self.source.framing {
-                        Framing::UntilClose => Ok(()),
-                        _ => Err(BodyError::Truncated(self.source.side)),
-                    };
+pub async fn transfer(
+    mut source: impl Source,
+    mut sink: impl Sink,
+    terms: Terms<'_>,
+) -> Result<(), BodyError> {
+    let (mut total, mut uncounted) = (0, 0);
+    loop {
+        let trailers = match source.next()? {
+            Piece::Content(content) => {
+                total += content.len() as u64;
+                if let Some(limit) = terms.limit.filter(|limit| total > *limit) {
+                    return Err(BodyError::TooLarge(limit));
+                }
+                uncounted += content.len() as u64;
+                sink.put(content)?;
+                if sink.staged() >= GATHER {
+                    flush(&mut sink, &mut uncounted, terms).await?;
                 }
                 continue;
             }
-            let taken = usize::try_from(self.left).unwrap_or(usize::MAX).min(available);
-            self.content(taken).await?;
-            self.left -= taken as u64;
-        }
-        Ok(())
-    }
-
-    async fn chunked(&mut self) -> Result<(), BodyError> {
-        while !self.decoder.is_done() {
-            let bytes = self.source.inbox.bytes();
-            if bytes.is_empty() {
-                self.flush().await?;
-                if self.fill().await? == 0 {
-                    return Err(BodyError::Truncated(self.source.side));
-                }
+            Piece::Nothing => {
+                sink.pause()?;
+                flush(&mut sink, &mut uncounted, terms).await?;
+                fill(&mut source, &mut sink, terms.patience).await?;
                 continue;
             }
-            match self.decoder.step(bytes)? {
-                Step::Skip(count) => self.source.inbox.consume(count),
-                Step::Data(count) => self.content(count).await?,
-            }
-        }
-        Ok(())
-    }
-
-    /// Passes the next `count` bytes of the inbox on as content.
-    async fn content(&mut self, count: usize) -> Result<(), BodyError> {
-        let total = self.content + count as u64;
-        if let Some(limit) = self.source.limit.filter(|limit| total > *limit) {
-            return Err(BodyError::TooLarge(limit));
-        }
-        let data = &self.source.inbox.bytes()[..count];
-        match self.sink.framing {
-            Framing::Chunked => chunked::encode(data, self.sink.pending),
-            _ => self.sink.pending.extend_from_slice(data),
-        }
-        self.source.inbox.consume(count);
-        self.content = total;
-        self.staged += count as u64;
-        if self.sink.pending.len() >= GATHER { self.flush().await } else { Ok(()) }
-    }
-
-    async fn fill(&mut self) -> Result<usize, BodyError> {
-        let (side, sink_side) = (self.source.side, self.sink.side);
-        let more = async {
-            tokio::select! {
-                biased;
-                filled = self.source.inbox.fill(&mut self.source.reader) => {
-                    filled.map_err(|error| BodyError::Io(side, error))
-                }
-                // Whoever has reset its connection waits for nothing any more.
-                () = self.sink.writer.reset() => {
-                    Err(BodyError::Io(sink_side, io::ErrorKind::ConnectionReset.into()))
-                }
-            }
+            Piece::End(trailers) => trailers,
         };
-        match self.patience.deadline.limit(self.patience.read, more).await {
-            Ok(filled) => filled,
-            Err(Expired::TimedOut | Expired::Drained) => Err(BodyError::TimedOut(side)),
-        }
+        sink.end(trailers)?;
+        return flush(&mut sink, &mut uncounted, terms).await;
     }
+}
 
-    async fn flush(&mut self) -> Result<(), BodyError> {
-        let side = self.sink.side;
-        if self.sink.pending.is_empty() {
-            return Ok(());
+async fn fill(
+    source: &mut impl Source,
+    sink: &mut impl Sink,
+    patience: Patience<'_>,
+) -> Result<(), BodyError> {
+    let (side, sink_side) = (source.side(), sink.side());
+    let more = async {
+        tokio::select! {
+            biased;
+            filled = source.fill() => filled,
+            // Whoever has reset its connection waits for nothing any more.
+            () = sink.gone() => Err(BodyError::Io(sink_side, io::ErrorKind::ConnectionReset.into())),
         }
-        let write = self.sink.writer.write_all(self.sink.pending);
-        let written = self.patience.deadline.limit(self.patience.write, write).await;
-        self.sink.pending.clear();
-        match written {
-            Ok(Ok(())) => self.count(),
+    };
+    match patience.deadline.limit(patience.read, more).await {
+        Ok(filled) => filled,
+        Err(Expired::TimedOut | Expired::Drained) => Err(BodyError::TimedOut(side)),
+    }
+}
+
+async fn flush(sink: &mut impl Sink, uncounted: &mut u64, terms: Terms<'_>) -> Result<(), BodyError> {
+    let side = sink.side();
+    if sink.staged() > 0 {
+        match terms.patience.deadline.limit(terms.patience.write, sink.flush()).await {
+            Ok(Ok(())) => {}
             Ok(Err(error)) => return Err(BodyError::Io(side, error)),
             Err(Expired::TimedOut | Expired::Drained) => return Err(BodyError::TimedOut(side)),
         }
-        Ok(())
     }
-
-    fn count(&mut self) {
-        let staged = std::mem::take(&mut self.staged);
-        self.sink.moved.set(self.sink.moved.get() + staged);
-        metrics::with(|metrics| match self.sink.side {
-            Side::Upstream => metrics.sent_bytes.add(staged),
-            Side::Downstream => metrics.received_bytes.add(staged),
-        });
-    }
+    let moved = std::mem::take(uncounted);
+    terms.moved.set(terms.moved.get() + moved);
+    metrics::with(|metrics| match side {
+        Side::Upstream => metrics.sent_bytes.add(moved),
+        Side::Downstream => metrics.received_bytes.add(moved),
+    });
+    Ok(())
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 pub mod body;
 mod direction;
 mod pipe;
+pub mod stage;
 mod tunnel;
 
 pub use tunnel::{End, Settings, Side, Tunnel, relay};

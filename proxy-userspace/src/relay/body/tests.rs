@@ -4,11 +4,14 @@ use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-use tokio::io::{AsyncReadExt, DuplexStream, duplex};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
 use std::cell::Cell;
 
+use super::http1::{Arriving, Leaving, Receiver};
 use super::*;
+use crate::http::framing::Framing;
+use crate::net::buffered::Inbox;
 use crate::net::deadline;
 
 /// Room in a connection that is never full in these tests.
@@ -41,14 +44,14 @@ fn moved(body: Body<'_>, early: usize) -> Outcome {
     let (writer, mut server) = duplex(ROOMY);
     let (early, later) = body.bytes.split_at(early.min(body.bytes.len()));
     let mut inbox = Inbox::holding(early);
-    let (mut pending, deadline) = (b"head ".to_vec(), Deadline::new());
+    let deadline = Deadline::new();
     {
         let mut sent = pin!(client.write_all(later));
         assert!(poll(sent.as_mut()).is_ready());
     }
     drop(client);
     let ended = {
-        let mut transfer = pin!(transfer_with(body, reader, &mut inbox, writer, &mut pending, &deadline));
+        let mut transfer = pin!(transfer_with(body, reader, &mut inbox, writer, &deadline));
         match poll(transfer.as_mut()) {
             Poll::Ready(ended) => format!("{ended:?}"),
             Poll::Pending => panic!("it waits, with everything there: {body:?}"),
@@ -72,13 +75,15 @@ async fn transfer_with(
     reader: DuplexStream,
     inbox: &mut Inbox,
     writer: DuplexStream,
-    pending: &mut Vec<u8>,
     deadline: &Deadline,
 ) -> Result<u64, BodyError> {
-    let source = Source { side: Side::Downstream, reader, inbox, framing: body.arriving, limit: body.limit };
+    let source = Arriving::new(Side::Downstream, reader, inbox, body.arriving);
     let moved = Cell::default();
-    let sink = Sink { side: Side::Upstream, writer, framing: body.leaving, pending, moved: &moved };
-    transfer(source, sink, Patience { deadline, read: READ, write: WRITE }).await.map(|()| moved.get())
+    let mut sink = Leaving::new(Side::Upstream, writer, body.leaving);
+    sink.stage_head(body.leaving, |out| out.extend_from_slice(b"head "));
+    let patience = Patience { deadline, read: READ, write: WRITE };
+    let terms = Terms { patience, limit: body.limit, moved: &moved };
+    transfer(source, sink, terms).await.map(|()| moved.get())
 }
 
 /// A body must end like that, and the sink must have got `got` behind the head, in however many pieces the body
@@ -225,10 +230,10 @@ const LATE: Duration = deadline::TICK.saturating_mul(2);
 fn a_sender_that_falls_silent_runs_out_of_time() {
     let (mut client, reader) = duplex(ROOMY);
     let (writer, mut server) = duplex(ROOMY);
-    let (mut inbox, mut pending, deadline) = (Inbox::holding(b"he"), b"head ".to_vec(), Deadline::new());
+    let (mut inbox, deadline) = (Inbox::holding(b"he"), Deadline::new());
     let body = Body { arriving: Framing::Length(5), leaving: Framing::Length(5), limit: None, bytes: b"" };
     {
-        let mut transfer = pin!(transfer_with(body, reader, &mut inbox, writer, &mut pending, &deadline));
+        let mut transfer = pin!(transfer_with(body, reader, &mut inbox, writer, &deadline));
         assert_eq!(after_ticks(READ / 2, transfer.as_mut()), None);
         // What arrives is time won.
         assert!(poll(pin!(client.write_all(b"l"))).is_ready());
@@ -245,9 +250,9 @@ fn a_sender_that_falls_silent_runs_out_of_time() {
 fn a_receiver_that_takes_nothing_runs_out_of_time() {
     let (_client, reader) = duplex(ROOMY);
     let (writer, _server) = duplex(4);
-    let (mut inbox, mut pending, deadline) = (Inbox::holding(b"hello"), b"head ".to_vec(), Deadline::new());
+    let (mut inbox, deadline) = (Inbox::holding(b"hello"), Deadline::new());
     let body = Body { arriving: Framing::Length(5), leaving: Framing::Length(5), limit: None, bytes: b"" };
-    let mut transfer = pin!(transfer_with(body, reader, &mut inbox, writer, &mut pending, &deadline));
+    let mut transfer = pin!(transfer_with(body, reader, &mut inbox, writer, &deadline));
     assert_eq!(after_ticks(WRITE / 2, transfer.as_mut()), None);
     let ended = after_ticks(WRITE / 2 + LATE, transfer.as_mut());
     assert_eq!(ended.as_deref(), Some("Err(TimedOut(Upstream))"));
@@ -258,9 +263,9 @@ fn a_receiver_that_is_gone_is_an_error_of_its_side() {
     let (_client, reader) = duplex(ROOMY);
     let (writer, server) = duplex(ROOMY);
     drop(server);
-    let (mut inbox, mut pending, deadline) = (Inbox::holding(b"hello"), b"head ".to_vec(), Deadline::new());
+    let (mut inbox, deadline) = (Inbox::holding(b"hello"), Deadline::new());
     let body = Body { arriving: Framing::Length(5), leaving: Framing::Length(5), limit: None, bytes: b"" };
-    let mut transfer = pin!(transfer_with(body, reader, &mut inbox, writer, &mut pending, &deadline));
+    let mut transfer = pin!(transfer_with(body, reader, &mut inbox, writer, &deadline));
     let Poll::Ready(ended) = poll(transfer.as_mut()) else { panic!("it waits for somebody who is gone") };
     assert!(matches!(ended, Err(BodyError::Io(Side::Upstream, _))), "{ended:?}");
 }

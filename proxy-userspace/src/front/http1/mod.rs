@@ -1,5 +1,7 @@
 //! HTTP/1 on a downstream connection: one request after the other, each with its target.
 
+mod side;
+
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
@@ -8,7 +10,6 @@ use tokio::io::AsyncWriteExt;
 
 use crate::config::Timeouts;
 use crate::http::authority::{Authority, BadAuthority};
-use crate::http::forward::wants_keep_alive;
 use crate::http::head::{RequestHead, Version};
 use crate::http::headers::Name;
 use crate::http::parse::{self, Parsed};
@@ -18,6 +19,7 @@ use crate::pipeline::request::{self, Next, Request};
 use crate::pipeline::{Engine, tunnel};
 use crate::target::{Front, Target};
 use crate::telemetry::flow::Protocol;
+use side::Http1;
 
 /// Serves requests until the connection ends or becomes a tunnel. `base` is what is known of their target before
 /// they are read.
@@ -30,17 +32,19 @@ pub(super) async fn serve(engine: Rc<Engine>, mut downstream: Downstream, base: 
             Ok(None) => return downstream.close_idle(),
             Err(failure) => return refuse(&engine, downstream, &base, &failure).await,
         };
-        let next = match aim(head, &base, follows) {
-            // Boxed: between requests, and once it is a tunnel, a connection needs none of that memory.
+        let (next, keeps) = match aim(head, &base, follows) {
             Ok(Aim::Request(request)) => {
-                Box::pin(request::serve(&engine, &mut downstream, &request, &mut own)).await
+                let mut side = Http1::of(&mut downstream, &request.head);
+                // Boxed: between requests, and once it is a tunnel, a connection needs none of that memory.
+                let next = Box::pin(request::serve(&engine, &mut side, &request, &mut own)).await;
+                (next, side.keeps())
             }
             Ok(Aim::Tunnel(target)) => return connect(&engine, downstream, &target).await,
             Err(failure) => return refuse(&engine, downstream, &base, &failure).await,
         };
         match next {
-            Next::KeepAlive => follows = true,
-            Next::Close => return downstream.close().await,
+            Next::Done { sent: true } if keeps => follows = true,
+            Next::Done { .. } => return downstream.close().await,
             Next::Abort => return,
             Next::Tunnel(opened) => return opened.relay(&engine, downstream),
         }
@@ -104,7 +108,6 @@ enum Aim {
 /// Finds a request's target in its form (RFC 9112 §3.2).
 fn aim(head: RequestHead, base: &Target, follows: bool) -> Result<Aim, Failure> {
     check_host(&head)?;
-    let keep_alive = wants_keep_alive(head.version, &head.headers);
     let whole = |authority, front| Target { front, authority, ..base.clone() };
     if base.front == Front::Captured {
         let authority = host_authority(&head)?;
@@ -112,7 +115,7 @@ fn aim(head: RequestHead, base: &Target, follows: bool) -> Result<Aim, Failure> 
         if !path.starts_with('/') && path != "*" {
             return Err(Failure::BadRequest("a captured request must be in origin-form".into()));
         }
-        let request = Request { target: whole(authority, base.front), path, keep_alive, follows, head };
+        let request = Request { target: whole(authority, base.front), path, follows, head };
         return Ok(Aim::Request(Box::new(request)));
     }
     if head.method() == "CONNECT" {
@@ -133,7 +136,7 @@ fn aim(head: RequestHead, base: &Target, follows: bool) -> Result<Aim, Failure> 
         None => return Err(Failure::BadRequest("the request target is in no form that exists".into())),
     };
     let front = if authority.is_some() { base.front } else { Front::Gateway };
-    let request = Request { target: whole(authority, front), path, keep_alive, follows, head };
+    let request = Request { target: whole(authority, front), path, follows, head };
     Ok(Aim::Request(Box::new(request)))
 }
 
@@ -188,7 +191,12 @@ async fn connect(engine: &Rc<Engine>, mut downstream: Downstream, target: &Targe
     let opened = tunnel::open(engine, &downstream.client, target, Protocol::Opaque, Some("CONNECT")).await;
     let opened = match opened {
         Ok(opened) => opened.with_status(200),
-        Err(refused) => return refused.answer(engine, downstream).await,
+        Err(refused) => {
+            if refused.answer(engine, &mut Http1::last(&mut downstream)).await {
+                downstream.close().await;
+            }
+            return;
+        }
     };
     let write = downstream.stream.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n");
     let written = downstream.deadline.limit(engine.config.server.timeouts.write, write).await;
@@ -199,7 +207,7 @@ async fn connect(engine: &Rc<Engine>, mut downstream: Downstream, target: &Targe
 
 /// Answers what is no acceptable request, and ends the connection: where the next one starts is unknown.
 async fn refuse(engine: &Engine, mut downstream: Downstream, base: &Target, failure: &Failure) {
-    if request::refuse_head(engine, &mut downstream, base, failure).await {
+    if request::refuse_head(engine, &mut Http1::last(&mut downstream), base, failure).await {
         downstream.close().await;
     }
 }

@@ -1,0 +1,3 @@
+//! The protocols in which weir speaks to a next hop: a file each.
+
+pub(super) mod http1;

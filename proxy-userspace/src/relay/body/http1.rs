@@ -1,0 +1,168 @@
+//! A body on an HTTP/1 connection: out of one framing, into another (RFC 9112 §6, §7).
+
+use std::future::Future;
+use std::io;
+
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, Interest};
+use tokio::net::tcp::WriteHalf;
+
+use super::{BodyError, Piece, Sink, Source};
+use crate::http::chunked::{self, Decoder, Step};
+use crate::http::framing::Framing;
+use crate::http::headers::Headers;
+use crate::net::buffered::Inbox;
+use crate::relay::tunnel::Side;
+
+/// A body that arrives on a connection, behind a head that was read from it.
+#[derive(Debug)]
+pub struct Arriving<'a, R> {
+    side: Side,
+    reader: R,
+    inbox: &'a mut Inbox,
+    framing: Framing,
+    decoder: Decoder,
+    /// Bytes of content still to come, where that is known.
+    left: u64,
+    /// Bytes of the inbox that were given as content.
+    given: usize,
+    /// The connection has ended.
+    ended: bool,
+}
+
+impl<'a, R> Arriving<'a, R> {
+    /// A body of which the inbox may hold the first bytes.
+    pub fn new(side: Side, reader: R, inbox: &'a mut Inbox, framing: Framing) -> Self {
+        let left = match framing {
+            Framing::None => 0,
+            Framing::Length(length) => length,
+            Framing::Chunked | Framing::UntilClose => u64::MAX,
+        };
+        Self { side, reader, inbox, framing, decoder: Decoder::new(), left, given: 0, ended: false }
+    }
+
+    /// How many of the inbox's bytes are content; 0 if that needs more bytes, or there is no more.
+    fn content(&mut self) -> Result<usize, BodyError> {
+        let available = self.inbox.bytes().len();
+        if self.framing != Framing::Chunked {
+            let taken = usize::try_from(self.left).unwrap_or(usize::MAX).min(available);
+            if self.framing != Framing::UntilClose {
+                self.left -= taken as u64;
+            }
+            return Ok(taken);
+        }
+        while !self.decoder.is_done() && !self.inbox.bytes().is_empty() {
+            match self.decoder.step(self.inbox.bytes())? {
+                Step::Skip(count) => self.inbox.consume(count),
+                Step::Data(count) => return Ok(count),
+            }
+        }
+        Ok(0)
+    }
+
+    fn is_whole(&self) -> bool {
+        match self.framing {
+            Framing::None | Framing::Length(_) => self.left == 0,
+            Framing::Chunked => self.decoder.is_done(),
+            Framing::UntilClose => self.ended,
+        }
+    }
+}
+
+impl<R: AsyncRead + Unpin> Source for Arriving<'_, R> {
+    fn side(&self) -> Side {
+        self.side
+    }
+
+    fn next(&mut self) -> Result<Piece<'_>, BodyError> {
+        self.inbox.consume(std::mem::take(&mut self.given));
+        self.given = self.content()?;
+        match self.given {
+            0 if self.is_whole() => Ok(Piece::End(None)),
+            0 if self.ended => Err(BodyError::Truncated(self.side)),
+            0 => Ok(Piece::Nothing),
+            count => Ok(Piece::Content(&self.inbox.bytes()[..count])),
+        }
+    }
+
+    async fn fill(&mut self) -> Result<(), BodyError> {
+        match self.inbox.fill(&mut self.reader).await {
+            Ok(count) => self.ended = count == 0,
+            Err(error) => return Err(BodyError::Io(self.side, error)),
+        }
+        Ok(())
+    }
+}
+
+/// A body on its way out, behind a head that is staged with it.
+#[derive(Debug)]
+pub struct Leaving<W> {
+    side: Side,
+    writer: W,
+    framing: Framing,
+    staged: Vec<u8>,
+}
+
+impl<W> Leaving<W> {
+    /// A body with nothing staged yet.
+    pub fn new(side: Side, writer: W, framing: Framing) -> Self {
+        Self { side, writer, framing, staged: Vec::new() }
+    }
+
+    /// Stages what goes before the body.
+    pub fn stage_head(&mut self, framing: Framing, head: impl FnOnce(&mut Vec<u8>)) {
+        self.framing = framing;
+        self.staged.reserve(HEAD_CAPACITY);
+        head(&mut self.staged);
+    }
+}
+
+/// Enough for nearly every head and a small body behind it.
+const HEAD_CAPACITY: usize = 4 << 10;
+
+impl<W: Receiver> Sink for Leaving<W> {
+    fn side(&self) -> Side {
+        self.side
+    }
+
+    fn put(&mut self, content: &[u8]) -> Result<(), BodyError> {
+        match self.framing {
+            Framing::Chunked => chunked::encode(content, &mut self.staged),
+            _ => self.staged.extend_from_slice(content),
+        }
+        Ok(())
+    }
+
+    fn staged(&self) -> usize {
+        self.staged.len()
+    }
+
+    fn end(&mut self, _trailers: Option<Headers>) -> Result<(), BodyError> {
+        if self.framing == Framing::Chunked {
+            self.staged.extend_from_slice(chunked::END);
+        }
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> io::Result<()> {
+        let written = self.writer.write_all(&self.staged).await;
+        self.staged.clear();
+        written
+    }
+
+    fn gone(&mut self) -> impl Future<Output = ()> {
+        self.writer.reset()
+    }
+}
+
+/// A receiver that can tell that it is gone while nothing is sent to it.
+pub trait Receiver: AsyncWrite + Unpin {
+    /// Ready once its connection has been reset.
+    fn reset(&self) -> impl Future<Output = ()>;
+}
+
+impl Receiver for WriteHalf<'_> {
+    async fn reset(&self) {
+        // Fails only while the runtime ends.
+        let _ = self.ready(Interest::ERROR).await;
+    }
+}
