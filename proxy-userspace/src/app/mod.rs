@@ -20,6 +20,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::admin;
+use crate::cache::Cache;
 use crate::config::{CaptureMode, Config};
 use crate::http::forward::Pseudonym;
 use crate::net::listener;
@@ -92,10 +93,13 @@ async fn run(config: Arc<Config>) -> Result<(), StartError> {
         config: Arc::clone(&config),
     });
     let (drain, draining) = watch::channel(false);
+    let cache = &config.cache;
+    let cache = cache.enabled.then(|| Arc::new(Cache::new(cache.max_memory, cache.max_object)));
     let plan = Plan {
         config: Arc::clone(&config),
         acl,
         via: Pseudonym::new(random_seed()),
+        cache,
         admission: Arc::clone(&running.admission),
         beats: Arc::clone(&running.beats),
         originals,

@@ -13,6 +13,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::Transparent;
+use crate::cache::Cache;
 use crate::config::Config;
 use crate::front::{self, Shared, explicit, transparent};
 use crate::http::forward::Pseudonym;
@@ -38,6 +39,7 @@ pub(super) struct Plan {
     pub config: Arc<Config>,
     pub acl: Acl,
     pub via: Pseudonym,
+    pub cache: Option<Arc<Cache>>,
     pub admission: Arc<Admission>,
     pub beats: Arc<Beats>,
     pub originals: Option<OriginalDestinations>,
@@ -140,6 +142,7 @@ async fn run(index: usize, plan: Plan, doors: Doors) -> io::Result<()> {
         upstream: Upstream::new(&plan.config.upstream),
         acl: plan.acl,
         via: plan.via,
+        cache: plan.cache,
         config: Arc::clone(&plan.config),
     });
     let shared = Shared {

@@ -44,6 +44,8 @@ pub enum NotStored {
     Partial,
     /// More content than `cache.max_object`.
     TooLarge,
+    /// It ends with its connection: whether it is whole can't be told.
+    NoEnd,
 }
 
 /// Judges a final response, before its body.
@@ -263,6 +265,7 @@ impl fmt::Display for NotStored {
             Self::Influenced => "unkeyed request field",
             Self::Partial => "partial",
             Self::TooLarge => "too large",
+            Self::NoEnd => "no framing",
         })
     }
 }

@@ -7,6 +7,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::defaults::default_state_dir;
+use super::cache;
 use super::errors::Report;
 use super::kinds::{
     GIB, KIB, MIB, address, auto_or, choice, duration, log_filter, number, path, port_range, size, switch,
@@ -23,6 +24,7 @@ pub(super) fn read(tree: &Node, report: &mut Report) -> Config {
         server: s.section("server", server),
         capture: s.section("capture", capture),
         security: s.section("security", security),
+        cache: s.section("cache", cache::cache),
         upstream: s.section("upstream", upstream),
         relay: s.section("relay", relay),
         admin: s.section("admin", admin),

@@ -4,6 +4,7 @@
 //! → checked keys (`keys`, through `section` and `kinds`) → checked combinations (`clashes`). This file is
 //! what the rest of weir sees.
 
+mod cache;
 mod clashes;
 mod defaults;
 mod errors;
@@ -21,6 +22,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use cache::Cache;
 pub use clashes::warnings;
 pub use errors::{ConfigError, ConfigErrors, Origin};
 pub use keys::keys;
@@ -32,6 +34,7 @@ pub struct Config {
     pub server: Server,
     pub capture: Capture,
     pub security: Security,
+    pub cache: Cache,
     pub upstream: Upstream,
     pub relay: Relay,
     pub admin: Admin,

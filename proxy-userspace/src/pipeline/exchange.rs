@@ -1,10 +1,12 @@
 //! One request and its response over one upstream connection, new or kept.
 
 use std::pin::pin;
+use std::sync::Arc;
 
 use tokio::net::TcpStream;
 
 use super::Engine;
+use super::caching::{Fetch, Verdict, store_and_deliver};
 use super::failure::Failure;
 use super::hop::http1::Http1;
 use super::recording::Recording;
@@ -15,6 +17,7 @@ use super::side::{Afterwards, Answer, DownstreamSide, Manner, Onward, Reply, Ups
 use crate::http::authority::{Authority, Host};
 use crate::http::forward;
 use crate::http::framing::Framing;
+use crate::http::head::ResponseHead;
 use crate::http::headers::{Headers, Name};
 use crate::net::deadline::Deadline;
 use crate::relay::body::{Patience, Terms, transfer};
@@ -31,15 +34,19 @@ pub(super) enum Ending {
     Abort,
     /// The upstream connection goes on in another protocol.
     Upgraded(TcpStream),
+    /// The answer was for the cache alone; the client has got nothing yet.
+    Withheld(Box<ResponseHead>),
 }
 
 /// A request about to be sent.
-pub(super) struct Exchange<'a> {
+pub(super) struct Exchange<'a, 'f> {
     pub engine: &'a Engine,
     pub request: &'a Request,
     pub framing: Framing,
     pub addresses: &'a Addresses,
     pub flow: &'a mut Recording,
+    /// Sees the answer for the cache.
+    pub fetch: Option<&'a mut Fetch<'f>>,
 }
 
 /// How a conversation left both sides.
@@ -48,7 +55,7 @@ enum Conversed {
     Responded { ending: Ending, upstream: Afterwards },
 }
 
-impl Exchange<'_> {
+impl Exchange<'_, '_> {
     /// Sends the request, delivers the response. `own` is the upstream connection that belongs to this
     /// downstream one alone, if there is one.
     pub(super) async fn run(
@@ -153,7 +160,7 @@ impl Exchange<'_> {
 
         let limits = &engine.config.server.limits;
         let head = final_head(&mut answer, &mut reply, limits, &engine.via, patience);
-        let head = sending.beside(head).await?;
+        let mut head = sending.beside(head).await?;
         self.flow.timings.ttfb_us = Some(crate::telemetry::flow::micros(sending.ended().elapsed()));
         self.flow.status = Some(head.status);
         *authenticates |= authenticates_connection(&head.headers, Name::WwwAuthenticate);
@@ -165,12 +172,36 @@ impl Exchange<'_> {
         let framing = answer
             .framing(&head, request.head.method())
             .map_err(|error| Failure::BadAnswer(error.to_string()))?;
+        let verdict = match &mut self.fetch {
+            Some(fetch) => fetch.judge(&mut head, framing),
+            None => Verdict::Pass,
+        };
+        if matches!(verdict, Verdict::Withhold) {
+            let rests = framing == Framing::None && sending.is_complete();
+            return Ok(Conversed::Responded {
+                upstream: if rests { answer.afterwards(&head, framing) } else { Afterwards::Broken },
+                ending: Ending::Withheld(Box::new(head)),
+            });
+        }
         reply.head(&head, Manner { framing, via: Some(&engine.via), may_keep: sending.may_end_well() });
         // Who compresses, inspects or stores the body adds a stage of his own here, and says so in the head before.
         let mut stages = Stages::new();
         let body = answer.body(framing);
-        let delivery = deliver(body, &mut reply, &mut stages, &progress.received, patience);
-        let result = sending.beside(delivery).await;
+        let result = match verdict {
+            Verdict::Store(ends) => {
+                let filling = Arc::clone(ends.0.filling());
+                let storing = store_and_deliver(body, *ends, &mut reply, &progress.received, patience);
+                let (stored, result) = sending.beside(async { Ok(storing.await) }).await?;
+                if let (Some(body), Some(fetch)) = (stored, &mut self.fetch) {
+                    fetch.filled(&filling, body);
+                }
+                result
+            }
+            Verdict::Pass | Verdict::Withhold => {
+                let delivery = deliver(body, &mut reply, &mut stages, &progress.received, patience);
+                sending.beside(delivery).await
+            }
+        };
         self.flow.end = match &result {
             Ok(()) => "complete".into(),
             Err(failure) => failure.to_string().into(),

@@ -1,6 +1,7 @@
 //! The way of a request, once a front knows where it goes: policy, filters, cache, route, upstream, relay,
 //! record. [`request`] and [`tunnel`] read as that straight line.
 
+mod caching;
 mod exchange;
 pub mod failure;
 mod hop;
@@ -14,6 +15,7 @@ pub mod tunnel;
 
 use std::sync::Arc;
 
+use crate::cache::Cache;
 use crate::config::Config;
 use crate::http::forward::Pseudonym;
 use crate::policy::acl::Acl;
@@ -27,6 +29,8 @@ pub struct Engine {
     pub acl: Acl,
     pub via: Pseudonym,
     pub upstream: Upstream,
+    /// Shared by all workers; None where nothing is cached.
+    pub cache: Option<Arc<Cache>>,
 }
 
 impl Engine {
