@@ -153,7 +153,7 @@ impl Exchange<'_, '_> {
             Terms {
                 patience: self.patience(&sending_deadline),
                 limit: body_limit(engine, &request.target),
-                moved: &progress.sent,
+                moved: Some(&progress.sent),
             },
         ));
         let mut sending = Sending::new(sending);
@@ -187,10 +187,11 @@ impl Exchange<'_, '_> {
         // Who compresses, inspects or stores the body adds a stage of his own here, and says so in the head before.
         let mut stages = Stages::new();
         let body = answer.body(framing);
+        let received = &progress.received;
         let result = match verdict {
             Verdict::Store(ends) => {
                 let filling = Arc::clone(ends.0.filling());
-                let storing = store_and_deliver(body, *ends, &mut reply, &progress.received, patience);
+                let storing = store_and_deliver(body, *ends, &mut reply, &mut stages, received, patience);
                 let (stored, result) = sending.beside(async { Ok(storing.await) }).await?;
                 if let (Some(body), Some(fetch)) = (stored, &mut self.fetch) {
                     fetch.filled(&filling, body);
@@ -198,7 +199,7 @@ impl Exchange<'_, '_> {
                 result
             }
             Verdict::Pass | Verdict::Withhold => {
-                let delivery = deliver(body, &mut reply, &mut stages, &progress.received, patience);
+                let delivery = deliver(body, &mut reply, &mut stages, Some(received), patience);
                 sending.beside(delivery).await
             }
         };

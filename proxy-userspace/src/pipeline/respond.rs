@@ -48,7 +48,7 @@ pub(super) async fn failure(
     let body = Held::new(Side::Upstream, content);
     let manner = Manner { framing, via: None, may_keep };
     // What weir itself says is no content of the flow's.
-    respond(engine, downstream, (&head, manner), body, &Cell::default()).await.is_ok()
+    respond(engine, downstream, (&head, manner), body, None).await.is_ok()
 }
 
 /// Answers with a head and a body that come from no upstream: one of weir's own, or a stored one.
@@ -57,7 +57,7 @@ pub(super) async fn respond(
     downstream: &mut impl DownstreamSide,
     (head, manner): (&ResponseHead, Manner<'_>),
     body: impl Source,
-    received: &Cell<u64>,
+    received: Option<&Cell<u64>>,
 ) -> Result<(), Failure> {
     let timeouts = &engine.config.server.timeouts;
     let Directions { mut reply, deadline, .. } = downstream.open(Framing::None);

@@ -61,7 +61,7 @@ pub(super) async fn deliver(
     body: impl Source,
     reply: &mut impl Reply,
     stages: &mut Stages,
-    received: &Cell<u64>,
+    received: Option<&Cell<u64>>,
     patience: Patience<'_>,
 ) -> Result<(), Failure> {
     let terms = Terms { patience, limit: None, moved: received };

@@ -37,6 +37,9 @@ pub trait Source {
     fn fill(&mut self) -> impl Future<Output = Result<(), BodyError>>;
 }
 
+/// Fields that follow a body. Boxed: there rarely are any, and pieces are passed around a lot.
+pub type Trailers = Option<Box<Headers>>;
+
 /// A part of a body.
 #[derive(Debug)]
 pub enum Piece<'a> {
@@ -45,7 +48,7 @@ pub enum Piece<'a> {
     /// Nothing has arrived.
     Nothing,
     /// The body is whole. Trailers may follow it (RFC 9110 §6.5).
-    End(Option<Headers>),
+    End(Trailers),
 }
 
 /// Where content goes.
@@ -67,7 +70,7 @@ pub trait Sink {
     ///
     /// # Errors
     /// As [`Sink::put`].
-    fn end(&mut self, trailers: Option<Headers>) -> Result<(), BodyError>;
+    fn end(&mut self, trailers: Trailers) -> Result<(), BodyError>;
 
     /// Nothing more has arrived for now: what was held back to be worked on together is to go out with the next flush.
     ///
@@ -100,7 +103,7 @@ impl<K: Sink> Sink for &mut K {
         K::staged(self)
     }
 
-    fn end(&mut self, trailers: Option<Headers>) -> Result<(), BodyError> {
+    fn end(&mut self, trailers: Trailers) -> Result<(), BodyError> {
         K::end(self, trailers)
     }
 
@@ -123,8 +126,8 @@ pub struct Terms<'a> {
     pub patience: Patience<'a>,
     /// More content than this is [`BodyError::TooLarge`].
     pub limit: Option<u64>,
-    /// Bytes of content that the sink has taken; counted as they go.
-    pub moved: &'a Cell<u64>,
+    /// Bytes of content that the sink has taken; counted as they go. None for what weir itself says.
+    pub moved: Option<&'a Cell<u64>>,
 }
 
 /// How long either side may keep the other waiting.
@@ -210,19 +213,22 @@ async fn fill(
 
 async fn flush(sink: &mut impl Sink, uncounted: &mut u64, terms: Terms<'_>) -> Result<(), BodyError> {
     let side = sink.side();
-    if sink.staged() > 0 {
-        match terms.patience.deadline.limit(terms.patience.write, sink.flush()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return Err(BodyError::Io(side, error)),
-            Err(Expired::TimedOut | Expired::Drained) => return Err(BodyError::TimedOut(side)),
-        }
+    if sink.staged() == 0 {
+        return Ok(());
     }
-    let moved = std::mem::take(uncounted);
-    terms.moved.set(terms.moved.get() + moved);
-    metrics::with(|metrics| match side {
-        Side::Upstream => metrics.sent_bytes.add(moved),
-        Side::Downstream => metrics.received_bytes.add(moved),
-    });
+    match terms.patience.deadline.limit(terms.patience.write, sink.flush()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => return Err(BodyError::Io(side, error)),
+        Err(Expired::TimedOut | Expired::Drained) => return Err(BodyError::TimedOut(side)),
+    }
+    if let Some(moved) = terms.moved {
+        let count = std::mem::take(uncounted);
+        moved.set(moved.get() + count);
+        metrics::with(|metrics| match side {
+            Side::Upstream => metrics.sent_bytes.add(count),
+            Side::Downstream => metrics.received_bytes.add(count),
+        });
+    }
     Ok(())
 }
 

@@ -4,9 +4,8 @@
 use std::future::Future;
 use std::io;
 
-use super::body::{BodyError, Sink};
+use super::body::{BodyError, Sink, Trailers};
 use super::tunnel::Side;
-use crate::http::headers::Headers;
 
 /// Looks at content on its way, or changes it. One that is dropped before its `end` has seen a body that is not
 /// whole: whatever it made of it is not to be used.
@@ -29,7 +28,7 @@ pub trait Stage {
     ///
     /// # Errors
     /// As [`Stage::content`].
-    fn end(&mut self, trailers: Option<&Headers>) -> Result<&[u8], BodyError>;
+    fn end(&mut self, trailers: &Trailers) -> Result<&[u8], BodyError>;
 }
 
 /// Stages in the order in which content passes them.
@@ -79,10 +78,10 @@ impl<K: Sink> Sink for Staged<'_, K> {
         self.sink.pause()
     }
 
-    fn end(&mut self, trailers: Option<Headers>) -> Result<(), BodyError> {
+    fn end(&mut self, trailers: Trailers) -> Result<(), BodyError> {
         let mut stages = &mut *self.stages;
         while let [first, rest @ ..] = stages {
-            pass(rest, first.end(trailers.as_ref())?, &mut self.sink)?;
+            pass(rest, first.end(&trailers)?, &mut self.sink)?;
             stages = rest;
         }
         self.sink.end(trailers)
@@ -121,7 +120,7 @@ mod tests {
             Ok(&self.out)
         }
 
-        fn end(&mut self, _: Option<&Headers>) -> Result<&[u8], BodyError> {
+        fn end(&mut self, _: &Trailers) -> Result<&[u8], BodyError> {
             self.pause()
         }
     }
@@ -134,7 +133,7 @@ mod tests {
             if content.contains(&b'x') { Err(BodyError::TooLarge(0)) } else { Ok(content) }
         }
 
-        fn end(&mut self, _: Option<&Headers>) -> Result<&[u8], BodyError> {
+        fn end(&mut self, _: &Trailers) -> Result<&[u8], BodyError> {
             Ok(b".")
         }
     }
@@ -161,7 +160,7 @@ mod tests {
             0
         }
 
-        fn end(&mut self, _: Option<Headers>) -> Result<(), BodyError> {
+        fn end(&mut self, _: Trailers) -> Result<(), BodyError> {
             self.ended = true;
             Ok(())
         }

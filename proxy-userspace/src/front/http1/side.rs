@@ -7,12 +7,11 @@ use tokio::net::tcp::{ReadHalf, WriteHalf};
 use crate::http::forward::{self, Delivery, Pseudonym, wants_keep_alive};
 use crate::http::framing::{self, BadFraming, Framing};
 use crate::http::head::{RequestHead, ResponseHead, Version};
-use crate::http::headers::Headers;
 use crate::net::stream::Downstream;
 use crate::pipeline::side::{Directions, DownstreamSide, Manner, Reply};
 use crate::relay::Side;
 use crate::relay::body::http1::{Arriving, Leaving};
-use crate::relay::body::{BodyError, Sink};
+use crate::relay::body::{BodyError, Sink, Trailers};
 use crate::target::Client;
 use crate::telemetry::flow::Protocol;
 
@@ -134,7 +133,7 @@ impl Sink for Http1Reply<'_> {
         self.out.staged()
     }
 
-    fn end(&mut self, trailers: Option<Headers>) -> Result<(), BodyError> {
+    fn end(&mut self, trailers: Trailers) -> Result<(), BodyError> {
         self.out.end(trailers)
     }
 

@@ -16,9 +16,9 @@ use crate::http::framing::{BadFraming, Framing};
 use crate::http::head::{RequestHead, ResponseHead};
 use crate::net::deadline::Deadline;
 use crate::pipeline::recording::Recording;
-use crate::pipeline::side::{DownstreamSide, Manner, Opened, Reply};
+use crate::pipeline::side::{DownstreamSide, Manner, Directions, Reply};
 use crate::relay::Side;
-use crate::relay::body::{BodyError, Sink};
+use crate::relay::body::{BodyError, Sink, Trailers};
 use crate::relay::body::held::Held;
 use crate::target::Client;
 use crate::telemetry::flow::Protocol;
@@ -102,8 +102,8 @@ impl DownstreamSide for Nobody {
         Ok(Framing::None)
     }
 
-    fn open(&mut self, _framing: Framing) -> Opened<'_, Held<'_>, Nowhere> {
-        Opened { content: Held::new(Side::Downstream, b""), reply: Nowhere, deadline: &self.deadline }
+    fn open(&mut self, _framing: Framing) -> Directions<'_, Held<'_>, Nowhere> {
+        Directions { content: Held::new(Side::Downstream, b""), reply: Nowhere, deadline: &self.deadline }
     }
 }
 
@@ -122,7 +122,7 @@ impl Sink for Nowhere {
         0
     }
 
-    fn end(&mut self, _trailers: Option<crate::http::headers::Headers>) -> Result<(), BodyError> {
+    fn end(&mut self, _trailers: Trailers) -> Result<(), BodyError> {
         Ok(())
     }
 

@@ -10,22 +10,25 @@ use crate::cache::entry::Body;
 use crate::cache::filling::{Given, Reader, Writer};
 use crate::net::deadline::{Deadline, Expired};
 use crate::pipeline::failure::Failure;
+use crate::pipeline::response::deliver;
+use crate::pipeline::side::Reply;
 use crate::relay::Side;
-use crate::relay::body::{BodyError, Patience, Piece, Sink, Source, Terms, transfer};
+use crate::relay::body::{BodyError, Patience, Piece, Source};
+use crate::relay::stage::Stages;
 
 /// Stores and delivers a body. Returns what is to be stored, if it was received whole and is not too large.
 pub(in crate::pipeline) async fn store_and_deliver(
     body: impl Source,
     (writer, reader): (Writer, Reader),
-    reply: &mut impl Sink,
+    reply: &mut impl Reply,
+    stages: &mut Stages,
     received: &Cell<u64>,
     patience: Patience<'_>,
 ) -> (Option<Body>, Result<(), Failure>) {
     let filling = std::sync::Arc::clone(writer.filling());
     let own_deadline = Deadline::new();
     let mut fill = pin!(fill(body, writer, Patience { deadline: &own_deadline, ..patience }));
-    let terms = Terms { patience, limit: None, moved: received };
-    let mut deliver = pin!(transfer(Follow::new(reader), reply, terms));
+    let mut deliver = pin!(deliver(Follow::new(reader), reply, stages, Some(received), patience));
     let (mut filled, mut delivered) = (None, None);
     poll_fn(|cx| {
         if filled.is_none()
@@ -52,7 +55,7 @@ pub(in crate::pipeline) async fn store_and_deliver(
             Some(Err(error)) => Err(Failure::ResponseBody(error)),
             _ => Ok(()),
         },
-        (_, delivered) => delivered.unwrap_or(Ok(())).map_err(Failure::ResponseBody),
+        (_, delivered) => delivered.unwrap_or(Ok(())),
     };
     (filled.and_then(Result::ok).flatten(), delivered)
 }

@@ -6,10 +6,9 @@ use std::io;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, Interest};
 use tokio::net::tcp::WriteHalf;
 
-use super::{BodyError, Piece, Sink, Source};
+use super::{BodyError, Piece, Sink, Source, Trailers};
 use crate::http::chunked::{self, Decoder, Step};
 use crate::http::framing::Framing;
-use crate::http::headers::Headers;
 use crate::net::buffered::Inbox;
 use crate::relay::tunnel::Side;
 
@@ -136,7 +135,7 @@ impl<W: Receiver> Sink for Leaving<W> {
         self.staged.len()
     }
 
-    fn end(&mut self, _trailers: Option<Headers>) -> Result<(), BodyError> {
+    fn end(&mut self, _trailers: Trailers) -> Result<(), BodyError> {
         if self.framing == Framing::Chunked {
             self.staged.extend_from_slice(chunked::END);
         }

@@ -82,7 +82,7 @@ async fn transfer_with(
     let mut sink = Leaving::new(Side::Upstream, writer, body.leaving);
     sink.stage_head(body.leaving, |out| out.extend_from_slice(b"head "));
     let patience = Patience { deadline, read: READ, write: WRITE };
-    let terms = Terms { patience, limit: body.limit, moved: &moved };
+    let terms = Terms { patience, limit: body.limit, moved: Some(&moved) };
     transfer(source, sink, terms).await.map(|()| moved.get())
 }
 
