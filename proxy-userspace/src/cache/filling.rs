@@ -213,8 +213,9 @@ impl Reader {
         // Marked as seen before it is looked at: what comes in between wakes us again.
         self.written.borrow_and_update();
         let mut state = self.filling.state();
+        let passing = state.passing;
         if let Some(piece) = state.pieces.get_mut(self.next) {
-            let piece = if state.passing { std::mem::take(piece) } else { piece.clone() };
+            let piece = if passing { std::mem::take(piece) } else { piece.clone() };
             self.next += 1;
             if self.first {
                 state.unread = state.unread.saturating_sub(piece.len() as u64);

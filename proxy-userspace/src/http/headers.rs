@@ -48,15 +48,6 @@ impl Headers {
         self.mark((start, middle), (middle, self.bytes.len()));
     }
 
-    /// Adds a field behind the others. Both parts must be valid: nothing checks them again.
-    pub fn push(&mut self, name: &[u8], value: &[u8]) {
-        let start = self.bytes.len();
-        let middle = start + name.len();
-        self.bytes.extend_from_slice(name);
-        self.bytes.extend_from_slice(value);
-        self.mark((start, middle), (middle, middle + value.len()));
-    }
-
     /// The bytes that spans of the head point into.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes

@@ -12,7 +12,7 @@ use crate::cache::filling::Reader;
 use crate::cache::range::{Found, Span, Wanted};
 use crate::cache::report::{Forward, Outcome, Why};
 use crate::cache::stored_head::write_age;
-use crate::cache::{self, headers};
+use crate::cache;
 use crate::http::framing::Framing;
 use crate::http::head::ResponseHead;
 use crate::pipeline::exchange::Ending;
