@@ -34,14 +34,14 @@ counters! {
     BypassDestination = "bypass_destination",
     /// Socket bound to a device.
     BypassDevice = "bypass_device",
-    /// From a network namespace in which the proxy doesn't listen.
-    BypassNetns = "bypass_netns",
     /// No selected cgroup.
     BypassCgroup = "bypass_cgroup",
     /// The selected cgroup's action is bypass.
     BypassAction = "bypass_action",
     /// The proxy doesn't listen for this address family.
     BypassFamily = "bypass_family",
+    /// Gate: from a network namespace in which the proxy doesn't listen.
+    GateNetns = "gate_netns",
     /// Gate: nobody listened on the proxy's port.
     GateListener = "gate_listener",
     /// Gate: the proxy's heartbeat was too old.

@@ -65,7 +65,9 @@ pub struct Captured {
     pub cgroup: u64,
     /// Its real user id, as the initial user namespace numbers it.
     pub uid: u32,
-    pub padding: u32,
+    /// Port of the proxy's listener that the connection was sent to; network byte order.
+    pub listener_port: u16,
+    pub padding: u16,
     /// Its name, NUL-padded; arbitrary bytes.
     pub comm: Comm,
 }
@@ -88,6 +90,17 @@ pub struct Policy {
     pub errno: u32,
 }
 
+/// Value of the map `NAMESPACES` (by netns cookie): where the proxy listens in a network namespace other than its own.
+/// Aligned, so that the kernel half reads it in one piece.
+#[repr(C, align(4))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ListenerPorts {
+    /// On 127.0.0.1; network byte order; 0: it doesn't listen for IPv4.
+    pub v4: u16,
+    /// On ::1; network byte order; 0: it doesn't listen for IPv6.
+    pub v6: u16,
+}
+
 /// Send the connection to the proxy.
 pub const ACTION_REDIRECT: u32 = 0;
 /// Leave the connection alone.
@@ -105,11 +118,12 @@ const _: () = {
     assert!(size_of::<ClaimKey>() == 32);
     assert!(size_of::<Captured>() == 96);
     assert!(size_of::<Policy>() == 12);
+    assert!(size_of::<ListenerPorts>() == 4);
 };
 
 #[cfg(feature = "user")]
 mod pod {
-    use super::{Captured, ClaimKey, Endpoint, Policy};
+    use super::{Captured, ClaimKey, Endpoint, ListenerPorts, Policy};
 
     // SAFETY: repr(C), no implicit padding (sizes asserted above), every bit pattern is a value.
     unsafe impl aya::Pod for Endpoint {}
@@ -119,4 +133,6 @@ mod pod {
     unsafe impl aya::Pod for Captured {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Policy {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for ListenerPorts {}
 }

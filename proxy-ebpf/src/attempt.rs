@@ -6,9 +6,9 @@ use aya_ebpf::{
     helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie},
     programs::SockAddrContext,
 };
-use proxy_common::Endpoint;
+use proxy_common::{Endpoint, ListenerPorts};
 
-use crate::maps::{LISTENER_PORT_V4, LISTENER_PORT_V6};
+use crate::maps::{LISTENER_NETNS, LISTENER_PORT_V4, LISTENER_PORT_V6, NAMESPACES};
 
 const SOCK_STREAM: u32 = 1;
 const IPPROTO_TCP: u32 = 6;
@@ -82,14 +82,33 @@ impl<'a> Attempt<'a> {
         unsafe { bpf_get_netns_cookie(self.ctx.as_ptr()) }
     }
 
-    /// The listener this connection would go to. A v4-mapped destination is IPv4 on the wire.
+    /// The listener this connection would go to; none: the proxy doesn't listen in this network namespace. A
+    /// v4-mapped destination is IPv4 on the wire.
     #[inline(always)]
-    pub fn listener(&self) -> Listener {
-        if is_mapped(&self.destination.address) {
-            Listener { v4: true, port: LISTENER_PORT_V4.load() }
-        } else {
-            Listener { v4: false, port: LISTENER_PORT_V6.load() }
+    pub fn listener(&self) -> Option<Listener> {
+        let ports = self.listener_ports()?;
+        let v4 = is_mapped(&self.destination.address);
+        Some(Listener { v4, port: if v4 { ports.v4 } else { ports.v6 } })
+    }
+
+    /// 127.0.0.1 is a different place in each network namespace. Where the proxy can't learn its own cookie it runs
+    /// in the initial namespace, whose cookie the helper gives for a null context.
+    #[inline(always)]
+    fn listener_ports(&self) -> Option<ListenerPorts> {
+        let home = match LISTENER_NETNS.load() {
+            // SAFETY: a null context is allowed and means the initial namespace.
+            0 => unsafe { bpf_get_netns_cookie(core::ptr::null_mut()) },
+            cookie => cookie,
+        };
+        let netns = self.netns();
+        if netns == home {
+            return Some(ListenerPorts { v4: LISTENER_PORT_V4.load(), v6: LISTENER_PORT_V6.load() });
         }
+        let ports = NAMESPACES.get_ptr(netns)?.cast::<u32>();
+        // SAFETY: an aligned value of that size, read at once. In one piece: to choose between its halves later would be
+        // arithmetic with a pointer, which is refused without CAP_PERFMON.
+        let [a, b, c, d] = unsafe { ports.read_volatile() }.to_ne_bytes();
+        Some(ListenerPorts { v4: u16::from_ne_bytes([a, b]), v6: u16::from_ne_bytes([c, d]) })
     }
 
     /// Makes the socket connect to `listener` instead.

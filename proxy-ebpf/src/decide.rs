@@ -6,8 +6,7 @@
 use core::mem::MaybeUninit;
 
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_current_comm,
-    bpf_get_netns_cookie, bpf_set_retval,
+    bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_set_retval,
 };
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_current_uid_gid};
 use aya_log_ebpf::debug;
@@ -34,6 +33,8 @@ enum Verdict {
     Pass(Counter),
     Deny(&'static Policy),
     Redirect(&'static Policy, Listener),
+    /// It would be redirected, if there were anybody to take it.
+    Unserved(&'static Policy, Counter),
 }
 
 /// Runs in connect4 and connect6.
@@ -49,6 +50,7 @@ pub fn connect(attempt: &Attempt<'_>) -> i32 {
             refuse(policy)
         }
         Verdict::Redirect(policy, listener) => redirect(attempt, policy, listener),
+        Verdict::Unserved(policy, reason) => fail(reason, policy),
     }
 }
 
@@ -74,10 +76,9 @@ fn decide(attempt: &Attempt<'_>) -> Verdict {
         ACTION_DENY => return Verdict::Deny(policy),
         _ => {}
     }
-    if !in_listener_netns(attempt) {
-        return Verdict::Pass(Counter::BypassNetns);
-    }
-    let listener = attempt.listener();
+    let Some(listener) = attempt.listener() else {
+        return Verdict::Unserved(policy, Counter::GateNetns);
+    };
     if listener.port == 0 {
         return Verdict::Pass(Counter::BypassFamily);
     }
@@ -90,7 +91,7 @@ fn redirect(attempt: &Attempt<'_>, policy: &Policy, listener: Listener) -> i32 {
     if let Some(reason) = gate::closed(attempt.ctx, listener) {
         return fail(reason, policy);
     }
-    let captured = record(attempt);
+    let captured = record(attempt, listener);
     if ORIGINALS.insert(captured.cookie, captured, BPF_ANY).is_err() {
         return fail(Counter::GateFull, policy);
     }
@@ -127,7 +128,7 @@ fn refuse(policy: &Policy) -> i32 {
 }
 
 #[inline(always)]
-fn record(attempt: &Attempt<'_>) -> Captured {
+fn record(attempt: &Attempt<'_>, listener: Listener) -> Captured {
     let netns = if LISTENER_NETNS.load() == 0 { 0 } else { attempt.netns() };
     Captured {
         original: attempt.destination,
@@ -138,6 +139,7 @@ fn record(attempt: &Attempt<'_>) -> Captured {
         cgroup: unsafe { bpf_get_current_cgroup_id() },
         pid: tgid(),
         uid: bpf_get_current_uid_gid() as u32,
+        listener_port: listener.port,
         padding: 0,
         comm: comm(),
     }
@@ -163,18 +165,6 @@ fn comm() -> Comm {
 #[inline(always)]
 fn tgid() -> u32 {
     (bpf_get_current_pid_tgid() >> 32) as u32
-}
-
-/// 127.0.0.1 is a different place in another network namespace. Where the proxy can't learn its own cookie it runs
-/// in the initial namespace, whose cookie the helper gives for a null context.
-#[inline(always)]
-fn in_listener_netns(attempt: &Attempt<'_>) -> bool {
-    let listener = match LISTENER_NETNS.load() {
-        // SAFETY: a null context is allowed and means the initial namespace.
-        0 => unsafe { bpf_get_netns_cookie(core::ptr::null_mut()) },
-        cookie => cookie,
-    };
-    attempt.netns() == listener
 }
 
 /// The policy of the nearest selected ancestor of the current cgroup, itself included.

@@ -1,6 +1,8 @@
 //! The liveness gate: is there a proxy that would serve the connection? Asked at each connect(), so that no
 //! connection is sent to a proxy that is dead (nobody listens) or stopped (its heartbeat is old).
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{
@@ -44,9 +46,22 @@ fn is_listening(ctx: &SockAddrContext, listener: Listener) -> bool {
         let mut tuple = TupleV4 { saddr: 0, daddr: LOCALHOST_V4, sport: 0, dport: port };
         lookup(ctx, (&raw mut tuple).cast(), size_of::<TupleV4>() as u32)
     } else {
-        let mut tuple = TupleV6 { saddr: [0; 4], daddr: [0, 0, 0, 1_u32.to_be()], sport: 0, dport: port };
-        lookup(ctx, (&raw mut tuple).cast(), size_of::<TupleV6>() as u32)
+        // Words, one by one: zeroing bytes is a loop, which is refused without CAP_PERFMON.
+        let mut tuple = MaybeUninit::<TupleV6>::uninit();
+        let words = tuple.as_mut_ptr().cast::<u32>();
+        for (at, word) in [0, 0, 0, 0, 0, 0, 0, 1_u32.to_be(), ports_word(port)].into_iter().enumerate() {
+            // SAFETY: the tuple has nine words: two addresses and two ports.
+            unsafe { words.add(at).write_volatile(word) };
+        }
+        lookup(ctx, tuple.as_mut_ptr().cast(), size_of::<TupleV6>() as u32)
     }
+}
+
+/// The last word of a tuple: no source port, and the destination's.
+#[inline(always)]
+fn ports_word(port: u16) -> u32 {
+    let [a, b] = port.to_ne_bytes();
+    u32::from_ne_bytes([0, 0, a, b])
 }
 
 #[inline(always)]

@@ -9,7 +9,7 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray},
 };
-use proxy_common::{Captured, ClaimKey, Counter, Policy};
+use proxy_common::{Captured, ClaimKey, Counter, ListenerPorts, Policy};
 
 const PLACEHOLDER: u32 = 1;
 /// Insert or replace.
@@ -31,6 +31,11 @@ pub static CLOSED: LruHashMap<ClaimKey, Captured> = LruHashMap::with_max_entries
 /// What is selected, by cgroup id.
 #[map]
 pub static CGROUPS: HashMap<u64, Policy> = HashMap::with_max_entries(PLACEHOLDER, BPF_F_NO_PREALLOC);
+
+/// Where the proxy listens in other network namespaces than its own, by their cookies.
+#[map]
+pub static NAMESPACES: HashMap<u64, ListenerPorts> =
+    HashMap::with_max_entries(PLACEHOLDER, BPF_F_NO_PREALLOC);
 
 /// When the proxy's data plane last showed life: CLOCK_MONOTONIC, in nanoseconds.
 #[map]

@@ -13,7 +13,7 @@ use aya_ebpf::{
 use proxy_common::{Captured, Counter, Endpoint};
 
 use crate::attempt::{MAPPED, is_mapped, read_words, write_address_v6, write_port};
-use crate::maps::{BPF_ANY, CLAIMS, CLOSED, LISTENER_PORT_V4, LISTENER_PORT_V6, ORIGINALS, count};
+use crate::maps::{BPF_ANY, CLAIMS, CLOSED, ORIGINALS, count};
 
 /// TCP_CONNECT_CB: the local address and port are chosen, the SYN hasn't left.
 #[inline(always)]
@@ -23,7 +23,7 @@ pub fn offer(ctx: &SockOpsContext) {
     // SAFETY: the record belongs to this socket, and the socket is locked.
     let captured = unsafe { &mut *captured };
     let v4 = is_mapped(&captured.original.address);
-    if !goes_to_listener(ctx, v4) {
+    if !goes_to(ctx, captured.listener_port) {
         // Left by an earlier connect() on this socket that failed before its SYN; this one wasn't redirected.
         let _ = ORIGINALS.remove(cookie);
         return;
@@ -100,9 +100,8 @@ fn forget(cookie: u64, established: bool) {
 }
 
 #[inline(always)]
-fn goes_to_listener(ctx: &SockOpsContext, v4: bool) -> bool {
-    let port = if v4 { LISTENER_PORT_V4.load() } else { LISTENER_PORT_V6.load() };
-    // The port is in network byte order, but as a u32.
+fn goes_to(ctx: &SockOpsContext, port: u16) -> bool {
+    // The remote port is in network byte order, but as a u32.
     u32::from_be(ctx.remote_port()) == u32::from(u16::from_be(port))
 }
 

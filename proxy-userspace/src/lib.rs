@@ -4,13 +4,17 @@
 
 pub mod admin;
 pub mod app;
+pub mod authority;
 pub mod cache;
+pub mod capture;
 pub mod cli;
 pub mod config;
+pub mod containers;
 pub mod filters;
 pub mod front;
 pub mod http;
 pub mod net;
+pub mod netns;
 pub mod pipeline;
 pub mod policy;
 pub mod redirect;

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::config::Config;
+use crate::containers::Namespaces;
 use crate::net::stream::Admission;
 use crate::policy::acl::Acl;
 use crate::redirect::{Heartbeat, Redirect, RedirectError, monotonic_ns};
@@ -23,6 +24,7 @@ pub struct Running {
     pub beats: Arc<Beats>,
     pub acl: Acl,
     pub capture: Mutex<Capture>,
+    pub namespaces: Arc<Namespaces>,
 }
 
 /// Whether and what weir captures.

@@ -6,25 +6,35 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::config::Backend;
 use crate::http::authority::Authority;
+use crate::netns::Namespace;
 
 /// Where it goes.
 #[derive(Debug, Clone)]
 pub struct Target {
     pub front: Front,
-    /// `host:port` as the client named it: CONNECT, absolute-form, Host, or SNI.
+    /// `host:port` as the client named it: CONNECT, absolute-form, Host, or SNI. It is where an explicit request goes.
     pub authority: Option<Authority>,
     /// Where a captured connection was going. If present, it decides; the authority never does.
     pub original_destination: Option<SocketAddr>,
-    /// The local address to connect from: that of a captured socket which was bound before it connected.
+    pub vantage: Vantage,
+}
+
+/// From where a connection is made: from where the captured one was.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Vantage {
+    /// The local address: that of a captured socket which was bound before it connected.
     pub source: Option<IpAddr>,
+    /// The network namespace, if it is not weir's own.
+    pub namespace: Option<Arc<Namespace>>,
 }
 
 impl Target {
     /// What is known of it at a front's door.
     #[must_use]
     pub fn of(front: Front) -> Self {
-        Self { front, authority: None, original_destination: None, source: None }
+        Self { front, authority: None, original_destination: None, vantage: Vantage::default() }
     }
 }
 
@@ -33,8 +43,10 @@ impl Target {
 pub enum Hop {
     /// A name or address to find addresses for.
     Authority(Authority),
-    /// An address that is settled, and the local address to connect from.
-    Address(SocketAddr, Option<IpAddr>),
+    /// An address that is settled, and from where to connect to it.
+    Address(SocketAddr, Vantage),
+    /// A server that the operator has named.
+    Backend(Arc<Backend>),
 }
 
 /// Through which door it came.

@@ -238,29 +238,24 @@ fn under_load_a_client_is_refused_or_served() {
     let mut weir = Weir::explicit("logging: {access: false}");
     let (proxy, server) = (weir.proxy, origin.address);
     let request = format!("GET http://{server}/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-    // Each as fast as it can, until nobody listens any more. How many were served, and whether the last was reset.
+    // Each as fast as it can, until nobody listens any more. Returns how many were served.
     let client = move || {
         let mut count = 0;
         while let Ok(mut stream) = TcpStream::connect(proxy) {
             let answer = stream.write_all(request.as_bytes()).and_then(|()| http::read_to_end(&mut stream));
             match answer {
                 Ok(answer) => assert_eq!(answer.status, 200),
-                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return (count, 1),
                 Err(error) => panic!("after {count} answers: {error}"),
             }
             count += 1;
         }
-        (count, 0)
+        count
     };
     let clients: Vec<_> = (0..CLIENTS).map(|_| std::thread::spawn(client.clone())).collect();
     eventually("the load is under way", || (origin.connections() > 300).then_some(()));
     weir.signal(Signal::SIGTERM);
-    let served: Vec<(usize, usize)> =
-        clients.into_iter().map(|client| client.join().expect("all served")).collect();
-    assert!(served.iter().all(|(count, _)| *count > 0), "{served:?}");
-    // A handshake that ends between the last accept and the close of the listener can't be helped.
-    let reset: usize = served.iter().map(|(_, reset)| reset).sum();
-    assert!(reset <= CLIENTS / 2, "{served:?}");
+    let served: Vec<usize> = clients.into_iter().map(|client| client.join().expect("all served")).collect();
+    assert!(served.iter().all(|count| *count > 0), "{served:?}");
     assert_eq!(weir.wait(), Some(0), "{}", weir.log());
 }
 

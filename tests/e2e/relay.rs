@@ -131,9 +131,9 @@ fn a_killed_weir_resets_both_ends() {
 /// The resident memory that weir may take for a reader that does not read.
 const STALLED_KIB: u64 = 8 << 10;
 
-/// What may be under way to it, in the kernel: most of it is the receive buffer of weir's socket, which the
-/// kernel lets grow to net.ipv4.tcp_rmem (32 MiB on large machines) as long as weir keeps pace.
-const STALLED_BYTES: usize = 64 << 20;
+/// What may be under way to it: 5 MiB in weir's two sockets and its pipe, the rest in the sockets of its peers, who
+/// leave theirs to the kernel (4 MiB to send, 6 MiB or more to receive).
+const STALLED_BYTES: usize = 16 << 20;
 
 /// Sends until nothing more is taken; how much that was.
 fn send_until_stuck(mut to: &TcpStream, bytes: &[u8]) -> usize {

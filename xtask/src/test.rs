@@ -21,6 +21,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("curl", "curl"),
     ("git", "git"),
     ("ip", "iproute2"),
+    ("nginx", "nginx-light"),
     ("npm", "npm"),
     ("openssl", "openssl"),
     ("pip3", "python3-pip"),

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::extract::State;
+use axum::extract::{ConnectInfo, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -15,7 +15,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::{Value, json};
 
 use super::problem::Problem;
-use super::status;
+use super::{Caller, status};
+use crate::capture;
 use crate::redirect::{ExecCgroup, Redirect, RedirectError};
 use crate::running::{Capture, Running};
 
@@ -37,7 +38,10 @@ pub(super) fn changes() -> Router<Arc<Running>> {
     Router::new().route("/capture/exec", post(exec))
 }
 
-async fn exec(State(running): State<Arc<Running>>) -> Result<(StatusCode, Json<Value>), Problem> {
+async fn exec(
+    State(running): State<Arc<Running>>,
+    ConnectInfo(caller): ConnectInfo<Caller>,
+) -> Result<(StatusCode, Json<Value>), Problem> {
     let (cgroup, events) = {
         let capture = running.capture();
         let redirect = match &*capture {
@@ -46,6 +50,11 @@ async fn exec(State(running): State<Arc<Running>>) -> Result<(StatusCode, Json<V
             Capture::Detached => return Err(unavailable("weir is stopping")),
             Capture::Unavailable(error) => return Err(unavailable(&error.to_string())),
         };
+        // It becomes the program, in the network namespace that it lives in.
+        if let Some(pid) = caller.pid {
+            capture::enter(&running, redirect, pid)
+                .map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+        }
         new_cgroup(redirect).map_err(|error| {
             Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("can't make a cgroup for it: {error}"))
         })?
@@ -85,9 +94,19 @@ pub(crate) fn adopt_existing(running: &Arc<Running>) {
     for cgroup in existing.unwrap_or_default() {
         match redirect.capture_cgroup(cgroup.path()).and_then(|_| watch(&cgroup)) {
             Ok(events) => {
+                enter_all(running, redirect, &cgroup);
                 tokio::spawn(remove_when_empty(cgroup, events, Arc::clone(running)));
             }
             Err(error) => tracing::warn!(%error, "can't capture again what an earlier weir captured"),
+        }
+    }
+}
+
+/// What an earlier weir captured goes on where it is.
+fn enter_all(running: &Arc<Running>, redirect: &Redirect, cgroup: &ExecCgroup) {
+    for pid in cgroup.processes() {
+        if let Err(error) = capture::enter(running, redirect, pid) {
+            tracing::warn!(%error, "can't capture again what an earlier weir captured");
         }
     }
 }

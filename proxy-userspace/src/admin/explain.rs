@@ -1,4 +1,4 @@
-//! GET /explain: what would happen to a connection, by the same rules, and which of them decides.
+//! GET /explain: what would happen to a connection or a request, by the same rules, and which of them decides.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,6 +13,8 @@ use serde_json::{Value, json};
 
 use super::problem::Problem;
 use crate::http::authority::{Authority, Host};
+use crate::policy::acl::Denied;
+use crate::route::{Row, Table};
 use crate::running::{Capture, Running};
 
 pub(super) fn routes() -> Router<Arc<Running>> {
@@ -22,9 +24,11 @@ pub(super) fn routes() -> Router<Arc<Running>> {
 #[derive(Debug, Deserialize)]
 struct Would {
     /// `host:port`.
-    destination: String,
+    destination: Option<String>,
     /// The process that would connect.
     pid: Option<u32>,
+    /// Or: what is asked of the gateway, as `http://host/path`.
+    gateway: Option<String>,
 }
 
 async fn explain(
@@ -32,22 +36,62 @@ async fn explain(
     would: Result<Query<Would>, QueryRejection>,
 ) -> Result<Json<Value>, Problem> {
     let Query(would) = would?;
-    let authority = Authority::parse(&would.destination, None).map_err(|error| {
-        Problem::new(StatusCode::BAD_REQUEST, format!("destination `{}`: {error}", would.destination))
+    match (&would.destination, &would.gateway) {
+        (Some(destination), None) => connection(&running, destination, would.pid).await,
+        (None, Some(url)) => request(&running, url).await,
+        _ => Err(Problem::new(StatusCode::BAD_REQUEST, "give either `destination` or `gateway`")),
+    }
+}
+
+/// What becomes of a request to the gateway.
+async fn request(running: &Running, url: &str) -> Result<Json<Value>, Problem> {
+    let bad = |why: &dyn std::fmt::Display| {
+        Problem::new(StatusCode::BAD_REQUEST, format!("gateway `{url}`: {why}; write http://host/path"))
+    };
+    let rest = url.strip_prefix("http://").ok_or_else(|| bad(&"not an http:// URL"))?;
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let authority = Authority::parse(authority, Some(80)).map_err(|error| bad(&error))?;
+    let table = Table::new(&running.config.routing);
+    let Some(row) = table.gateway(Some(&authority.host), if path.is_empty() { "/" } else { path }) else {
+        return Ok(Json(
+            json!({ "gateway": url, "reason": "no rule matches, and there is no default backend" }),
+        ));
+    };
+    let reason = match row {
+        Row::Rule(number, rule) => format!("rule {number} of routing.rules: {rule}"),
+        Row::Default(_) => "routing.default_backend".into(),
+    };
+    let backend = row.backend();
+    let mut verdicts = Vec::new();
+    for address in addresses(&backend.authority).await? {
+        verdicts.push(json!({ "address": address, "proxy": verdict(running.acl.check_named(address)) }));
+    }
+    Ok(Json(json!({
+        "gateway": url, "reason": reason, "backend": backend.to_string(), "verdicts": verdicts,
+    })))
+}
+
+async fn connection(running: &Running, destination: &str, pid: Option<u32>) -> Result<Json<Value>, Problem> {
+    let authority = Authority::parse(destination, None).map_err(|error| {
+        Problem::new(StatusCode::BAD_REQUEST, format!("destination `{destination}`: {error}"))
     })?;
     let mut verdicts = Vec::new();
     for address in addresses(&authority).await? {
-        let kernel = match would.pid {
-            Some(pid) => Some(kernel_verdict(&running, pid, address)?),
+        let kernel = match pid {
+            Some(pid) => Some(kernel_verdict(running, pid, address)?),
             None => None,
         };
-        let proxy = match running.acl.check(address) {
-            Ok(()) => json!({ "verdict": "allow" }),
-            Err(denied) => json!({ "verdict": "deny", "reason": denied.reason }),
-        };
+        let proxy = verdict(running.acl.check(address));
         verdicts.push(json!({ "address": address, "connect": kernel, "proxy": proxy }));
     }
-    Ok(Json(json!({ "destination": authority.to_string(), "pid": would.pid, "verdicts": verdicts })))
+    Ok(Json(json!({ "destination": authority.to_string(), "pid": pid, "verdicts": verdicts })))
+}
+
+fn verdict(checked: Result<(), Denied>) -> Value {
+    match checked {
+        Ok(()) => json!({ "verdict": "allow" }),
+        Err(denied) => json!({ "verdict": "deny", "reason": denied.reason }),
+    }
 }
 
 /// What the kernel half would do with the process's connect().

@@ -20,7 +20,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::connect_info::Connected;
 use axum::middleware::from_fn_with_state;
+use axum::serve::IncomingStream;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinHandle;
 
@@ -100,7 +102,10 @@ impl Listeners {
         Serving {
             tasks: [
                 tokio::spawn(async move { report(axum::serve(self.tcp, tcp).await) }),
-                tokio::spawn(async move { report(axum::serve(self.unix, unix).await) }),
+                tokio::spawn(async move {
+                    let unix = unix.into_make_service_with_connect_info::<Caller>();
+                    report(axum::serve(self.unix, unix).await);
+                }),
             ],
             _socket: self.socket,
         }
@@ -118,6 +123,20 @@ impl Serving {
     /// Stops serving and removes the socket file.
     pub fn abort(self) {
         self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// Who asks over the Unix socket.
+#[derive(Debug, Clone, Copy)]
+struct Caller {
+    /// The process that connected; None if the kernel doesn't tell, or it lives in a pid namespace that weir can't see.
+    pid: Option<u32>,
+}
+
+impl Connected<IncomingStream<'_, UnixListener>> for Caller {
+    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
+        let pid = stream.io().peer_cred().ok().and_then(|caller| caller.pid());
+        Self { pid: pid.and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid != 0) }
     }
 }
 

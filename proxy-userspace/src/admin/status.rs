@@ -39,7 +39,12 @@ pub(super) fn capture(running: &Running) -> Value {
         Capture::On(redirect) => {
             let state = redirect.state();
             let whole = if state.is_attached() { "on" } else { "degraded" };
-            json!({ "state": whole, "kernel": state, "counters": redirect.counters() })
+            json!({
+                "state": whole,
+                "kernel": state,
+                "counters": redirect.counters(),
+                "namespaces": running.namespaces.state(),
+            })
         }
     }
 }

@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use crate::admin;
 use crate::cache::Cache;
 use crate::config::{CaptureMode, Config};
+use crate::containers::Namespaces;
 use crate::http::forward::Pseudonym;
 use crate::net::listener;
 use crate::net::stream::Admission;
@@ -82,6 +83,7 @@ async fn run(config: Arc<Config>) -> Result<(), StartError> {
         Capture::On(redirect) => (Some(redirect.original_destinations()), Some(redirect.heartbeat())),
         _ => (None, None),
     };
+    let (namespaces, doors) = Namespaces::new(config.server.workers);
     let running = Arc::new(Running {
         proxy,
         started: Instant::now(),
@@ -90,6 +92,7 @@ async fn run(config: Arc<Config>) -> Result<(), StartError> {
         beats: Beats::new(config.server.workers, heartbeat),
         acl: acl.clone(),
         capture: Mutex::new(capture),
+        namespaces,
         config: Arc::clone(&config),
     });
     let (drain, draining) = watch::channel(false);
@@ -106,7 +109,7 @@ async fn run(config: Arc<Config>) -> Result<(), StartError> {
         draining,
     };
     let state_file = StateFile::write(&config.admin.state_dir, &running, &admin)?;
-    let workers = Workers::start(&plan, explicit, transparent)?;
+    let workers = Workers::start(&plan, explicit, transparent, doors)?;
     let admin = admin.serve(Arc::clone(&running));
     // Nobody is answered before: this waits for nothing.
     holder::take_over(&running)?;

@@ -9,12 +9,14 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::Transparent;
 use crate::cache::Cache;
 use crate::config::Config;
+use crate::containers::Door;
 use crate::front::{self, Shared, explicit, transparent};
 use crate::http::forward::Pseudonym;
 use crate::net::deadline::{self, TICK};
@@ -22,6 +24,7 @@ use crate::net::stream::Admission;
 use crate::pipeline::Engine;
 use crate::policy::acl::Acl;
 use crate::redirect::OriginalDestinations;
+use crate::route::Table;
 use crate::running::Beats;
 use crate::telemetry::flows;
 use crate::upstream::{Upstream, dns};
@@ -50,6 +53,8 @@ pub(super) struct Plan {
 struct Doors {
     explicit: TcpListener,
     transparent: Vec<TcpListener>,
+    /// Those in other network namespaces, as these are entered.
+    inside: mpsc::Receiver<Door>,
 }
 
 /// The workers' threads.
@@ -73,10 +78,12 @@ impl Workers {
         plan: &Plan,
         explicit: Vec<TcpListener>,
         transparent: Transparent,
+        inside: Vec<mpsc::Receiver<Door>>,
     ) -> io::Result<Self> {
         let (mut v4, mut v6) = (transparent.v4.into_iter(), transparent.v6.into_iter());
-        let doors = explicit.into_iter().map(|explicit| Doors {
+        let doors = explicit.into_iter().zip(inside).map(|(explicit, inside)| Doors {
             explicit,
+            inside,
             transparent: v4.next().into_iter().chain(v6.next()).collect(),
         });
         let one_ended = Arc::new(Notify::new());
@@ -143,6 +150,7 @@ async fn run(index: usize, plan: Plan, doors: Doors) -> io::Result<()> {
         acl: plan.acl,
         via: plan.via,
         cache: plan.cache,
+        routes: Table::new(&plan.config.routing),
         config: Arc::clone(&plan.config),
     });
     let shared = Shared {
@@ -150,7 +158,7 @@ async fn run(index: usize, plan: Plan, doors: Doors) -> io::Result<()> {
         admission: Arc::clone(&plan.admission),
         drain: plan.draining.clone(),
     };
-    let mut fronts = tokio::task::JoinSet::new();
+    let mut fronts = JoinSet::new();
     fronts.spawn_local(explicit::run(front::into_async(doors.explicit)?, shared.clone()));
     for listener in doors.transparent {
         // Without the kernel half nobody is sent there; the sockets close here.
@@ -159,15 +167,17 @@ async fn run(index: usize, plan: Plan, doors: Doors) -> io::Result<()> {
             fronts.spawn_local(transparent::run(listener, shared.clone(), originals.clone()));
         }
     }
-    drop(shared);
+    let mut inside = JoinSet::new();
     let mut draining = plan.draining;
     tokio::select! {
+        () = serve_inside(&mut inside, doors.inside, shared) => {}
         () = tick(index, &plan.beats, &engine) => {}
         _ = draining.wait_for(|drain| *drain) => {}
         // Only a drain ends them; otherwise nobody would accept here any more.
         Some(ended) = fronts.join_next() => ended.map_err(io::Error::other)?,
     }
     fronts.join_all().await;
+    inside.join_all().await;
     deadline::drain();
     let drained = async {
         while plan.admission.open() > 0 {
@@ -180,6 +190,23 @@ async fn run(index: usize, plan: Plan, doors: Doors) -> io::Result<()> {
         _ = tokio::time::timeout(plan.config.server.timeouts.drain, drained) => {}
     }
     Ok(())
+}
+
+/// Serves listeners in other network namespaces as they come, each by a task among `fronts`.
+async fn serve_inside(fronts: &mut JoinSet<()>, mut doors: mpsc::Receiver<Door>, shared: Shared) {
+    loop {
+        tokio::select! {
+            Some(Door { listener, originals, namespace }) = doors.recv() => match front::into_async(listener) {
+                Ok(listener) => {
+                    fronts.spawn_local(transparent::run_inside(listener, shared.clone(), originals, namespace));
+                }
+                Err(error) => tracing::error!(%error, "can't serve a listener in a network namespace"),
+            },
+            Some(_) = fronts.join_next() => {}
+            // weir is going.
+            else => std::future::pending().await,
+        }
+    }
 }
 
 /// How often a draining worker looks whether it is done.

@@ -182,10 +182,10 @@ fn guessed_lifetime(headers: &Headers, date: u64, now: u64, rules: &Rules) -> u6
 fn initial_age(headers: &Headers, date: u64, exchanged: Exchanged) -> u64 {
     let apparent = (exchanged.received / 1000).saturating_sub(date) * 1000;
     let delay = exchanged.received.saturating_sub(exchanged.sent);
-    let given = values(headers, "age").next().map_or(0, |_| {
-        // An age that can't be read may be any: it is taken for older than everything.
-        single(headers, "age").and_then(number).unwrap_or(MOST_SECONDS)
-    });
+    // RFC 9111 §5.1: of several the first counts, and what is no number does not.
+    let first =
+        values(headers, "age").next().map(|value| value.split(|byte| *byte == b',').next().unwrap_or(value));
+    let given = first.and_then(|age| number(age.trim_ascii())).unwrap_or(0);
     apparent.max(given * 1000 + delay)
 }
 
@@ -245,9 +245,10 @@ mod tests {
     fn ages() {
         check("Age: 7\r\n", 7, 0);
         check("Date: Wed, 31 Dec 2025 23:59:00 GMT\r\nAge: 7\r\n", 60, 0);
-        for age in ["x", "-1", "1.5", "0, 0", "0\r\nAge: 0", "old, 0", ""] {
-            check(&format!("Age: {age}\r\n"), MOST_SECONDS, 0);
+        for (text, age) in [("x", 0), ("-1", 0), ("1.5", 0), ("7, 0", 7), ("7\r\nAge: 0", 7), ("", 0)] {
+            check(&format!("Age: {text}\r\n"), age, 0);
         }
+        check("Age: 99999999999999999999\r\n", MOST_SECONDS, 0);
     }
 
     #[track_caller]

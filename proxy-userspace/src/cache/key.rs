@@ -19,8 +19,8 @@ pub struct Key(Box<str>);
 pub enum Scope {
     /// Those of the authority: weir itself has found out where it is.
     Authority,
-    /// Those of this address, whatever Host said.
-    Address(SocketAddr),
+    /// Those of this address, whatever Host said, in the network namespace with this cookie, if it is not weir's own.
+    Address(SocketAddr, Option<u64>),
     /// Those of the gateway's backend for this authority.
     Gateway,
 }
@@ -33,7 +33,8 @@ impl Key {
         // Writing to a String does not fail. A space is in no URI: no key of one scope is like one of another.
         let _ = match scope {
             Scope::Authority => Ok(()),
-            Scope::Address(address) => write!(text, "{address} "),
+            Scope::Address(address, None) => write!(text, "{address} "),
+            Scope::Address(address, Some(namespace)) => write!(text, "{address}%{namespace} "),
             Scope::Gateway => write!(text, "gateway "),
         };
         text.push_str("http://");
@@ -125,10 +126,12 @@ mod tests {
     fn keys() {
         assert_eq!(key("Example.COM", "/a?b").as_str(), "http://example.com:80/a?b");
         assert_eq!(key("[::1]:81", "/").as_str(), "http://[::1]:81/");
-        let from = Scope::Address("198.18.0.1:80".parse().unwrap());
+        let from = Scope::Address("198.18.0.1:80".parse().unwrap(), None);
         let authority = Authority::parse("a.example", Some(80)).unwrap();
         assert_eq!(Key::new(Some(&authority), "/", from).as_str(), "198.18.0.1:80 http://a.example:80/");
         assert_eq!(Key::new(None, "/", from).as_str(), "198.18.0.1:80 http://-/");
+        let elsewhere = Scope::Address("198.18.0.1:80".parse().unwrap(), Some(7));
+        assert_eq!(Key::new(None, "/", elsewhere).as_str(), "198.18.0.1:80%7 http://-/");
         assert_eq!(Key::new(Some(&authority), "/", Scope::Gateway).as_str(), "gateway http://a.example:80/");
         assert_eq!(key("a.example", "/http://b.example/").authority(), "a.example:80");
     }

@@ -48,7 +48,7 @@ pub enum NotStored {
     NoEnd,
 }
 
-/// Judges a final response, before its body.
+/// Judges a final response, before its body. `names_itself`: its Content-Location is the request's own target.
 ///
 /// # Errors
 /// [`NotStored`] says why not.
@@ -56,14 +56,19 @@ pub fn check(
     request: &RequestHead,
     body: Framing,
     response: &ResponseHead,
+    names_itself: bool,
     exchanged: Exchanged,
     rules: &Rules,
 ) -> Result<Storable, NotStored> {
-    if request.method() != "GET" {
-        return Err(NotStored::Method);
-    }
-    check_request(request, body)?;
     let (directives, _) = freshness::directives(response, rules);
+    match request.method() {
+        "GET" => check_request(request, body)?,
+        // RFC 9110 §9.3.3: what a POST answers is what a GET would get, if it says so and for how long.
+        "POST" if names_itself && freshness::is_explicit(response, &directives) => {
+            check_request(request, Framing::None)?;
+        }
+        _ => return Err(NotStored::Method),
+    }
     check_status(request, response, &directives)?;
     check_response(request, response, directives, exchanged, rules)
 }
@@ -173,7 +178,6 @@ fn influences(name: &[u8]) -> bool {
         "http-method",
         "proxy-host",
         "request-uri",
-        "true-client-ip",
         "url-original",
         "x-custom-ip-authorization",
         "x-forwarded",
@@ -188,7 +192,6 @@ fn influences(name: &[u8]) -> bool {
         "x-original-url",
         "x-override-url",
         "x-proxy-url",
-        "x-real-ip",
         "x-rewrite-url",
         "x-scheme",
         "x-url-scheme",
@@ -197,7 +200,9 @@ fn influences(name: &[u8]) -> bool {
     let starts_with = |prefix: &str| {
         name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
     };
-    starts_with("x-forwarded-") || FIELDS.iter().any(|field| name.eq_ignore_ascii_case(field.as_bytes()))
+    // Whom a request was forwarded for is in the logs of every origin, and seldom in what it answers.
+    (starts_with("x-forwarded-") && !name.eq_ignore_ascii_case(b"x-forwarded-for"))
+        || FIELDS.iter().any(|field| name.eq_ignore_ascii_case(field.as_bytes()))
 }
 
 /// RFC 9111 §3: the status is final and, where the cache has to understand it, understood.
@@ -349,7 +354,8 @@ mod tests {
 
     #[test]
     fn a_body_is_no_part_of_the_key() {
-        let found = super::check(&request("/", ""), Framing::Length(1), &response(200, FRESH), NOW, &RULES);
+        let found =
+            super::check(&request("/", ""), Framing::Length(1), &response(200, FRESH), false, NOW, &RULES);
         assert_eq!(found.map(drop), Err(NotStored::Body));
     }
 

@@ -9,19 +9,31 @@ pub(crate) struct Arguments {
     /// The process that would connect. Without it: what the explicit proxy would do.
     #[arg(long)]
     pid: Option<u32>,
+    /// A request to the gateway: http://HOST/PATH. Which route takes it, and where to?
+    #[arg(long, value_name = "URL", conflicts_with_all = ["pid", "destination"])]
+    gateway: Option<String>,
     /// HOST:PORT.
-    destination: String,
+    #[arg(required_unless_present = "gateway")]
+    destination: Option<String>,
     /// Prints the admin API's answer as it is.
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn run(arguments: &Arguments, admin: Option<&str>) -> Result<(), Failed> {
-    let pid = arguments.pid.map(|pid| format!("&pid={pid}")).unwrap_or_default();
-    let path = format!("/explain?destination={}{pid}", escape(&arguments.destination));
+    let path = match (&arguments.gateway, &arguments.destination) {
+        (Some(url), _) => format!("/explain?gateway={}", escape(url)),
+        (None, destination) => {
+            let pid = arguments.pid.map(|pid| format!("&pid={pid}")).unwrap_or_default();
+            format!("/explain?destination={}{pid}", escape(destination.as_deref().unwrap_or_default()))
+        }
+    };
     let explained = client::ask(admin, &Method::GET, &path)?;
     if arguments.json {
         return say(&format!("{explained:#}"));
+    }
+    if let Some(reason) = explained["reason"].as_str() {
+        say(&format!("{}: {reason}", explained["backend"].as_str().unwrap_or("404")))?;
     }
     for verdict in explained["verdicts"].as_array().into_iter().flatten() {
         say(verdict["address"].as_str().unwrap_or_default())?;

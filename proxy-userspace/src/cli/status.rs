@@ -49,6 +49,12 @@ fn say_capture(capture: &Value) -> Result<(), Failed> {
     } else if holder["pid"].is_u64() {
         say(&format!("  holder                     pid {}", holder["pid"]))?;
     }
+    for namespace in capture["namespaces"].as_array().into_iter().flatten() {
+        let listeners = namespace["listeners"].as_array().into_iter().flatten();
+        let listeners: Vec<&str> = listeners.filter_map(Value::as_str).collect();
+        let name = format!("netns {}", namespace["inode"]);
+        say(&format!("  {name:<26} listening on {}", listeners.join(" and ")))?;
+    }
     for map in kernel["maps"].as_array().into_iter().flatten() {
         let name = map["name"].as_str().unwrap_or_default();
         say(&format!("  {name:<26} {} of {} entries", map["entries"], map["capacity"]))?;

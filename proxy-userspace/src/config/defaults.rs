@@ -84,7 +84,7 @@ impl Default for Upstream {
 
 impl Default for Relay {
     fn default() -> Self {
-        Self { pipe_size: 1 << 20 }
+        Self { pipe_size: 1 << 20, socket_buffer: None }
     }
 }
 

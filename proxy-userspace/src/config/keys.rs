@@ -6,12 +6,13 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::defaults::default_state_dir;
 use super::cache;
+use super::defaults::default_state_dir;
 use super::errors::Report;
 use super::kinds::{
     GIB, KIB, MIB, address, auto_or, choice, duration, log_filter, number, path, port_range, size, switch,
 };
+use super::routing;
 use super::section::Section;
 use super::tree::Node;
 use super::{
@@ -25,6 +26,8 @@ pub(super) fn read(tree: &Node, report: &mut Report) -> Config {
         capture: s.section("capture", capture),
         security: s.section("security", security),
         cache: s.section("cache", cache::cache),
+        routing: s.section("routing", routing::routing),
+        forwarded: s.section("forwarded", routing::forwarding),
         upstream: s.section("upstream", upstream),
         relay: s.section("relay", relay),
         admin: s.section("admin", admin),
@@ -128,7 +131,11 @@ fn upstream(s: &mut Section<'_, '_>) -> Upstream {
 
 fn relay(s: &mut Section<'_, '_>) -> Relay {
     let d = Relay::default();
-    Relay { pipe_size: s.read("pipe_size", d.pipe_size, size(4 * KIB..=64 * MIB)) }
+    let buffer = |text: &str| size(64 * KIB..=GIB)(text).map(Some);
+    Relay {
+        pipe_size: s.read("pipe_size", d.pipe_size, size(4 * KIB..=64 * MIB)),
+        socket_buffer: s.read("socket_buffer", d.socket_buffer, auto_or(|| None, buffer)),
+    }
 }
 
 fn admin(s: &mut Section<'_, '_>) -> Admin {

@@ -214,7 +214,7 @@ fn not_one_of(text: &str, words: impl Iterator<Item = &'static str> + Clone) -> 
 }
 
 /// The text as it goes into a message: one line, no control characters, no more than fits.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     const LONGEST: usize = 60;
     let mut shown = String::new();
     for c in text.chars().take(LONGEST) {

@@ -10,6 +10,7 @@ mod defaults;
 mod errors;
 mod keys;
 mod kinds;
+mod routing;
 mod section;
 mod sources;
 #[cfg(test)]
@@ -26,6 +27,7 @@ pub use cache::Cache;
 pub use clashes::warnings;
 pub use errors::{ConfigError, ConfigErrors, Origin};
 pub use keys::keys;
+pub use routing::{Backend, ForwardedFields, Forwarding, HostField, HostPattern, PathPattern, Routing, Rule};
 pub use sources::{DEFAULT_FILE, Sources, load};
 
 /// Everything that can be configured.
@@ -35,6 +37,8 @@ pub struct Config {
     pub capture: Capture,
     pub security: Security,
     pub cache: Cache,
+    pub routing: Routing,
+    pub forwarded: Forwarding,
     pub upstream: Upstream,
     pub relay: Relay,
     pub admin: Admin,
@@ -196,6 +200,9 @@ pub struct Upstream {
 pub struct Relay {
     /// Capacity asked for each splice pipe, in bytes; the kernel may grant less. Default 1MiB.
     pub pipe_size: usize,
+    /// Bytes that a socket may hold in the kernel, each way, once a tunnel moves bulk; the kernel doubles it for its own
+    /// bookkeeping. Default none: 1 MiB where the peer is on this machine, else as TCP sees fit.
+    pub socket_buffer: Option<usize>,
 }
 
 /// `admin`: the control plane's listeners.

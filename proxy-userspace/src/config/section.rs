@@ -2,7 +2,7 @@
 //!
 //! A key is known because it is asked for: what is left over at the end of a section is unknown.
 
-use super::errors::Report;
+use super::errors::{Origin, Report};
 use super::kinds::Fault;
 use super::tree::{Entry, Map, Node, Value, join};
 
@@ -11,6 +11,8 @@ const MAX_LIST: usize = 1024;
 
 pub(super) struct Section<'t, 'r> {
     path: String,
+    /// Where the section stands, or the section around it where it is absent.
+    origin: &'t Origin,
     entries: Option<&'t Map>,
     asked: Vec<&'static str>,
     report: &'r mut Report,
@@ -23,7 +25,7 @@ impl<'t> Section<'t, '_> {
         report: &mut Report,
         read: impl FnOnce(&mut Section<'t, '_>) -> T,
     ) -> T {
-        read_section(String::new(), Some(tree), report, read)
+        read_section(String::new(), &tree.origin, Some(tree), report, read)
     }
 
     /// Reads the section below `key`.
@@ -33,7 +35,43 @@ impl<'t> Section<'t, '_> {
         read: impl FnOnce(&mut Section<'t, '_>) -> T,
     ) -> T {
         let (path, entry) = self.ask(key);
-        read_section(path, entry.map(|entry| &entry.node), self.report, read)
+        let origin = entry.map_or(self.origin, |entry| &entry.origin);
+        read_section(path, origin, entry.map(|entry| &entry.node), self.report, read)
+    }
+
+    /// The list of sections at `key`; none where it is absent.
+    pub(super) fn sections<T>(
+        &mut self,
+        key: &'static str,
+        read: impl Fn(&mut Section<'t, '_>) -> T,
+    ) -> Vec<T> {
+        let (path, entry) = self.ask(key);
+        let Some(items) = entry.and_then(|entry| items(entry, &path, self.report)) else { return Vec::new() };
+        let mut section =
+            |item: &'t Node| read_section(path.clone(), &item.origin, Some(item), self.report, &read);
+        items.iter().map(&mut section).collect()
+    }
+
+    /// The value of a key that has no default.
+    pub(super) fn required<T>(
+        &mut self,
+        key: &'static str,
+        kind: impl Fn(&str) -> Result<T, Fault>,
+    ) -> Option<T> {
+        if !self.has(key) {
+            self.error(&format!("no `{key}`, which it needs"));
+        }
+        self.read(key, None, |text| kind(text).map(Some))
+    }
+
+    /// Whether `key` is given.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.entries.is_some_and(|entries| entries.contains_key(key))
+    }
+
+    /// Reports what is wrong with the section as a whole.
+    pub(super) fn error(&mut self, message: &str) {
+        self.report.error(self.origin, &self.path, message);
     }
 
     /// The value of `key`, or its default where it is absent or wrong.
@@ -61,21 +99,10 @@ impl<'t> Section<'t, '_> {
     ) -> Vec<T> {
         let (path, entry) = self.ask(key);
         let Some(entry) = entry else { return default };
-        let (origin, message) = match &entry.node.value {
-            Value::List(items) if items.len() <= MAX_LIST => {
-                return items.iter().filter_map(|item| scalar(item, &path, self.report, &kind)).collect();
-            }
-            Value::List(items) => (
-                &entry.node.origin,
-                format!("{} entries are too many; at most {MAX_LIST} are taken", items.len()),
-            ),
-            Value::Empty => (&entry.origin, "no value; write [] for an empty list".to_owned()),
-            Value::Text(_) | Value::Map(_) => {
-                (&entry.node.origin, "not a list; write [a, b] or a line `- a` for each entry".to_owned())
-            }
-        };
-        self.report.error(origin, &path, message);
-        default
+        match items(entry, &path, self.report) {
+            Some(items) => items.iter().filter_map(|item| scalar(item, &path, self.report, &kind)).collect(),
+            None => default,
+        }
     }
 
     fn ask(&mut self, key: &'static str) -> (String, Option<&'t Entry>) {
@@ -86,8 +113,26 @@ impl<'t> Section<'t, '_> {
     }
 }
 
+/// The items of a list. None: it is none, which was reported.
+fn items<'t>(entry: &'t Entry, path: &str, report: &mut Report) -> Option<&'t [Node]> {
+    let (origin, message) = match &entry.node.value {
+        Value::List(items) if items.len() <= MAX_LIST => return Some(items),
+        Value::List(items) => (
+            &entry.node.origin,
+            format!("{} entries are too many; at most {MAX_LIST} are taken", items.len()),
+        ),
+        Value::Empty => (&entry.origin, "no value; write [] for an empty list".to_owned()),
+        Value::Text(_) | Value::Map(_) => {
+            (&entry.node.origin, "not a list; write [a, b] or a line `- a` for each entry".to_owned())
+        }
+    };
+    report.error(origin, path, message);
+    None
+}
+
 fn read_section<'t, T>(
     path: String,
+    origin: &'t Origin,
     node: Option<&'t Node>,
     report: &mut Report,
     read: impl FnOnce(&mut Section<'t, '_>) -> T,
@@ -100,7 +145,7 @@ fn read_section<'t, T>(
             None
         }
     };
-    let mut section = Section { path, entries, asked: Vec::new(), report };
+    let mut section = Section { path, origin, entries, asked: Vec::new(), report };
     let value = read(&mut section);
     let Section { path, asked, report, .. } = section;
     for (key, entry) in entries.into_iter().flatten() {

@@ -28,6 +28,7 @@ const SHORT_NAMES: &[(&str, &str)] = &[
     ("CACHE_MAX_MEMORY", "cache.max_memory"),
     ("LOG_LEVEL", "logging.level"),
     ("LOG_FORMAT", "logging.format"),
+    ("DEFAULT_BACKEND", "routing.default_backend"),
 ];
 
 /// Everything a configuration is made of.

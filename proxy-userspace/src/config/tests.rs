@@ -9,7 +9,11 @@ use proptest::prelude::*;
 use super::*;
 
 /// Loads files of these contents, named a.yaml, b.yaml, …; paths in messages lose their folder.
-fn load_files(texts: &[&[u8]], environment: &[(&str, &str)], flags: &[&str]) -> Result<Config, String> {
+pub(super) fn load_files(
+    texts: &[&[u8]],
+    environment: &[(&str, &str)],
+    flags: &[&str],
+) -> Result<Config, String> {
     let folder = tempfile::tempdir().unwrap();
     let write = |(name, text): (char, &&[u8])| {
         let path = folder.path().join(format!("{name}.yaml"));
@@ -27,7 +31,7 @@ fn load_files(texts: &[&[u8]], environment: &[(&str, &str)], flags: &[&str]) -> 
 
 /// The errors of one file, exactly.
 #[track_caller]
-fn check(yaml: &str, expected: &str) {
+pub(super) fn check(yaml: &str, expected: &str) {
     let shown = load_files(&[yaml.as_bytes()], &[], &[]).map_or_else(|errors| errors, |_| String::new());
     assert_eq!(shown, expected, "for:\n{yaml}");
 }
@@ -41,7 +45,10 @@ fn unknown_keys() {
         "server:\n  tunnel_idle: 1h\n",
         "a.yaml:2:3: server.tunnel_idle: unknown key (did you mean `server.timeouts.tunnel_idle`?)",
     );
-    check("relay:\n  colour: 1\n", "a.yaml:2:3: relay.colour: unknown key; known here: pipe_size");
+    check(
+        "relay:\n  colour: 1\n",
+        "a.yaml:2:3: relay.colour: unknown key; known here: pipe_size, socket_buffer",
+    );
     check(
         "security: {acl: {destinations: {privat: deny}}}",
         "a.yaml:1:33: security.acl.destinations.privat: unknown key (did you mean `private`?)",
@@ -49,7 +56,7 @@ fn unknown_keys() {
     check(
         "compression:\n  enabled: true\n",
         "a.yaml:1:1: compression: unknown key; known here: \
-         server, capture, security, cache, upstream, relay, admin, flows, logging",
+         server, capture, security, cache, routing, forwarded, upstream, relay, admin, flows, logging",
     );
 }
 

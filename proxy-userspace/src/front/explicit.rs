@@ -13,12 +13,13 @@ use crate::telemetry::metrics;
 
 /// Serves a listener until weir drains.
 pub async fn run(listener: TcpListener, shared: Shared) {
+    let drained = shared.drained();
     let engine = shared.engine;
     let serve = |stream, peer, admitted| {
         metrics::with(|metrics| metrics.explicit_connections.increment());
         http1::serve(engine.clone(), downstream(stream, peer, admitted), Target::of(Front::Explicit))
     };
-    accept(listener, shared.admission, shared.drain, serve, |_| {}).await;
+    accept(listener, shared.admission, drained, serve, |_| {}).await;
 }
 
 fn downstream(stream: TcpStream, peer: SocketAddr, admitted: Admitted) -> Downstream {

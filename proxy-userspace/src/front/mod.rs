@@ -14,20 +14,24 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::time::timeout;
 
-use crate::net::listener::BACKLOG;
+use crate::net::listener::{BACKLOG, refuse_handshakes};
 use crate::net::stream::{Admission, Admitted};
 
 /// How long accepting rests when the process is out of descriptors or memory: trying at once would spin.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
 
-/// Accepts until `drain` changes, giving each connection a task of `serve`'s. Connections that are established by
-/// then, but were not accepted yet, are accepted too: closing their listener would reset them. `refused` is told of
+/// How long a handshake that has begun may take to end once weir drains: the round trip to any client nearby.
+const HANDSHAKES_SETTLE: Duration = Duration::from_millis(50);
+
+/// Accepts until `stop` is ready, giving each connection a task of `serve`'s. Handshakes that have begun by then end,
+/// and their connections are accepted too: closing their listener would reset them. `refused` is told of
 /// those for which there is no place.
 async fn accept<F>(
     listener: TcpListener,
     admission: Arc<Admission>,
-    mut drain: watch::Receiver<bool>,
+    stop: impl Future<Output = ()>,
     serve: impl Fn(TcpStream, SocketAddr, Admitted) -> F,
     refused: impl Fn(SocketAddr),
 ) where
@@ -38,18 +42,25 @@ async fn accept<F>(
         // Beyond the limit the connection is reset at once: the client learns that it was refused.
         None => refused(peer),
     };
+    tokio::select! {
+        () = accept_all(&listener, &begin) => {}
+        () = stop => {}
+    }
+    if let Err(error) = refuse_handshakes(&listener) {
+        tracing::warn!(%error, "clients in the middle of a handshake may be reset");
+    }
+    let _ = timeout(HANDSHAKES_SETTLE, accept_all(&listener, &begin)).await;
+    if let Err(error) = accept_queued(listener, begin) {
+        tracing::warn!(%error, "connections that waited to be accepted are lost");
+    }
+}
+
+async fn accept_all(listener: &TcpListener, begin: &impl Fn(TcpStream, SocketAddr)) {
     loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = drain.changed() => break,
-        };
-        match accepted {
+        match listener.accept().await {
             Ok((stream, peer)) => begin(stream, peer),
             Err(error) => rest_after(&error).await,
         }
-    }
-    if let Err(error) = accept_queued(listener, begin) {
-        tracing::warn!(%error, "connections that waited to be accepted are lost");
     }
 }
 
@@ -99,4 +110,13 @@ pub struct Shared {
     pub engine: Rc<crate::pipeline::Engine>,
     pub admission: Arc<Admission>,
     pub drain: watch::Receiver<bool>,
+}
+
+impl Shared {
+    /// Ready when weir drains.
+    fn drained(&self) -> impl Future<Output = ()> + use<> {
+        let mut drain = self.drain.clone();
+        // An error means that weir is gone altogether.
+        async move { drop(drain.wait_for(|drain| *drain).await) }
+    }
 }

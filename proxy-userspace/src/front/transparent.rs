@@ -15,22 +15,57 @@ use crate::http::authority::{Authority, Host};
 use crate::net::buffered::Inbox;
 use crate::net::deadline::Deadline;
 use crate::net::stream::{Admitted, Downstream};
+use crate::netns::Namespace;
 use crate::pipeline::{Engine, tunnel};
 use crate::redirect::OriginalDestinations;
-use crate::target::{Client, Front, Process, Target};
+use crate::target::{Client, Front, Process, Target, Vantage};
 use crate::telemetry::flow::Protocol;
 use crate::telemetry::metrics;
 
 /// Serves a listener until weir drains.
 pub async fn run(listener: TcpListener, shared: Shared, originals: OriginalDestinations) {
+    let drained = shared.drained();
     let engine = shared.engine;
     let serve = |stream, peer, admitted| {
         metrics::with(|metrics| metrics.captured_connections.increment());
-        serve(engine.clone(), stream, peer, admitted, originals.clone())
+        serve(engine.clone(), stream, peer, admitted, originals.clone(), None)
     };
     // The record must not wait for whoever connects from the same port next.
     let refused = |peer| drop(originals.claim(peer));
-    accept(listener, shared.admission, shared.drain, serve, refused).await;
+    accept(listener, shared.admission, drained, serve, refused).await;
+}
+
+/// Serves a listener inside another network namespace, until weir drains or nobody lives there any more. Its connections
+/// are cut off when they are all that keeps the namespace from going.
+pub async fn run_inside(
+    listener: TcpListener,
+    shared: Shared,
+    originals: OriginalDestinations,
+    namespace: Arc<Namespace>,
+) {
+    let drained = shared.drained();
+    let closed = namespace.closed();
+    let stop = async {
+        tokio::select! {
+            () = drained => {}
+            () = closed => {}
+        }
+    };
+    let engine = shared.engine;
+    let serve = |stream, peer, admitted| {
+        metrics::with(|metrics| metrics.captured_connections.increment());
+        let inside = Some(Arc::clone(&namespace));
+        let serving = serve(engine.clone(), stream, peer, admitted, originals.clone(), inside);
+        let ended = namespace.ended();
+        async move {
+            tokio::select! {
+                () = serving => {}
+                () = ended => {}
+            }
+        }
+    };
+    let refused = |peer| drop(originals.claim(peer));
+    accept(listener, shared.admission, stop, serve, refused).await;
 }
 
 async fn serve(
@@ -39,6 +74,7 @@ async fn serve(
     peer: SocketAddr,
     admitted: Admitted,
     originals: OriginalDestinations,
+    namespace: Option<Arc<Namespace>>,
 ) {
     let captured = match originals.claim(peer) {
         Ok(Some(captured)) => captured,
@@ -58,7 +94,8 @@ async fn serve(
     let detected = look(&engine, &mut downstream, original.port()).await;
     // A socket that was bound to an address of its own choice keeps it on the way out.
     let source = Some(peer.ip()).filter(|ip| !ip.is_loopback());
-    let base = Target { original_destination: Some(original), source, ..Target::of(Front::Captured) };
+    let vantage = Vantage { source, namespace };
+    let base = Target { original_destination: Some(original), vantage, ..Target::of(Front::Captured) };
     let Ok(detected) = detected else { return tunnel::abandon(&downstream.client, &base) };
     let (protocol, authority) = match detected {
         Detected::Http1 => return http1::serve(engine, downstream, base).await,

@@ -2,7 +2,8 @@
 
 use std::io::Write;
 
-use super::authority::Authority;
+use super::authority::Shown;
+use super::forwarded::Forwarded;
 use super::framing::Framing;
 use super::head::{RequestHead, ResponseHead, Version};
 use super::headers::{Field, Headers, Name, list_items};
@@ -27,29 +28,31 @@ impl Pseudonym {
     }
 }
 
+/// How a request is sent on.
+#[derive(Debug)]
+pub struct Form<'a> {
+    /// Its request target.
+    pub target: &'a str,
+    /// What goes into Host, whatever the client wrote there.
+    pub host: Shown<'a>,
+    pub framing: Framing,
+    /// The client's Upgrade is kept.
+    pub upgrade: bool,
+    /// What the server is told of the client, if anything.
+    pub forwarded: Option<Forwarded<'a>>,
+}
+
 /// Appends the request head for the next hop to `out`.
-///
-/// `target` is its request target, `host` what goes into Host, whatever the client wrote there; `upgrade`
-/// keeps the client's Upgrade.
-pub fn request(
-    head: &RequestHead,
-    target: &str,
-    host: &Authority,
-    framing: Framing,
-    upgrade: bool,
-    via: &Pseudonym,
-    out: &mut Vec<u8>,
-) {
+pub fn request(head: &RequestHead, form: &Form<'_>, via: &Pseudonym, out: &mut Vec<u8>) {
     // Writing to a Vec does not fail.
-    let _ = write!(out, "{} {target} HTTP/1.1\r\nHost: ", head.method());
-    let _ = match host.port {
-        80 => write!(out, "{}", host.host),
-        _ => write!(out, "{host}"),
-    };
-    out.extend_from_slice(b"\r\n");
-    end_to_end(&head.headers, out);
-    write_framing(framing, out);
-    if upgrade {
+    let _ = write!(out, "{} {} HTTP/1.1\r\nHost: {}\r\n", head.method(), form.target, form.host);
+    let replaced = |name: &[u8]| form.forwarded.is_some_and(|forwarded| forwarded.replaces(name));
+    end_to_end(&head.headers, replaced, out);
+    if let Some(forwarded) = &form.forwarded {
+        forwarded.write(&head.headers, out);
+    }
+    write_framing(form.framing, out);
+    if form.upgrade {
         write_upgrade(&head.headers, out);
     }
     write_via(head.version, via, out);
@@ -81,7 +84,7 @@ pub fn response(head: &ResponseHead, delivery: Delivery, via: Option<&Pseudonym>
     let _ = write!(out, "HTTP/1.1 {:03} ", head.status);
     out.extend_from_slice(head.reason());
     out.extend_from_slice(b"\r\n");
-    end_to_end(&head.headers, out);
+    end_to_end(&head.headers, |_| false, out);
     match delivery.framing {
         // RFC 9110 §8.6: these have no length, whatever the server says.
         Framing::None if matches!(head.status, 100..=199 | 204) => {}
@@ -130,9 +133,9 @@ pub fn wants_upgrade(head: &RequestHead) -> bool {
         && head.headers.lists(Name::Connection, "upgrade")
 }
 
-fn end_to_end(headers: &Headers, out: &mut Vec<u8>) {
+fn end_to_end(headers: &Headers, dropped: impl Fn(&[u8]) -> bool, out: &mut Vec<u8>) {
     let named = names_in_connection(headers);
-    for field in headers.iter().filter(|field| is_end_to_end(field, named)) {
+    for field in headers.iter().filter(|field| is_end_to_end(field, named) && !dropped(field.name)) {
         out.extend_from_slice(field.name);
         out.extend_from_slice(b": ");
         out.extend_from_slice(field.value);
@@ -215,6 +218,7 @@ fn write_via(received: Version, via: &Pseudonym, out: &mut Vec<u8>) {
 mod tests {
     use super::*;
     use crate::config::Limits;
+    use crate::http::authority::{Authority, Scheme};
     use crate::http::parse::{self, Parsed};
 
     #[track_caller]
@@ -225,7 +229,9 @@ mod tests {
         };
         let host = Authority::parse("example.com:80", None).unwrap();
         let mut out = Vec::new();
-        request(&head, "/", &host, Framing::None, upgrade, &Pseudonym::new(1), &mut out);
+        let host = Shown(&host, Scheme::Http);
+        let form = Form { target: "/", host, framing: Framing::None, upgrade, forwarded: None };
+        request(&head, &form, &Pseudonym::new(1), &mut out);
         let expected =
             format!("GET / HTTP/1.1\r\nHost: example.com\r\n{expected}Via: 1.1 weir-00000001\r\n\r\n");
         assert_eq!(String::from_utf8_lossy(&out), expected);

@@ -5,9 +5,10 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::ops::RangeInclusive;
+use std::os::fd::AsFd;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 
 /// Connections that may wait to be accepted; the kernel lowers it to net.core.somaxconn.
 pub const BACKLOG: i32 = 8192;
@@ -20,14 +21,27 @@ pub const BACKLOG: i32 = 8192;
 /// # Errors
 /// What socket(2), bind(2) and listen(2) say; AddrInUse if the address is taken.
 pub fn listen(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
-    let first = bound(address, false)?;
+    open(address, count, false)
+}
+
+/// As [`listen`], on an address that this network namespace may not have yet (IP_FREEBIND in ip(7)): a new one's
+/// loopback device is down.
+///
+/// # Errors
+/// As [`listen`].
+pub fn listen_ahead(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
+    open(address, count, true)
+}
+
+fn open(address: SocketAddr, count: usize, ahead: bool) -> io::Result<Vec<TcpListener>> {
+    let first = bound(address, false, ahead)?;
     let address = first.local_addr()?.as_socket().ok_or(io::ErrorKind::InvalidData)?;
     if count > 1 {
         first.set_reuse_port(true)?;
     }
     let mut sockets = vec![first];
     for _ in 1..count {
-        sockets.push(bound(address, true)?);
+        sockets.push(bound(address, true, ahead)?);
     }
     sockets.into_iter().map(into_listener).collect()
 }
@@ -53,7 +67,24 @@ pub fn listen_in_range(
     Err(taken.unwrap_or_else(|| io::ErrorKind::AddrInUse.into()))
 }
 
-fn bound(address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
+/// Lets no further handshake begin: a SYN is dropped, and tried again by its sender a second later (RFC 6298 §2.1), when
+/// nobody listens here or the next weir does. Handshakes that have begun go on.
+///
+/// # Errors
+/// What setsockopt(2) says: a filter of another's that is locked.
+pub fn refuse_handshakes(listener: &impl AsFd) -> io::Result<()> {
+    SockRef::from(listener).attach_filter(&NO_SYN)
+}
+
+/// A classic BPF program over the TCP header (RFC 9293 §3.1): drop what carries SYN, let all else through.
+const NO_SYN: [SockFilter; 4] = [
+    SockFilter::new(0x30, 0, 0, 13),       // ldb [13]: the flags
+    SockFilter::new(0x45, 0, 1, 0x02),     // jset #SYN
+    SockFilter::new(0x06, 0, 0, 0),        // ret #0: drop
+    SockFilter::new(0x06, 0, 0, u32::MAX), // ret #-1: keep
+];
+
+fn bound(address: SocketAddr, reuse_port: bool, ahead: bool) -> io::Result<Socket> {
     let socket =
         Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
     if address.is_ipv6() {
@@ -62,6 +93,11 @@ fn bound(address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
     // Without it, connections of an earlier weir in TIME_WAIT would block the address.
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(reuse_port)?;
+    match address {
+        SocketAddr::V4(_) if ahead => socket.set_freebind_v4(true)?,
+        SocketAddr::V6(_) if ahead => socket.set_freebind_v6(true)?,
+        _ => {}
+    }
     socket.bind(&address.into())?;
     Ok(socket)
 }
@@ -93,7 +129,7 @@ mod tests {
 
     #[test]
     fn a_taken_port_is_an_error_even_if_its_owner_shares_it() {
-        let owner = bound(SocketAddr::new(LOOPBACK, 0), true).unwrap();
+        let owner = bound(SocketAddr::new(LOOPBACK, 0), true, false).unwrap();
         owner.listen(1).unwrap();
         let address = owner.local_addr().unwrap().as_socket().unwrap();
         assert_eq!(listen(address, 1).unwrap_err().kind(), io::ErrorKind::AddrInUse);

@@ -1,5 +1,7 @@
 //! One request and its response over one upstream connection, new or kept.
 
+use std::borrow::Cow;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -14,15 +16,17 @@ use super::request::{Request, body_limit};
 use super::response::{deliver, final_head, within};
 use super::sending::Sending;
 use super::side::{Afterwards, Answer, DownstreamSide, Manner, Onward, Reply, UpstreamSide};
-use crate::http::authority::{Authority, Host};
-use crate::http::forward;
+use crate::config::{ForwardedFields, HostField};
+use crate::http::authority::{Authority, Host, Scheme, Shown};
+use crate::http::forward::{self, Form};
+use crate::http::forwarded::Forwarded;
 use crate::http::framing::Framing;
 use crate::http::head::ResponseHead;
 use crate::http::headers::{Headers, Name};
 use crate::net::deadline::Deadline;
 use crate::relay::body::{Patience, Terms, transfer};
 use crate::relay::stage::Stages;
-use crate::target::Front;
+use crate::target::{Front, Hop};
 use crate::upstream::{Addresses, Connection, Idle};
 
 /// How an exchange left the downstream side.
@@ -43,6 +47,9 @@ pub(super) struct Exchange<'a, 'f> {
     pub engine: &'a Engine,
     pub request: &'a Request,
     pub framing: Framing,
+    pub hop: &'a Hop,
+    /// The address of the client.
+    pub client: IpAddr,
     pub addresses: &'a Addresses,
     pub flow: &'a mut Recording,
     /// Sees the answer for the cache.
@@ -78,9 +85,8 @@ impl Exchange<'_, '_> {
     /// A kept connection, if this request may meet one that is just being closed: because it can be repeated, or
     /// because on its own connection, too, it would have followed another.
     fn kept(&self, own: &mut Option<Idle>) -> Option<Connection> {
-        let source = self.addresses.source;
-        let fits =
-            |idle: &Idle| self.addresses.addresses.iter().any(|address| idle.leads_to(*address, source));
+        let Addresses { addresses, vantage, .. } = self.addresses;
+        let fits = |idle: &Idle| addresses.iter().any(|address| idle.leads_to(*address, vantage));
         let own = own.take().filter(fits).and_then(Idle::wake);
         if own.is_some() || self.request.target.front == Front::Captured {
             return own;
@@ -143,8 +149,9 @@ impl Exchange<'_, '_> {
         let (engine, request) = (self.engine, self.request);
         let progress = self.flow.progress();
         let sending_deadline = Deadline::new();
-        let host = self.host();
-        let (sink, mut answer) = upstream.begin(&self.onward(&host))?;
+        let (host, scheme) = self.host();
+        let form = self.form(Shown(&host, scheme));
+        let (sink, mut answer) = upstream.begin(&Onward { head: &request.head, form, via: &engine.via })?;
         let downstream = downstream.open(self.framing);
         let (mut reply, patience) = (downstream.reply, self.patience(downstream.deadline));
         let sending = pin!(transfer(
@@ -229,22 +236,49 @@ impl Exchange<'_, '_> {
         }
     }
 
+    /// The form in which the request is sent on.
+    fn form<'a>(&'a self, host: Shown<'a>) -> Form<'a> {
+        Form {
+            target: &self.request.path,
+            host,
+            framing: self.framing,
+            upgrade: forward::wants_upgrade(&self.request.head),
+            forwarded: self.forwarded(),
+        }
+    }
+
     /// What goes into Host.
-    fn host(&self) -> Authority {
-        match &self.request.target.authority {
-            Some(authority) => authority.clone(),
+    fn host(&self) -> (Cow<'_, Authority>, Scheme) {
+        match (self.hop, &self.request.target.authority) {
+            (Hop::Backend(backend), Some(authority)) if backend.host == HostField::Client => {
+                (Cow::Borrowed(authority), Scheme::Http)
+            }
+            (Hop::Backend(backend), _) => (Cow::Borrowed(&backend.authority), backend.scheme),
+            (_, Some(authority)) => (Cow::Borrowed(authority), Scheme::Http),
             // RFC 9112 §3.2: for want of a name, the address.
-            None => {
+            (_, None) => {
                 let address = self.flow.upstream.unwrap_or(self.addresses.addresses[0]);
-                Authority { host: Host::Address(address.ip()), port: address.port() }
+                let host = Host::Address(address.ip());
+                (Cow::Owned(Authority { host, port: address.port() }), Scheme::Http)
             }
         }
     }
 
-    fn onward<'a>(&'a self, host: &'a Authority) -> Onward<'a> {
-        let Request { head, path, .. } = self.request;
-        let upgrade = forward::wants_upgrade(head);
-        Onward { head, path, host, framing: self.framing, upgrade, via: &self.engine.via }
+    /// What the server is told of the client. Captured programs have not asked for a proxy: nothing.
+    fn forwarded(&self) -> Option<Forwarded<'_>> {
+        let settings = &self.engine.config.forwarded;
+        let fields = match self.request.target.front {
+            Front::Captured => ForwardedFields::Off,
+            Front::Explicit => settings.explicit,
+            Front::Gateway => settings.gateway,
+        };
+        (fields != ForwardedFields::Off).then(|| Forwarded {
+            fields,
+            client: self.client,
+            trusted: settings.trusted.iter().any(|network| network.contains(&self.client.to_canonical())),
+            scheme: Scheme::Http,
+            host: self.request.target.authority.as_ref(),
+        })
     }
 
     fn check_upgrade(&self, request_is_complete: bool) -> Result<(), Failure> {

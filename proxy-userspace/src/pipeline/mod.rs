@@ -13,13 +13,16 @@ mod sending;
 pub mod side;
 pub mod tunnel;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::cache::Cache;
 use crate::config::Config;
 use crate::http::forward::Pseudonym;
-use crate::policy::acl::Acl;
+use crate::policy::acl::{Acl, Denied};
 use crate::relay;
+use crate::route;
+use crate::target::Hop;
 use crate::upstream::Upstream;
 
 /// What one worker needs to serve requests.
@@ -31,12 +34,22 @@ pub struct Engine {
     pub upstream: Upstream,
     /// Shared by all workers; None where nothing is cached.
     pub cache: Option<Arc<Cache>>,
+    pub routes: route::Table,
 }
 
 impl Engine {
+    /// Whether an address may be connected to as this hop.
+    fn allow(&self, hop: &Hop, address: SocketAddr) -> Result<(), Denied> {
+        match hop {
+            Hop::Backend(_) => self.acl.check_named(address),
+            Hop::Authority(_) | Hop::Address(..) => self.acl.check(address),
+        }
+    }
+
     fn relay_settings(&self) -> relay::Settings {
         relay::Settings {
             pipe_size: self.config.relay.pipe_size,
+            socket_buffer: self.config.relay.socket_buffer,
             idle: self.config.server.timeouts.tunnel_idle,
         }
     }

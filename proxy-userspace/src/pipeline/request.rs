@@ -10,12 +10,12 @@ use super::recording::Recording;
 use super::respond::{self, Ask};
 use super::side::DownstreamSide;
 use super::tunnel::Opened;
+use crate::filters;
 use crate::http::framing::Framing;
 use crate::http::head::RequestHead;
 use crate::target::{Front, Target};
 use crate::telemetry::{metrics, redact};
 use crate::upstream::Idle;
-use crate::{filters, route};
 
 /// A request, ready to be sent on.
 #[derive(Debug, Clone)]
@@ -61,7 +61,9 @@ pub async fn serve(
     let failure = match answer(engine, downstream, request, own, &mut flow).await {
         Ok(Ending::Complete { sent }) => return Next::Done { sent },
         Ok(Ending::Abort) => return Next::Abort,
-        Ok(Ending::Upgraded(upstream)) => return Next::Tunnel(Opened::upgraded(flow, upstream)),
+        Ok(Ending::Upgraded(upstream)) => {
+            return Next::Tunnel(Opened::upgraded(flow, upstream, &request.target));
+        }
         // Only what the cache has sent on its own behalf ends so, and there it ends.
         Ok(Ending::Withheld(_)) => return Next::Abort,
         Err(failure) => failure,
@@ -92,9 +94,7 @@ async fn answer(
     filters::check(filters::Request { head: &request.head, target: &request.target, via: &engine.via })?;
     match &engine.cache {
         // Boxed: who has no cache does not carry its state.
-        Some(cache) => {
-            Box::pin(caching::serve(engine, cache, downstream, request, framing, own, flow)).await
-        }
+        Some(cache) => Box::pin(caching::serve(engine, cache, downstream, request, framing, own, flow)).await,
         None => forward(engine, downstream, request, framing, own, flow, None).await,
     }
 }
@@ -109,14 +109,17 @@ pub(super) async fn forward(
     flow: &mut Recording,
     fetch: Option<&mut Fetch<'_>>,
 ) -> Result<Ending, Failure> {
-    let hop = route::next_hop(&request.target).ok_or(Failure::NoRoute(NO_ROUTE))?;
-    let addresses = engine.upstream.addresses(&hop, |address| engine.acl.check(address)).await?;
+    let hop = engine.routes.next_hop(&request.target, &request.path).ok_or(Failure::NoRoute(NO_ROUTE))?;
+    let addresses = engine.upstream.addresses(&hop, |address| engine.allow(&hop, address)).await?;
     flow.timings.dns_us = addresses.dns_us;
-    Exchange { engine, request, framing, addresses: &addresses, flow, fetch }.run(downstream, own).await
+    let client = downstream.client().address.ip();
+    Exchange { engine, request, framing, hop: &hop, client, addresses: &addresses, flow, fetch }
+        .run(downstream, own)
+        .await
 }
 
-const NO_ROUTE: &str =
-    "this is a proxy, and no route leads from here: ask for a full URL (curl -x), or use CONNECT";
+const NO_ROUTE: &str = "no route leads from here: this is a proxy, so ask for a full URL (curl -x) or use CONNECT; \
+                        to serve this URL as a gateway, set routing.default_backend or a rule of routing.rules";
 
 /// A length that is announced is refused before anything is sent; one that is not is counted on its way.
 fn check_length(framing: Framing, limit: Option<u64>) -> Result<(), Failure> {

@@ -7,8 +7,7 @@ use std::io;
 
 use super::failure::Failure;
 use crate::config::Limits;
-use crate::http::authority::Authority;
-use crate::http::forward::Pseudonym;
+use crate::http::forward::{Form, Pseudonym};
 use crate::http::framing::{BadFraming, Framing};
 use crate::http::head::{RequestHead, ResponseHead};
 use crate::net::deadline::Deadline;
@@ -97,16 +96,10 @@ pub trait UpstreamSide {
 }
 
 /// A request as it is sent on.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Onward<'a> {
     pub head: &'a RequestHead,
-    /// The request target for an origin server.
-    pub path: &'a str,
-    /// What goes into Host, whatever the client wrote there.
-    pub host: &'a Authority,
-    pub framing: Framing,
-    /// The client asks for another protocol on this connection.
-    pub upgrade: bool,
+    pub form: Form<'a>,
     pub via: &'a Pseudonym,
 }
 

@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use tokio::net::TcpStream;
@@ -12,8 +13,8 @@ use super::recording::Recording;
 use super::respond::{self, Ask};
 use super::side::DownstreamSide;
 use crate::net::stream::{Admitted, Downstream};
+use crate::netns::Namespace;
 use crate::relay::{self, End, Side, Tunnel};
-use crate::route;
 use crate::target::{Client, Target};
 use crate::telemetry::flow::Protocol;
 use crate::telemetry::metrics;
@@ -23,6 +24,7 @@ use crate::telemetry::metrics;
 pub struct Opened {
     flow: Recording,
     upstream: TcpStream,
+    namespace: Option<Arc<Namespace>>,
 }
 
 /// A tunnel that was refused or could not be opened. The front answers with [`Refused::answer`], or resets.
@@ -46,7 +48,7 @@ pub async fn open(
     let mut flow = Recording::begin(client, target, protocol);
     flow.method = method.map(str::to_owned);
     match connect(engine, target, &mut flow).await {
-        Ok(upstream) => Ok(Opened { flow, upstream }),
+        Ok(upstream) => Ok(Opened { flow, upstream, namespace: target.vantage.namespace.clone() }),
         Err(failure) => Err(Refused { flow, failure }),
     }
 }
@@ -57,8 +59,8 @@ pub fn abandon(client: &Client, target: &Target) {
 }
 
 async fn connect(engine: &Engine, target: &Target, flow: &mut Recording) -> Result<TcpStream, Failure> {
-    let hop = route::next_hop(target).ok_or(Failure::NoRoute("the tunnel has no target"))?;
-    let addresses = engine.upstream.addresses(&hop, |address| engine.acl.check(address)).await?;
+    let hop = engine.routes.next_hop(target, "").ok_or(Failure::NoRoute("the tunnel has no target"))?;
+    let addresses = engine.upstream.addresses(&hop, |address| engine.allow(&hop, address)).await?;
     flow.timings.dns_us = addresses.dns_us;
     let connection = engine.upstream.connect(&addresses).await?;
     flow.upstream = Some(connection.address);
@@ -68,8 +70,8 @@ async fn connect(engine: &Engine, target: &Target, flow: &mut Recording) -> Resu
 
 impl Opened {
     /// A tunnel on connections that an HTTP exchange has left open after 101.
-    pub(super) fn upgraded(flow: Recording, upstream: TcpStream) -> Self {
-        Self { flow, upstream }
+    pub(super) fn upgraded(flow: Recording, upstream: TcpStream, target: &Target) -> Self {
+        Self { flow, upstream, namespace: target.vantage.namespace.clone() }
     }
 
     /// Notes the status that the front answered with.
@@ -85,15 +87,20 @@ impl Opened {
         let settings = engine.relay_settings();
         let Downstream { stream, inbox, admitted, .. } = downstream;
         let tunnel = relay::relay(stream, self.upstream, inbox.bytes(), settings);
-        tokio::task::spawn_local(Relaying { tunnel, flow: self.flow, _admitted: admitted });
+        let ended = self.namespace.map(|namespace| Box::pin(namespace.ended()) as Ended);
+        tokio::task::spawn_local(Relaying { tunnel, flow: self.flow, ended, _admitted: admitted });
     }
 }
+
+/// Ready when nobody lives any more in the network namespace that a tunnel is in.
+type Ended = Pin<Box<dyn Future<Output = ()>>>;
 
 /// The task of an open tunnel. Written as a future by hand: an `async fn` would hold its arguments twice, and
 /// there may be many thousand idle tunnels.
 struct Relaying {
     tunnel: Tunnel,
     flow: Recording,
+    ended: Option<Ended>,
     _admitted: Admitted,
 }
 
@@ -101,6 +108,13 @@ impl Future for Relaying {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(ended) = &mut self.ended
+            && ended.as_mut().poll(cx).is_ready()
+        {
+            metrics::with(|metrics| metrics.broken_tunnels.increment());
+            self.flow.end = "its network namespace has ended".into();
+            return Poll::Ready(());
+        }
         let end = ready!(Pin::new(&mut self.tunnel).poll(cx));
         if !matches!(end, End::Complete) {
             metrics::with(|metrics| metrics.broken_tunnels.increment());

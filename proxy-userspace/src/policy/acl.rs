@@ -59,6 +59,19 @@ impl Acl {
         }
     }
 
+    /// Whether weir may connect to `address` for a place that the operator has named: the classes are there to
+    /// protect from what clients name.
+    ///
+    /// # Errors
+    /// [`Denied`], where it is weir's own.
+    pub fn check_named(&self, address: SocketAddr) -> Result<(), Denied> {
+        let ip = address.ip().to_canonical();
+        if self.is_own(ip, classify(ip), address.port()) {
+            return denied(format!("{address} is weir's own; a route must not lead back to it"));
+        }
+        Ok(())
+    }
+
     /// Whether weir itself may be reached there. A socket on loopback is reached by loopback addresses alone: on
     /// the host's other addresses the same port is somebody else's.
     fn is_own(&self, ip: IpAddr, class: AddressClass, port: u16) -> bool {
@@ -124,6 +137,15 @@ mod tests {
         check(&open, "127.0.0.1:22181", Some("own"));
         check(&open, "192.0.2.7:22181", Some("own"));
         check(&open, "192.0.2.8:22181", None);
+    }
+
+    #[test]
+    fn what_the_operator_names_may_be_anywhere_but_here() {
+        let own = ["127.0.0.1:22180".parse().unwrap()];
+        let acl = Acl::new(&Destinations::default(), &own);
+        for (address, allowed) in [("127.0.0.1:80", true), ("169.254.1.1:80", true), ("[::1]:22180", false)] {
+            assert_eq!(acl.check_named(address.parse().unwrap()).is_ok(), allowed, "{address}");
+        }
     }
 
     #[test]

@@ -187,6 +187,12 @@ impl ExecCgroup {
         Ok(fs::read_to_string(self.path.join("cgroup.events"))?.lines().any(|line| line == "populated 1"))
     }
 
+    /// The processes that live here or below.
+    #[must_use]
+    pub fn processes(&self) -> Vec<u32> {
+        processes(&self.path)
+    }
+
     /// `cgroup.events`, to wait for a change of `is_populated` without polling: the kernel signals POLLPRI on it
     /// after each change, once the file was read (`AsyncFd` with `Interest::PRIORITY`).
     ///
@@ -237,6 +243,16 @@ impl ExecCgroup {
         }
         Ok(())
     }
+}
+
+/// The processes that live in a cgroup or below; none if it is gone.
+pub(super) fn processes(cgroup: &Path) -> Vec<u32> {
+    let listed = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
+    let mut pids: Vec<u32> = listed.lines().filter_map(|line| line.parse().ok()).collect();
+    let entries = fs::read_dir(cgroup).into_iter().flatten().flatten();
+    let below = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    pids.extend(below.flat_map(|entry| processes(&entry.path())));
+    pids
 }
 
 fn make_dir(path: &Path) -> io::Result<()> {

@@ -7,10 +7,11 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use proxy_common::{ACTION_BYPASS, ACTION_DENY, Policy};
+use proxy_common::{ACTION_BYPASS, ACTION_DENY, FAIL_OPEN, Policy};
 
 use super::cgroup::{Cgroup, Mount};
 use super::{Redirect, RedirectError};
+use crate::netns::NetnsId;
 
 /// A verdict and the rule behind it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,9 +46,20 @@ impl Redirect {
                 verdict: "deny",
                 reason: format!("the cgroup {selected} is selected for deny"),
             }),
-            _ if !same_netns(pid)? => direct("it lives in another network namespace than weir"),
+            _ if !self.serves_netns_of(pid)? => {
+                let reason = "it lives in another network namespace, in which weir doesn't listen";
+                Ok(match policy.fail {
+                    FAIL_OPEN => Explained { verdict: "direct", reason: reason.to_owned() },
+                    _ => Explained { verdict: "deny", reason: format!("{reason} (capture.fail: closed)") },
+                })
+            }
             _ => Ok(Explained { verdict: "redirect", reason: format!("the cgroup {selected} is selected") }),
         }
+    }
+
+    fn serves_netns_of(&self, pid: u32) -> io::Result<bool> {
+        let id = NetnsId::of_process(pid)?;
+        Ok(id == NetnsId::own()? || self.namespaces.serves(id))
     }
 
     /// The nearest selected cgroup at or above `path`, and what was selected for it.
@@ -66,10 +78,6 @@ fn cgroup_of(pid: u32) -> io::Result<PathBuf> {
     let line = cgroups.lines().find_map(|line| line.strip_prefix("0::/"));
     let path = line.ok_or_else(|| io::Error::other("it is in no cgroup of version 2"))?;
     Ok(mount.point.join(path))
-}
-
-fn same_netns(pid: u32) -> io::Result<bool> {
-    Ok(fs::read_link(format!("/proc/{pid}/ns/net"))? == fs::read_link("/proc/self/ns/net")?)
 }
 
 /// As `is_exempt` in proxy-ebpf's decide.rs.

@@ -10,12 +10,12 @@ use aya::programs::ProgramType;
 use aya::sys::{BpfHelper, is_helper_supported};
 use aya::{Ebpf, EbpfLoader};
 
-use crate::config;
+use crate::{config, netns};
 
 use super::cgroup::{Cgroup, Mount};
 use super::error::RedirectError;
 use super::hooks::{self, HOOKS, Hook};
-use super::{Listeners, support, sys};
+use super::{Listeners, support};
 
 /// Ended connections the proxy may still ask for; enough for a full accept queue.
 const CLOSED_CAPACITY: u32 = 8192;
@@ -56,6 +56,7 @@ pub(super) fn load(
         .map_max_entries("CLAIMS", capture.max_connections)
         .map_max_entries("CLOSED", CLOSED_CAPACITY)
         .map_max_entries("CGROUPS", capture.max_cgroups)
+        .map_max_entries("NAMESPACES", capture.max_cgroups)
         .load(object()?)?;
     for hook in &HOOKS {
         let program = ebpf.program_mut(hook.program).ok_or(RedirectError::Mismatch(hook.program))?;
@@ -110,7 +111,7 @@ pub(super) fn listener_netns() -> Result<u64, RedirectError> {
     let socket = std::net::UdpSocket::bind((std::net::Ipv4Addr::UNSPECIFIED, 0)).map_err(|source| {
         RedirectError::Io { what: "can't open a socket to learn the network namespace", source }
     })?;
-    match sys::netns_cookie(socket.as_fd()) {
+    match netns::cookie(socket.as_fd()) {
         Ok(cookie) => Ok(cookie),
         Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => {
             if in_initial_netns() {

@@ -2,7 +2,8 @@
 //!
 //! A `Redirect` is the attachment: it exists exactly while the programs are attached, and nothing that outlives the
 //! process (no pinned object, no file) is made, but for the holder of `fail: closed` (see `hold`). What is captured is a set of cgroups; the listeners, the data plane
-//! that serves them and the heartbeat belong to others. Containers' network namespaces are not entered here.
+//! that serves them and the heartbeat belong to others. Other network namespaces are entered elsewhere; here the
+//! kernel half is told of the listeners in them.
 #![deny(unsafe_code)]
 
 mod cgroup;
@@ -14,6 +15,7 @@ mod hooks;
 mod load;
 mod lock;
 mod log;
+mod namespaces;
 mod original;
 mod state;
 pub mod support;
@@ -45,6 +47,7 @@ use cgroup::Cgroup;
 use closed::ClosedRecords;
 use hooks::HOOKS;
 use load::{map_fd, take_map};
+use namespaces::Namespaces;
 
 /// Where the transparent front listens, in the network namespace of the thread that calls `Redirect::start`.
 #[derive(Debug, Clone, Copy, Default)]
@@ -79,6 +82,7 @@ pub struct Redirect {
     claims: HashMap<MapData, ClaimKey, proxy_common::Captured>,
     closed: ClosedRecords,
     cgroups: Mutex<HashMap<MapData, u64, Policy>>,
+    namespaces: Namespaces,
     counters: PerCpuArray<MapData, u64>,
     heartbeat: Heartbeat,
     original_destinations: OriginalDestinations,
@@ -116,6 +120,7 @@ impl Redirect {
             claims,
             closed: ClosedRecords::new(closed),
             cgroups: Mutex::new(take_map(&mut ebpf, "CGROUPS")?),
+            namespaces: Namespaces::new(take_map(&mut ebpf, "NAMESPACES")?),
             counters: take_map(&mut ebpf, "COUNTERS")?,
             heartbeat: Heartbeat { map: Arc::new(Mutex::new(take_map(&mut ebpf, "HEARTBEAT")?)) },
             original_destinations,
@@ -216,6 +221,7 @@ impl Redirect {
             map_state("CLAIMS", &self.claims),
             map_state("CLOSED", &self.closed.lock().map),
             map_state("CGROUPS", &cgroups),
+            map_state("NAMESPACES", &self.namespaces.lock().map),
         ];
         State { cgroup: self.cgroup.path.clone(), hooks, maps, holder: self.holder() }
     }

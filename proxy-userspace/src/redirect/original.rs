@@ -30,13 +30,14 @@ pub struct Captured {
 #[derive(Debug, Clone)]
 pub struct OriginalDestinations {
     maps: Arc<Maps>,
+    /// The cookie of the network namespace in which the connections were accepted.
+    netns: u64,
 }
 
 #[derive(Debug)]
 struct Maps {
     claims: OwnedFd,
     closed: OwnedFd,
-    netns: u64,
     atomic: bool,
 }
 
@@ -45,7 +46,13 @@ impl OriginalDestinations {
         // No connection has port 0.
         let absent = ClaimKey::new(Endpoint::default(), netns);
         let atomic = sys::takes_atomically::<_, proxy_common::Captured>(claims.as_fd(), &absent);
-        Self { maps: Arc::new(Maps { claims, closed, netns, atomic }) }
+        Self { maps: Arc::new(Maps { claims, closed, atomic }), netns }
+    }
+
+    /// The records of connections in another network namespace.
+    #[must_use]
+    pub fn in_namespace(&self, cookie: u64) -> Self {
+        Self { maps: Arc::clone(&self.maps), netns: cookie }
     }
 
     /// Takes the record of the accepted connection whose peer address is `peer`. It can be taken once.
@@ -56,7 +63,7 @@ impl OriginalDestinations {
     /// # Errors
     /// The kernel refused; the destination is as lost as with None.
     pub fn claim(&self, peer: SocketAddr) -> io::Result<Option<Captured>> {
-        let key = ClaimKey::new(endpoint(peer), self.maps.netns);
+        let key = ClaimKey::new(endpoint(peer), self.netns);
         // The kernel half puts a record into the second before it takes it from the first.
         for map in [&self.maps.claims, &self.maps.closed] {
             match sys::take::<_, proxy_common::Captured>(map.as_fd(), &key, self.maps.atomic) {

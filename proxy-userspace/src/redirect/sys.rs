@@ -1,6 +1,5 @@
 //! The few system calls that neither aya nor nix offers: taking a map entry in one step, asking a cgroup which
-//! programs are attached, a link whose descriptor can be handed on, and the cookie of a network namespace. The only
-//! unsafe code of `redirect`.
+//! programs are attached, and a link whose descriptor can be handed on. The only unsafe code of `redirect`.
 #![expect(unsafe_code, reason = "raw system calls")]
 
 use std::io;
@@ -120,23 +119,6 @@ pub(super) fn link(program: BorrowedFd<'_>, cgroup: BorrowedFd<'_>, attach_type:
     let descriptor = libc::c_int::try_from(descriptor).map_err(io::Error::other)?;
     // SAFETY: the kernel has just made it for us, and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
-}
-
-/// The cookie of the network namespace that socket lives in (Linux 5.14).
-pub(super) fn netns_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
-    let mut cookie = 0_u64;
-    let mut length = size_of::<u64>() as libc::socklen_t;
-    // SAFETY: the buffer is a u64 of the length given.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_NETNS_COOKIE,
-            (&raw mut cookie).cast(),
-            &raw mut length,
-        )
-    };
-    if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
 }
 
 fn element_attr<K: Pod>(map: BorrowedFd<'_>, key: &K) -> ElementAttr {

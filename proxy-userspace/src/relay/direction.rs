@@ -8,8 +8,9 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::buffers;
 use super::pipe::Pipe;
-use super::tunnel::Side;
+use super::tunnel::{Settings, Side};
 
 /// One read(2). Messages up to this size are copied; a read that fills it means bulk, which is spliced.
 const SCRATCH_SIZE: usize = 16 << 10;
@@ -28,6 +29,8 @@ const MOVES_PER_POLL: u8 = 8;
 pub(super) struct Direction {
     carry: Carry,
     bulk: bool,
+    /// It has been in bulk before: the sockets' buffers are bounded.
+    bounded: bool,
     small_splices: u8,
     ended: Ended,
     /// Bytes that the receiving socket has taken.
@@ -81,7 +84,7 @@ impl Direction {
         cx: &mut Context<'_>,
         from: &mut (Side, TcpStream),
         to: &mut (Side, TcpStream),
-        pipe_size: usize,
+        settings: &Settings,
         last: bool,
     ) -> Poll<Result<(), Broken>> {
         for _ in 0..MOVES_PER_POLL {
@@ -101,9 +104,13 @@ impl Direction {
                 Ended::No => {}
             }
             if self.bulk {
-                ready!(self.poll_splice(cx, &from.1, pipe_size)).map_err(|error| (from.0, error))?;
+                ready!(self.poll_splice(cx, &from.1, settings.pipe_size)).map_err(|error| (from.0, error))?;
             } else {
                 ready!(self.poll_copy(cx, from, to))?;
+                if self.bulk && !self.bounded {
+                    self.bounded = true;
+                    buffers::bound(&from.1, &to.1, settings.socket_buffer);
+                }
             }
         }
         cx.waker().wake_by_ref();

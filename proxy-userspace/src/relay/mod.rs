@@ -2,6 +2,7 @@
 //! how a connection ended. What the bytes mean is not known here.
 
 pub mod body;
+mod buffers;
 mod direction;
 mod pipe;
 pub mod stage;

@@ -30,6 +30,8 @@ pub enum Side {
 pub struct Settings {
     /// Bytes asked for a splice pipe.
     pub pipe_size: usize,
+    /// Bytes that each socket of a bulk transfer may hold in either direction; None: see [`super::buffers`].
+    pub socket_buffer: Option<usize>,
     /// A tunnel in which nothing moves for so long is reset.
     pub idle: Duration,
 }
@@ -107,19 +109,19 @@ impl Tunnel {
     }
 
     fn poll_both(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-        let pipe_size = self.settings.pipe_size;
+        let settings = self.settings;
         let up = match self.up.has_ended() {
             true => Poll::Ready(Ok(())),
             false => {
                 let last = self.down.has_ended();
-                self.up.poll(cx, &mut self.downstream, &mut self.upstream, pipe_size, last)
+                self.up.poll(cx, &mut self.downstream, &mut self.upstream, &settings, last)
             }
         };
         let down = match self.down.has_ended() {
             true => Poll::Ready(Ok(())),
             false => {
                 let last = self.up.has_ended();
-                self.down.poll(cx, &mut self.upstream, &mut self.downstream, pipe_size, last)
+                self.down.poll(cx, &mut self.upstream, &mut self.downstream, &settings, last)
             }
         };
         match (up, down) {

@@ -1,15 +1,156 @@
-//! Which way a target is reached. Today's table has two rows; rules by host and path, parent proxies and
-//! balanced groups become further rows of it.
+//! Which way a target is reached: captured ones to their original destination, explicit ones to their authority,
+//! requests to the gateway by its rules. Parent proxies and balanced groups become further rows.
 
-use crate::target::{Hop, Target};
+mod path;
 
-/// The next hop for a target. None if the target names no place to go to.
-#[must_use]
-pub fn next_hop(target: &Target) -> Option<Hop> {
-    match (target.original_destination, &target.authority) {
-        // A captured connection goes where the application meant it to go, whatever Host or SNI say.
-        (Some(address), _) => Some(Hop::Address(address, target.source)),
-        (None, Some(authority)) => Some(Hop::Authority(authority.clone())),
-        (None, None) => None,
+use std::sync::Arc;
+
+use crate::config::{Backend, HostPattern, PathPattern, Routing, Rule};
+use crate::http::authority::Host;
+use crate::target::{Front, Hop, Target};
+
+/// The routes of a configuration.
+#[derive(Debug, Clone)]
+pub struct Table {
+    rules: Vec<Rule>,
+    default_backend: Option<Arc<Backend>>,
+}
+
+/// Which row of the table decided, and where it leads.
+#[derive(Debug, PartialEq)]
+pub enum Row<'a> {
+    /// A rule, and its place in `routing.rules`, counted from 1.
+    Rule(usize, &'a Rule),
+    Default(&'a Arc<Backend>),
+}
+
+impl Table {
+    #[must_use]
+    pub fn new(routing: &Routing) -> Self {
+        Self { rules: routing.rules.clone(), default_backend: routing.default_backend.clone() }
+    }
+
+    /// The next hop for a target and the path of its request. None if no row leads from there.
+    #[must_use]
+    pub fn next_hop(&self, target: &Target, path: &str) -> Option<Hop> {
+        match (target.original_destination, target.front) {
+            // A captured connection goes where the application meant it to go, whatever Host or SNI say.
+            (Some(address), _) => Some(Hop::Address(address, target.vantage.clone())),
+            (None, Front::Gateway) => {
+                let host = target.authority.as_ref().map(|authority| &authority.host);
+                self.gateway(host, path).map(|row| Hop::Backend(Arc::clone(row.backend())))
+            }
+            (None, _) => target.authority.clone().map(Hop::Authority),
+        }
+    }
+
+    /// The row for a request to the gateway: that of the first rule that matches, else the default.
+    #[must_use]
+    pub fn gateway(&self, host: Option<&Host>, path: &str) -> Option<Row<'_>> {
+        let path = path::plain(path);
+        let found = self.rules.iter().position(|rule| matches(rule, host, &path));
+        match found {
+            Some(index) => Some(Row::Rule(index + 1, &self.rules[index])),
+            None => self.default_backend.as_ref().map(Row::Default),
+        }
+    }
+}
+
+impl Row<'_> {
+    #[must_use]
+    pub fn backend(&self) -> &Arc<Backend> {
+        match self {
+            Self::Rule(_, rule) => &rule.backend,
+            Self::Default(backend) => backend,
+        }
+    }
+}
+
+fn matches(rule: &Rule, host: Option<&Host>, path: &str) -> bool {
+    let host_fits =
+        rule.host.as_ref().is_none_or(|pattern| host.is_some_and(|host| host_matches(pattern, host)));
+    host_fits && rule.path.as_ref().is_none_or(|pattern| path_matches(pattern, path))
+}
+
+fn host_matches(pattern: &HostPattern, host: &Host) -> bool {
+    let name = match host {
+        Host::Address(_) => return matches!(pattern, HostPattern::Exact(exact) if exact == host),
+        // The root's dot changes nothing (RFC 3986 §3.2.2).
+        Host::Name(name) => name.strip_suffix('.').unwrap_or(name),
+    };
+    match pattern {
+        HostPattern::Exact(Host::Name(exact)) => **exact == *name,
+        HostPattern::Exact(Host::Address(_)) => false,
+        HostPattern::Below(suffix) => name.len() > suffix.len() && name.ends_with(&**suffix),
+    }
+}
+
+fn path_matches(pattern: &PathPattern, path: &str) -> bool {
+    match pattern {
+        PathPattern::Exact(exact) => **exact == *path,
+        PathPattern::Below(above) => {
+            path.strip_prefix(&**above).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+    use crate::http::authority::Authority;
+
+    fn table() -> Table {
+        let rules = "[{match: {host: api.example, path: /v1/*}, forward: {target: 'http://v1:1'}},\
+                      {match: {host: '*.example'}, forward: {target: 'http://sub:1'}},\
+                      {match: {path: /exact}, forward: {target: 'http://exact:1'}},\
+                      {match: {path: /app/*}, forward: {target: 'http://app:1'}},\
+                      {match: {host: '[::1]'}, forward: {target: 'http://six:1'}}]";
+        let overrides =
+            vec!["routing.default_backend=http://default:1".to_owned(), format!("routing.rules={rules}")];
+        let sources = config::Sources { overrides, ..config::Sources::default() };
+        Table::new(&config::load(&sources).unwrap().routing)
+    }
+
+    #[track_caller]
+    fn check(host: &str, path: &str, expected: &str) {
+        let host = (!host.is_empty()).then(|| Authority::parse(host, Some(80)).unwrap().host);
+        let table = table();
+        let row = table.gateway(host.as_ref(), path).unwrap();
+        assert_eq!(row.backend().to_string(), format!("http://{expected}:1"), "{host:?} {path}");
+    }
+
+    #[test]
+    fn the_first_rule_that_matches_decides() {
+        check("api.example", "/v1/x?y", "v1");
+        check("API.example.:81", "/v1", "v1");
+        check("api.example", "/v10", "sub");
+        check("a.b.example", "/app/", "sub");
+        check("example", "/", "default");
+        check("notexample", "/", "default");
+        check("other", "/exact", "exact");
+        check("other", "/exact?q=/app/", "exact");
+        check("other", "/exact/", "default");
+        check("other", "/app", "app");
+        check("other", "/app/x/y", "app");
+        check("other", "/apple", "default");
+        check("", "/app/x", "app");
+        check("", "*", "default");
+        check("[::1]:8080", "/", "six");
+        check("127.0.0.1", "/", "default");
+    }
+
+    #[test]
+    fn a_path_is_matched_as_a_server_will_read_it() {
+        check("other", "/x/../app/y", "app");
+        check("other", "/%61pp/y", "app");
+        check("other", "/app/../y", "default");
+        check("other", "/app/%2e%2E/y", "default");
+        check("other", "/./exact", "exact");
+    }
+
+    #[test]
+    fn without_rules_there_is_no_way() {
+        assert_eq!(Table::new(&Routing::default()).gateway(None, "/"), None);
     }
 }

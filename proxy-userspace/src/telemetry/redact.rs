@@ -113,7 +113,7 @@ mod tests {
             front: Front::Explicit,
             authority: Authority::parse("a.example:8080", None).ok(),
             original_destination: None,
-            source: None,
+            vantage: crate::target::Vantage::default(),
         };
         assert_eq!(url(&target, path), format!("http://a.example:8080{expected}"));
     }

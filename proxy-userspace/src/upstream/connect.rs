@@ -1,16 +1,18 @@
 //! Addresses to a connection: happy eyeballs (RFC 8305), and the socket options a relay needs.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::IpBindAddressNoPort;
+use socket2::Domain;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout};
 
 use super::Connection;
+use crate::target::Vantage;
 use crate::telemetry::flow::micros;
 use crate::telemetry::metrics;
 
@@ -37,17 +39,17 @@ pub enum ConnectError {
 /// [`ConnectError`] of the last address that failed.
 pub(super) async fn connect_any(
     addresses: &[SocketAddr],
-    source: Option<IpAddr>,
+    vantage: &Vantage,
     limit: Duration,
 ) -> Result<Connection, ConnectError> {
     let began = Instant::now();
     let result = match addresses {
         [] => Err(ConnectError::NoAddress),
-        [address] => match timeout(limit, connect_one(*address, source)).await {
+        [address] => match timeout(limit, connect_one(*address, vantage.clone())).await {
             Ok(result) => result,
             Err(_) => Err(ConnectError::TimedOut { address: *address, after: limit }),
         },
-        [first, ..] => match timeout(limit, race(addresses, source)).await {
+        [first, ..] => match timeout(limit, race(addresses, vantage)).await {
             Ok(result) => result,
             Err(_) => Err(ConnectError::TimedOut { address: *first, after: limit }),
         },
@@ -57,13 +59,10 @@ pub(super) async fn connect_any(
         Err(_) => metrics.upstream_failures.increment(),
     });
     let (stream, address) = result?;
-    Ok(Connection { stream, address, source, connect_us: Some(micros(began.elapsed())) })
+    Ok(Connection { stream, address, vantage: vantage.clone(), connect_us: Some(micros(began.elapsed())) })
 }
 
-async fn race(
-    addresses: &[SocketAddr],
-    source: Option<IpAddr>,
-) -> Result<(TcpStream, SocketAddr), ConnectError> {
+async fn race(addresses: &[SocketAddr], vantage: &Vantage) -> Result<(TcpStream, SocketAddr), ConnectError> {
     let mut waiting = addresses.iter().copied();
     let mut attempts = JoinSet::new();
     let mut last_error = ConnectError::NoAddress;
@@ -71,7 +70,7 @@ async fn race(
         if attempts.len() < MAX_ATTEMPTS
             && let Some(address) = waiting.next()
         {
-            attempts.spawn_local(connect_one(address, source));
+            attempts.spawn_local(connect_one(address, vantage.clone()));
         }
         let next_attempt = tokio::time::Instant::now() + ATTEMPT_DELAY;
         let more_wait = waiting.len() > 0;
@@ -88,22 +87,25 @@ async fn race(
     }
 }
 
-async fn connect_one(
-    address: SocketAddr,
-    source: Option<IpAddr>,
-) -> Result<(TcpStream, SocketAddr), ConnectError> {
+async fn connect_one(address: SocketAddr, vantage: Vantage) -> Result<(TcpStream, SocketAddr), ConnectError> {
     let failed = |error| ConnectError::Failed { address, error };
-    let socket = new_socket(address, source).map_err(failed)?;
+    let socket = new_socket(address, &vantage).await.map_err(failed)?;
     let stream = socket.connect(address).await.map_err(failed)?;
     Ok((stream, address))
 }
 
-fn new_socket(address: SocketAddr, source: Option<IpAddr>) -> io::Result<TcpSocket> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+async fn new_socket(address: SocketAddr, vantage: &Vantage) -> io::Result<TcpSocket> {
+    let socket = match &vantage.namespace {
+        None if address.is_ipv4() => TcpSocket::new_v4()?,
+        None => TcpSocket::new_v6()?,
+        Some(namespace) => {
+            TcpSocket::from_std_stream(namespace.tcp_socket(Domain::for_address(address)).await?.into())
+        }
+    };
     socket.set_nodelay(true)?;
     // Whatever happens to weir, the upstream must not take a broken stream for a complete one.
     socket.set_zero_linger()?;
-    if let Some(source) = source.filter(|source| source.is_ipv4() == address.is_ipv4()) {
+    if let Some(source) = vantage.source.filter(|source| source.is_ipv4() == address.is_ipv4()) {
         // Otherwise bind(2) would take a port for this socket alone; connect(2) shares it among destinations (ip(7)).
         setsockopt(&socket, IpBindAddressNoPort, &true)?;
         socket.bind(SocketAddr::new(source, 0))?;
@@ -114,12 +116,13 @@ fn new_socket(address: SocketAddr, source: Option<IpAddr>) -> io::Result<TcpSock
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::{Ipv4Addr, Ipv6Addr};
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-    #[test]
-    fn a_source_address_takes_no_port_before_it_connects() {
+    #[tokio::test]
+    async fn a_source_address_takes_no_port_before_it_connects() {
         for source in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
-            let socket = new_socket(SocketAddr::new(source, 80), Some(source)).unwrap();
+            let vantage = Vantage { source: Some(source), namespace: None };
+            let socket = new_socket(SocketAddr::new(source, 80), &vantage).await.unwrap();
             assert_eq!(socket.local_addr().unwrap(), SocketAddr::new(source, 0));
         }
     }

@@ -9,14 +9,14 @@ pub use connect::ConnectError;
 pub use pool::Idle;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use tokio::net::TcpStream;
 
 use crate::config;
 use crate::http::authority::{Authority, Host};
-use crate::target::Hop;
+use crate::target::{Hop, Vantage};
 use crate::telemetry::flow::micros;
 use crate::telemetry::metrics;
 use connect::connect_any;
@@ -36,8 +36,7 @@ pub struct Upstream {
 pub struct Addresses {
     /// In the order to try; never empty.
     pub addresses: Vec<SocketAddr>,
-    /// The local address to connect from, where that matters.
-    pub source: Option<IpAddr>,
+    pub vantage: Vantage,
     /// How long the name took to resolve, in microseconds.
     pub dns_us: Option<u64>,
 }
@@ -48,7 +47,7 @@ pub struct Addresses {
 pub struct Connection {
     pub stream: TcpStream,
     pub address: SocketAddr,
-    pub source: Option<IpAddr>,
+    pub vantage: Vantage,
     /// How long the handshake took, in microseconds; None for one that is used again.
     pub connect_us: Option<u64>,
 }
@@ -80,17 +79,10 @@ impl Upstream {
         hop: &Hop,
         allow: impl Fn(SocketAddr) -> Result<(), Refusal>,
     ) -> Result<Addresses, AddressError<Refusal>> {
-        let (mut addresses, source, dns_us) = match hop {
-            Hop::Address(address, source) => (vec![*address], *source, None),
-            Hop::Authority(Authority { host: Host::Address(address), port }) => {
-                (vec![SocketAddr::new(*address, *port)], None, None)
-            }
-            Hop::Authority(Authority { host: Host::Name(name), port }) => {
-                let began = Instant::now();
-                let found = self.resolver.resolve(name).await.map_err(AddressError::Unresolved)?;
-                let found = found.iter().map(|address| SocketAddr::new(*address, *port)).collect();
-                (found, None, Some(micros(began.elapsed())))
-            }
+        let (mut addresses, vantage, dns_us) = match hop {
+            Hop::Address(address, vantage) => (vec![*address], vantage.clone(), None),
+            Hop::Authority(authority) => self.resolve(authority).await?,
+            Hop::Backend(backend) => self.resolve(&backend.authority).await?,
         };
         // Checked here and nowhere else: what passes is what gets connected to, whatever DNS says next.
         let mut refusal = None;
@@ -103,7 +95,24 @@ impl Upstream {
         });
         match (addresses.is_empty(), refusal) {
             (true, Some(refusal)) => Err(AddressError::Refused(refusal)),
-            _ => Ok(Addresses { addresses, source, dns_us }),
+            _ => Ok(Addresses { addresses, vantage, dns_us }),
+        }
+    }
+
+    async fn resolve<Refusal>(
+        &self,
+        authority: &Authority,
+    ) -> Result<(Vec<SocketAddr>, Vantage, Option<u64>), AddressError<Refusal>> {
+        match &authority.host {
+            Host::Address(address) => {
+                Ok((vec![SocketAddr::new(*address, authority.port)], Vantage::default(), None))
+            }
+            Host::Name(name) => {
+                let began = Instant::now();
+                let found = self.resolver.resolve(name).await.map_err(AddressError::Unresolved)?;
+                let found = found.iter().map(|address| SocketAddr::new(*address, authority.port)).collect();
+                Ok((found, Vantage::default(), Some(micros(began.elapsed()))))
+            }
         }
     }
 
@@ -112,7 +121,7 @@ impl Upstream {
     /// # Errors
     /// [`ConnectError`] of the last address tried.
     pub async fn connect(&self, addresses: &Addresses) -> Result<Connection, ConnectError> {
-        let connect = || connect_any(&addresses.addresses, addresses.source, self.settings.connect_timeout);
+        let connect = || connect_any(&addresses.addresses, &addresses.vantage, self.settings.connect_timeout);
         match connect().await {
             // Out of descriptors: those of connections that nobody uses are the first to give back.
             Err(ConnectError::Failed { error, .. }) if is_out_of_files(&error) => {
@@ -127,7 +136,7 @@ impl Upstream {
     #[must_use]
     pub fn reuse(&self, addresses: &Addresses) -> Option<Connection> {
         let kept =
-            addresses.addresses.iter().find_map(|address| self.pool.take(*address, addresses.source))?;
+            addresses.addresses.iter().find_map(|address| self.pool.take(*address, &addresses.vantage))?;
         metrics::with(|metrics| metrics.upstream_reuses.increment());
         Some(kept)
     }

@@ -4,12 +4,13 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
 use std::mem::MaybeUninit;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
 use super::Connection;
+use crate::target::Vantage;
 
 /// Connections a worker keeps, to all origins together.
 const MAX_IDLE: usize = 4096;
@@ -30,10 +31,11 @@ impl Idle {
         if quiet { self.connection.take() } else { None }
     }
 
-    /// Whether it leads to `address`, from `source`.
+    /// Whether it leads to `address`, from `vantage`.
     #[must_use]
-    pub fn leads_to(&self, address: SocketAddr, source: Option<IpAddr>) -> bool {
-        self.connection.as_ref().is_some_and(|connection| key(connection) == (address, source))
+    pub fn leads_to(&self, address: SocketAddr, vantage: &Vantage) -> bool {
+        let leads = |connection: &Connection| connection.address == address && connection.vantage == *vantage;
+        self.connection.as_ref().is_some_and(leads)
     }
 }
 
@@ -53,10 +55,10 @@ impl Drop for Idle {
 }
 
 /// What makes two connections interchangeable: where to, and where from.
-type Key = (SocketAddr, Option<IpAddr>);
+type Key = (SocketAddr, Vantage);
 
 fn key(connection: &Connection) -> Key {
-    (connection.address, connection.source)
+    (connection.address, connection.vantage.clone())
 }
 
 /// A worker's idle connections.
@@ -79,10 +81,11 @@ impl Pool {
     }
 
     /// The connection that was used last, of those that are still quiet.
-    pub(super) fn take(&self, address: SocketAddr, source: Option<IpAddr>) -> Option<Connection> {
+    pub(super) fn take(&self, address: SocketAddr, vantage: &Vantage) -> Option<Connection> {
         let mut kept = self.idle.borrow_mut();
+        let key = (address, vantage.clone());
         loop {
-            let idle = kept.by_key.get_mut(&(address, source))?.pop()?;
+            let idle = kept.by_key.get_mut(&key)?.pop()?;
             kept.count -= 1;
             if let Some(connection) = idle.wake() {
                 return Some(connection);
@@ -139,7 +142,7 @@ mod tests {
         let stream = StdStream::connect(address).unwrap();
         stream.set_nonblocking(true).unwrap();
         let stream = tokio::net::TcpStream::from_std(stream).unwrap();
-        let connection = Connection { stream, address, source: None, connect_us: Some(1) };
+        let connection = Connection { stream, address, vantage: Vantage::default(), connect_us: Some(1) };
         (connection, listener.accept().unwrap().0)
     }
 
@@ -157,8 +160,8 @@ mod tests {
         drop(peer);
         speaker.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
         // No turn of the runtime in between: it has not heard of either.
-        assert!(pool.take(address, None).is_some());
-        assert!(pool.take(address, None).is_none());
+        assert!(pool.take(address, &Vantage::default()).is_some());
+        assert!(pool.take(address, &Vantage::default()).is_none());
     }
 
     #[tokio::test]
@@ -170,6 +173,6 @@ mod tests {
         assert_eq!(pool.idle.borrow().count, 2);
         pool.sweep();
         assert_eq!(pool.idle.borrow().count, 0);
-        assert!(pool.take(listener.local_addr().unwrap(), None).is_none());
+        assert!(pool.take(listener.local_addr().unwrap(), &Vantage::default()).is_none());
     }
 }

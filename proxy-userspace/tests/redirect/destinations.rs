@@ -111,7 +111,7 @@ fn another_network_namespace_is_left_alone() {
 assert ctypes.CDLL(None).unshare(CLONE_NEWNET) == 0
 print(attempt('198.18.0.1', 8080))";
     check(&rig, script, "ENETUNREACH");
-    assert_eq!(redirect.counters().value(KernelCounter::BypassNetns), 1);
+    assert_eq!(redirect.counters().value(KernelCounter::GateNetns), 1);
     assert_eq!(proxy.seen(), []);
 }
 

@@ -10,6 +10,7 @@ const RANKS: &[&[&str]] = &[
     &["main", "cli"],
     &["app"],
     &["admin", "front"],
+    &["capture"],
     &["pipeline", "running"],
     &[
         "policy",
@@ -26,8 +27,9 @@ const RANKS: &[&[&str]] = &[
     &["net", "tls", "redirect"],
     &["telemetry"],
     &["target"],
-    &["http"],
+    &["http", "netns"],
     &["config"],
+    &["authority"],
 ];
 
 /// (who, whom) of the same rank.

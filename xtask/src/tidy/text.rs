@@ -8,7 +8,7 @@ const MAX_LINES: usize = 400;
 
 /// The kernel half, all files together: it decides and records, and has to be read in one sitting.
 const KERNEL_HALF: &str = "proxy-ebpf/src/";
-const MAX_KERNEL_LINES: usize = 700;
+const MAX_KERNEL_LINES: usize = 800;
 
 const LEFTOVERS: &[&str] = &["todo", "unimplemented", "dbg"];
 
@@ -101,9 +101,9 @@ mod tests {
 
     #[test]
     fn a_long_kernel_half() {
-        let half = "\n".repeat(350);
+        let half = "\n".repeat(400);
         let files = [("proxy-ebpf/src/main.rs", half.as_str()), ("proxy-ebpf/src/maps.rs", &half)];
-        check(sizes, &files, &["proxy-ebpf/src/: 700 lines in the kernel half; keep it under 700"]);
+        check(sizes, &files, &["proxy-ebpf/src/: 800 lines in the kernel half; keep it under 800"]);
         check(sizes, &[files[0], ("proxy-ebpf/src/maps.rs", &half[1..])], &[]);
     }
 

@@ -132,11 +132,14 @@ fn aim(head: RequestHead, base: &Target, follows: bool) -> Result<Aim, Failure> 
             let authority = Authority::parse(authority, Some(80)).map_err(bad_target)?;
             (Some(authority), absolute_path(path, head.method()))
         }
-        None if head.target().starts_with('/') || head.target() == "*" => (None, head.target().to_owned()),
+        None if head.target().starts_with('/') || head.target() == "*" => {
+            let path = head.target().to_owned();
+            let target = whole(host_authority(&head)?, Front::Gateway);
+            return Ok(Aim::Request(Box::new(Request { target, path, follows, head })));
+        }
         None => return Err(Failure::BadRequest("the request target is in no form that exists".into())),
     };
-    let front = if authority.is_some() { base.front } else { Front::Gateway };
-    let request = Request { target: whole(authority, front), path, follows, head };
+    let request = Request { target: whole(authority, base.front), path, follows, head };
     Ok(Aim::Request(Box::new(request)))
 }
 
@@ -243,8 +246,8 @@ mod tests {
         check("GET http://a.example?q HTTP/1.1\r\nHost: x", Ok("explicit a.example:80 /?q"));
         check("GET http://[::1]:81/ HTTP/1.1\r\nHost: x", Ok("explicit [::1]:81 /"));
         check("OPTIONS http://a.example HTTP/1.1\r\nHost: x", Ok("explicit a.example:80 *"));
-        check("GET /p HTTP/1.1\r\nHost: x", Ok("gateway - /p"));
-        check("OPTIONS * HTTP/1.1\r\nHost: x", Ok("gateway - *"));
+        check("GET /p HTTP/1.1\r\nHost: x", Ok("gateway x:80 /p"));
+        check("OPTIONS * HTTP/1.1\r\nHost: x", Ok("gateway x:80 *"));
         check("GET http://a.example/ HTTP/1.0", Ok("explicit a.example:80 /"));
     }
 

@@ -16,10 +16,10 @@ use crate::http::framing::{BadFraming, Framing};
 use crate::http::head::{RequestHead, ResponseHead};
 use crate::net::deadline::Deadline;
 use crate::pipeline::recording::Recording;
-use crate::pipeline::side::{DownstreamSide, Manner, Directions, Reply};
+use crate::pipeline::side::{Directions, DownstreamSide, Manner, Reply};
 use crate::relay::Side;
-use crate::relay::body::{BodyError, Sink, Trailers};
 use crate::relay::body::held::Held;
+use crate::relay::body::{BodyError, Sink, Trailers};
 use crate::target::Client;
 use crate::telemetry::flow::Protocol;
 
@@ -54,7 +54,9 @@ pub(super) fn revalidate(ask: &Ask<'_>, entry: &Arc<Entry>, client: &Client) {
         flow.method = Some("GET".to_owned());
         flow.url = Some(crate::telemetry::redact::url(&request.target, &request.path));
         let mut nobody = Nobody { client, deadline: Deadline::new() };
-        if let Err(failure) = ask.fetch(Why::Stale, Some(entry), lead, &mut nobody, &mut None, &mut flow).await {
+        if let Err(failure) =
+            ask.fetch(Why::Stale, Some(entry), lead, &mut nobody, &mut None, &mut flow).await
+        {
             flow.end = failure.to_string().into();
         }
     });

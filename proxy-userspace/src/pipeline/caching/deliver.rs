@@ -6,13 +6,13 @@ use std::sync::Arc;
 use super::Ask;
 use super::fetch::Fetch;
 use super::fill::Follow;
+use crate::cache;
 use crate::cache::conditional;
 use crate::cache::entry::{Body, Entry, Stored};
 use crate::cache::filling::Reader;
 use crate::cache::range::{Found, Span, Wanted};
 use crate::cache::report::{Forward, Outcome, Why};
 use crate::cache::stored_head::write_age;
-use crate::cache;
 use crate::http::framing::Framing;
 use crate::http::head::ResponseHead;
 use crate::pipeline::exchange::Ending;
@@ -100,7 +100,8 @@ impl Ask<'_> {
             let head = not_modified(stored, &fields).ok_or(Failure::Internal(DAMAGED))?;
             return self.send(&head, Framing::None, Pieces::of(&Body::default()), downstream, flow).await;
         }
-        let (has, length) = entry.part.unwrap_or((Span { start: 0, end: entry.body.len() }, entry.body.len()));
+        let (has, length) =
+            entry.part.unwrap_or((Span { start: 0, end: entry.body.len() }, entry.body.len()));
         let wanted = match Wanted::of(request) {
             wanted if success && conditional::range_applies(request, &stored.validators) => {
                 wanted.of_length(length)
@@ -111,8 +112,7 @@ impl Ask<'_> {
             Found::Whole => (stored.head.status(), entry.body.clone()),
             Found::Part(span) => {
                 // Writing to a Vec does not fail.
-                let _ =
-                    write!(fields, "Content-Range: bytes {}-{}/{length}\r\n", span.start, span.end - 1);
+                let _ = write!(fields, "Content-Range: bytes {}-{}/{length}\r\n", span.start, span.end - 1);
                 let within = Span { start: span.start - has.start, end: span.end - has.start };
                 (206, entry.body.slice(within))
             }

@@ -7,12 +7,12 @@ use crate::cache::conditional::{self, Validators};
 use crate::cache::directives::RequestDirectives;
 use crate::cache::entry::{Body, Entry, Stored};
 use crate::cache::filling::{Filling, Reader, Writer};
-use crate::cache::flights::Lead;
+use crate::cache::flights::{Boarding, Lead};
 use crate::cache::freshness::Exchanged;
 use crate::cache::key::Key;
 use crate::cache::report::{Forward, Outcome, Why};
 use crate::cache::storable::{self, NotStored};
-use crate::cache::{self, Cache, Rules};
+use crate::cache::{self, Cache, Rules, headers};
 use crate::http::framing::Framing;
 use crate::http::head::{RequestHead, ResponseHead};
 use crate::pipeline::failure::Failure;
@@ -127,8 +127,16 @@ impl<'a> Fetch<'a> {
         framing: Framing,
         exchanged: Exchanged,
     ) -> Result<(Writer, Reader), Option<NotStored>> {
+        let names_itself = self.request.method() == "POST" && self.is_about_itself(head);
+        if self.lead.is_none()
+            && names_itself
+            && let Boarding::Lead(lead) = self.cache.flights().board(self.key)
+        {
+            self.lead = Some(lead);
+        }
         let Some(lead) = &self.lead else { return Err(None) };
-        let storable = storable::check(self.request, self.framing, head, exchanged, &self.rules)?;
+        let storable =
+            storable::check(self.request, self.framing, head, names_itself, exchanged, &self.rules)?;
         let length = match framing {
             Framing::Length(length) if length > self.max_object => return Err(Some(NotStored::TooLarge)),
             Framing::Length(length) => Some(length),
@@ -140,6 +148,13 @@ impl<'a> Fetch<'a> {
         let (writer, reader) = Filling::begin(Stored::of(head, storable), length, None);
         lead.announce(writer.filling());
         Ok((writer.limited_to(self.max_object), reader))
+    }
+
+    /// Whether a response says that it is what is found at the request's own target (RFC 9110 §8.7).
+    fn is_about_itself(&self, head: &ResponseHead) -> bool {
+        let location = headers::single(&head.headers, "content-location");
+        let location = location.and_then(|location| std::str::from_utf8(location).ok());
+        location.and_then(|location| self.key.of_reference(location)).as_ref() == Some(self.key)
     }
 
     /// Nothing is going to be stored: who waits need wait no longer, nor need others.

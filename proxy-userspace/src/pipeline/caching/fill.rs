@@ -74,7 +74,9 @@ async fn fill(
                 writer.room().await;
                 match patience.deadline.limit(patience.read, body.fill()).await {
                     Ok(filled) => filled?,
-                    Err(Expired::TimedOut | Expired::Drained) => return Err(BodyError::TimedOut(body.side())),
+                    Err(Expired::TimedOut | Expired::Drained) => {
+                        return Err(BodyError::TimedOut(body.side()));
+                    }
                 }
             }
             Piece::End(_) => return Ok(writer.complete()),

@@ -27,7 +27,8 @@ impl Fetch<'_> {
     /// entries are a server's to remove.
     fn invalidate(&self, head: &ResponseHead) {
         self.cache().invalidate(self.key());
-        let named = ["location", "content-location"].iter().flat_map(|name| headers::values(&head.headers, name));
+        let named =
+            ["location", "content-location"].iter().flat_map(|name| headers::values(&head.headers, name));
         for reference in named.filter_map(|value| std::str::from_utf8(value).ok()) {
             if let Some(key) = self.key().of_reference(reference) {
                 self.cache().invalidate(&key);
@@ -41,7 +42,8 @@ impl Fetch<'_> {
         let request = self.asked();
         let Some(variants) = self.cache().find(self.key()) else { return };
         let Some(stored) = variants.select(&request.headers) else { return };
-        let length = head.headers.first(Name::ContentLength).and_then(|length| std::str::from_utf8(length).ok());
+        let length =
+            head.headers.first(Name::ContentLength).and_then(|length| std::str::from_utf8(length).ok());
         let same_length = length.is_none_or(|length| length.parse() == Ok(stored.body.len()));
         let same = same_length
             && stored.stored.head.status() == 200

@@ -41,7 +41,10 @@ const AGREEMENT: Duration = Duration::from_millis(200);
 pub(super) async fn scope(engine: &Engine, target: &Target) -> Scope {
     match (target.front, target.original_destination) {
         (_, Some(destination)) if agrees(engine, target, destination).await => Scope::Authority,
-        (_, Some(destination)) => Scope::Address(destination),
+        (_, Some(destination)) => {
+            let namespace = target.vantage.namespace.as_ref().map(|namespace| namespace.cookie());
+            Scope::Address(destination, namespace)
+        }
         (Front::Gateway, None) => Scope::Gateway,
         (_, None) => Scope::Authority,
     }
@@ -49,7 +52,8 @@ pub(super) async fn scope(engine: &Engine, target: &Target) -> Scope {
 
 async fn agrees(engine: &Engine, target: &Target, destination: SocketAddr) -> bool {
     let Some(authority) = target.authority.clone() else { return false };
-    if authority.port != destination.port() {
+    // Another network namespace may have another server at the same address.
+    if authority.port != destination.port() || target.vantage.namespace.is_some() {
         return false;
     }
     let hop = Hop::Authority(authority);

@@ -107,7 +107,9 @@ impl Ask<'_> {
             };
             match lead {
                 Settled::Lead(lead) => return self.fetch(why, stale, lead, downstream, own, flow).await,
-                Settled::Follow(reader) => return self.deliver_collapsed(why, reader, downstream, flow).await,
+                Settled::Follow(reader) => {
+                    return self.deliver_collapsed(why, reader, downstream, flow).await;
+                }
                 // Somebody's answer may be in store now.
                 Settled::Again => may_wait = false,
             }

@@ -41,11 +41,9 @@ impl UpstreamSide for Http1<'_> {
         onward: &Onward<'_>,
     ) -> Result<(Leaving<WriteHalf<'a>>, Http1Answer<'a>), Failure> {
         let (reader, writer) = self.stream.split();
-        let mut sending = Leaving::new(Side::Upstream, writer, onward.framing);
-        sending.stage_head(onward.framing, |out| {
-            let Onward { head, path, host, framing, upgrade, via } = *onward;
-            forward::request(head, path, host, framing, upgrade, via, out);
-        });
+        let framing = onward.form.framing;
+        let mut sending = Leaving::new(Side::Upstream, writer, framing);
+        sending.stage_head(framing, |out| forward::request(onward.head, &onward.form, onward.via, out));
         Ok((sending, Http1Answer { reader, inbox: Inbox::default() }))
     }
 }

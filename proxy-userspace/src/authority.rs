@@ -39,6 +39,24 @@ pub enum BadAuthority {
     UserInformation,
 }
 
+/// The scheme of an HTTP URL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Scheme {
+    Http,
+    Https,
+}
+
+impl Scheme {
+    /// The port of an authority that names none (RFC 9110 §4.2).
+    #[must_use]
+    pub fn default_port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
+}
+
 impl Authority {
     /// Parses `host:port` or, where `default_port` is given, `host`.
     ///
@@ -70,6 +88,26 @@ impl Authority {
             (Some(port), _) => parse_port(port)?,
         };
         Ok(Self { host, port })
+    }
+}
+
+/// An authority as it stands in Host and in URLs: without its scheme's default port.
+#[derive(Debug, Clone, Copy)]
+pub struct Shown<'a>(pub &'a Authority, pub Scheme);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(authority, scheme) = self;
+        if authority.port == scheme.default_port() { authority.host.fmt(text) } else { authority.fmt(text) }
+    }
+}
+
+impl fmt::Display for Scheme {
+    fn fmt(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {
+        text.write_str(match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        })
     }
 }
 

@@ -1,0 +1,186 @@
+//! The network namespaces in which weir listens, beside its own.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::Serialize;
+use tokio::sync::mpsc;
+
+use crate::net::listener;
+use crate::netns::{self, Namespace, NetnsId};
+use crate::redirect::{Listeners, OriginalDestinations, Redirect, RedirectError};
+
+/// Listeners in a namespace, per address family: as many workers share its connections.
+const MAX_LISTENERS: usize = 4;
+
+/// Listeners that may wait for a worker to take them up.
+const MAX_DOORS: usize = 256;
+
+/// A listener inside, for a worker to serve.
+#[derive(Debug)]
+pub struct Door {
+    pub listener: TcpListener,
+    pub originals: OriginalDestinations,
+    pub namespace: Arc<Namespace>,
+}
+
+/// All that are entered.
+#[derive(Debug)]
+pub struct Namespaces {
+    workers: Vec<mpsc::Sender<Door>>,
+    /// The worker that gets the next listener.
+    turn: AtomicUsize,
+    entered: Mutex<HashMap<NetnsId, Entered>>,
+}
+
+#[derive(Debug)]
+struct Entered {
+    namespace: Arc<Namespace>,
+    listeners: Listeners,
+}
+
+/// One of them, for status.
+#[derive(Debug, Clone, Serialize)]
+pub struct NamespaceState {
+    /// As `lsns` and `ls -l /proc/PID/ns` show it.
+    pub inode: u64,
+    pub cookie: u64,
+    pub listeners: Vec<SocketAddr>,
+}
+
+/// Why connections from a network namespace can't be captured.
+#[derive(Debug, thiserror::Error)]
+pub enum EnterError {
+    #[error("can't see the network namespace of process {pid}: {source}")]
+    Unseen { pid: u32, source: io::Error },
+    #[error("can't enter the network namespace of process {pid}: {source}; weir needs CAP_SYS_ADMIN for it")]
+    NotEntered { pid: u32, source: io::Error },
+    #[error("can't listen in the network namespace of process {pid}: {source}")]
+    NotListening { pid: u32, source: io::Error },
+    #[error("can't capture in the network namespace of process {pid}: {source}")]
+    Kernel { pid: u32, source: RedirectError },
+    #[error(
+        "can't capture in the network namespace of process {pid}: the workers haven't taken up {MAX_DOORS} others"
+    )]
+    Busy { pid: u32 },
+}
+
+impl Namespaces {
+    /// None yet, and for each worker what it will be given.
+    #[must_use]
+    pub fn new(workers: usize) -> (Arc<Self>, Vec<mpsc::Receiver<Door>>) {
+        let (workers, doors) = (0..workers).map(|_| mpsc::channel(MAX_DOORS)).unzip();
+        let turn = AtomicUsize::new(0);
+        (Arc::new(Self { workers, turn, entered: Mutex::default() }), doors)
+    }
+
+    /// Listens where that process lives, and has its connections sent there. None if that is weir's own network
+    /// namespace, or one that is entered already.
+    ///
+    /// # Errors
+    /// [`EnterError`]; nothing is left behind.
+    pub fn enter(&self, redirect: &Redirect, pid: u32) -> Result<Option<Arc<Namespace>>, EnterError> {
+        let unseen = |source| EnterError::Unseen { pid, source };
+        // Open before it is looked at: so it stays the one that was looked at.
+        let file = netns::of_process(pid).map_err(unseen)?;
+        let id = NetnsId::of_file(&file).map_err(unseen)?;
+        if id == NetnsId::own().map_err(unseen)? {
+            return Ok(None);
+        }
+        let mut all = self.lock();
+        if all.contains_key(&id) {
+            return Ok(None);
+        }
+        let namespace = Namespace::enter(file).map_err(|source| EnterError::NotEntered { pid, source })?;
+        let count = self.workers.len().min(MAX_LISTENERS);
+        let sockets = namespace
+            .run(move || listen(count))
+            .flatten()
+            .map_err(|source| EnterError::NotListening { pid, source })?;
+        let listeners = addresses(&sockets);
+        self.deal_out(redirect, &namespace, sockets).map_err(|Busy| {
+            namespace.end();
+            EnterError::Busy { pid }
+        })?;
+        redirect.serve_namespace(&namespace, &listeners).map_err(|source| {
+            namespace.end();
+            EnterError::Kernel { pid, source }
+        })?;
+        all.insert(id, Entered { namespace: Arc::clone(&namespace), listeners });
+        Ok(Some(namespace))
+    }
+
+    /// Has no more connections sent to the listeners inside, and closes them. What is under way goes on until
+    /// [`Namespace::end`].
+    pub fn leave(&self, redirect: &Redirect, namespace: &Namespace) {
+        redirect.leave_namespace(namespace);
+        self.lock().remove(&namespace.id());
+        namespace.close();
+    }
+
+    /// What is entered now.
+    #[must_use]
+    pub fn state(&self) -> Vec<NamespaceState> {
+        let all = self.lock();
+        let mut states: Vec<_> = all.values().map(Entered::state).collect();
+        states.sort_by_key(|state| state.cookie);
+        states
+    }
+
+    /// Two namespaces begin with different workers, so that those with little to do are shared out evenly.
+    fn deal_out(
+        &self,
+        redirect: &Redirect,
+        namespace: &Arc<Namespace>,
+        sockets: Vec<TcpListener>,
+    ) -> Result<(), Busy> {
+        let originals = redirect.original_destinations().in_namespace(namespace.cookie());
+        for listener in sockets {
+            let worker = self.turn.fetch_add(1, Ordering::Relaxed) % self.workers.len();
+            let door = Door { listener, originals: originals.clone(), namespace: Arc::clone(namespace) };
+            self.workers[worker].try_send(door).map_err(|_| Busy)?;
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<NetnsId, Entered>> {
+        self.entered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A worker does not take up what it is given.
+struct Busy;
+
+impl Entered {
+    fn state(&self) -> NamespaceState {
+        let Listeners { v4, v6 } = self.listeners;
+        let listeners = v4.map(SocketAddr::from).into_iter().chain(v6.map(SocketAddr::from));
+        NamespaceState {
+            inode: self.namespace.id().inode(),
+            cookie: self.namespace.cookie(),
+            listeners: listeners.collect(),
+        }
+    }
+}
+
+/// Runs inside: any free ports, as only the kernel half needs to know them.
+fn listen(count: usize) -> io::Result<Vec<TcpListener>> {
+    let mut sockets = listener::listen_ahead((Ipv4Addr::LOCALHOST, 0).into(), count)?;
+    // There may be no IPv6 inside; then there is nothing of it to capture.
+    sockets.extend(listener::listen_ahead((Ipv6Addr::LOCALHOST, 0).into(), count).unwrap_or_default());
+    Ok(sockets)
+}
+
+fn addresses(sockets: &[TcpListener]) -> Listeners {
+    let mut listeners = Listeners::default();
+    for address in sockets.iter().filter_map(|socket| socket.local_addr().ok()) {
+        match address {
+            SocketAddr::V4(address) => listeners.v4 = Some(address),
+            SocketAddr::V6(address) => listeners.v6 = Some(address),
+        }
+    }
+    listeners
+}
