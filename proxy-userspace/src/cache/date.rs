@@ -86,11 +86,11 @@ fn layout(text: &[u8], characters: &[u8], places: &[usize]) -> Option<()> {
 
 /// A day's name, whole or its first three letters.
 fn is_weekday(text: &[u8]) -> Option<()> {
-    let is = |day: &&str| {
+    let is = |day: &str| {
         let name = if text.len() == 3 { &day.as_bytes()[..3] } else { day.as_bytes() };
         name.eq_ignore_ascii_case(text)
     };
-    DAYS.iter().any(|day| is(&day)).then_some(())
+    DAYS.iter().any(|day| is(day)).then_some(())
 }
 
 fn is_gmt(text: &[u8]) -> Option<()> {

@@ -95,6 +95,11 @@ impl Filling {
         self.followers.load(Ordering::Relaxed) > 0
     }
 
+    fn has_room(&self) -> bool {
+        let state = self.state();
+        !state.passing || state.unread < WINDOW
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // Each change under the lock is complete before anything in it can panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -159,11 +164,9 @@ impl Writer {
     pub async fn room(&mut self) {
         loop {
             self.taken.borrow_and_update();
-            let state = self.filling.state();
-            if !state.passing || state.unread < WINDOW {
+            if self.filling.has_room() {
                 return;
             }
-            drop(state);
             // The filling, which has the sender, is ours too: it can't fail.
             let _ = self.taken.changed().await;
         }
@@ -209,7 +212,7 @@ impl Reader {
     }
 
     /// The next piece, if it has arrived.
-    pub fn next(&mut self) -> Given {
+    pub fn take(&mut self) -> Given {
         // Marked as seen before it is looked at: what comes in between wakes us again.
         self.written.borrow_and_update();
         let mut state = self.filling.state();
@@ -268,7 +271,7 @@ mod tests {
     fn read(reader: &mut Reader) -> (Vec<u8>, &'static str) {
         let mut content = Vec::new();
         loop {
-            match reader.next() {
+            match reader.take() {
                 Given::Piece(piece) => content.extend_from_slice(&piece),
                 Given::Nothing => return (content, "nothing"),
                 Given::Whole => return (content, "whole"),
@@ -346,7 +349,7 @@ mod tests {
         });
         let mut content = 0;
         loop {
-            match reader.next() {
+            match reader.take() {
                 Given::Piece(piece) => content += piece.len(),
                 Given::Nothing => reader.more().await,
                 Given::Whole => break,

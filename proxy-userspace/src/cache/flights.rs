@@ -135,6 +135,12 @@ impl Lead {
         self.flight.news.send_replace(News::Filling(Arc::clone(filling)));
     }
 
+    /// Whether somebody waits to hear of an answer.
+    #[must_use]
+    pub fn is_awaited(&self) -> bool {
+        self.flight.waiters.load(Ordering::Relaxed) > 0
+    }
+
     /// Stores by `store`, unless what is stored was invalidated since the request was sent.
     pub fn land(&self, store: impl FnOnce(&Key)) {
         // Under the lock that dooming takes: an invalidation comes before, and dooms, or after, and removes.

@@ -288,6 +288,7 @@ mod tests {
             &request("/", request_fields),
             Framing::None,
             &response(status, fields),
+            false,
             NOW,
             &RULES,
         );

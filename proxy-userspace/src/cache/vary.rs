@@ -10,8 +10,11 @@ use crate::http::headers::{Headers, list_items};
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Selection {
     /// In lower case, sorted, and the value that the request had: None where it had none.
-    fields: Box<[(Box<str>, Option<Box<[u8]>>)]>,
+    fields: Box<[Selector]>,
 }
+
+/// The name of a request field, and its normalised value, if it had one.
+pub type Selector = (Box<str>, Option<Box<[u8]>>);
 
 /// More fields in a Vary than this are taken for `*`: the response is not worth storing.
 const MAX_FIELDS: usize = 16;
@@ -42,7 +45,7 @@ impl Selection {
 
     /// Rebuilds what [`Selection::fields`] gave.
     #[must_use]
-    pub fn from_fields(fields: Vec<(Box<str>, Option<Box<[u8]>>)>) -> Self {
+    pub fn from_fields(fields: Vec<Selector>) -> Self {
         Self { fields: fields.into() }
     }
 
@@ -60,7 +63,7 @@ impl Selection {
     /// Bytes of memory, roughly.
     #[must_use]
     pub fn weight(&self) -> usize {
-        let of_field = |(name, value): &(Box<str>, Option<Box<[u8]>>)| {
+        let of_field = |(name, value): &Selector| {
             size_of_val(&(name, value)) + name.len() + value.as_ref().map_or(0, |value| value.len()) + 32
         };
         self.fields.iter().map(of_field).sum()

@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::pin::pin;
-use std::sync::Arc;
 
 use tokio::net::TcpStream;
 
@@ -195,17 +194,12 @@ impl Exchange<'_, '_> {
         let mut stages = Stages::new();
         let body = answer.body(framing);
         let received = &progress.received;
-        let result = match verdict {
-            Verdict::Store(ends) => {
-                let filling = Arc::clone(ends.0.filling());
-                let storing = store_and_deliver(body, *ends, &mut reply, &mut stages, received, patience);
-                let (stored, result) = sending.beside(async { Ok(storing.await) }).await?;
-                if let (Some(body), Some(fetch)) = (stored, &mut self.fetch) {
-                    fetch.filled(&filling, body);
-                }
-                result
+        let result = match (verdict, &mut self.fetch) {
+            (Verdict::Store(ends), Some(fetch)) => {
+                let ways = (&mut reply, &mut stages);
+                sending.beside(store_and_deliver(body, *ends, fetch, ways, received, patience)).await
             }
-            Verdict::Pass | Verdict::Withhold => {
+            _ => {
                 let delivery = deliver(body, &mut reply, &mut stages, Some(received), patience);
                 sending.beside(delivery).await
             }

@@ -16,26 +16,21 @@ const [suite, mode, originPort, proxyPort, only] = process.argv.slice(2)
 const engine = existsSync(path.join(suite, 'test-engine')) ? path.join(suite, 'test-engine') : suite
 const load = (...names) => import(pathToFileURL(path.resolve(...names)).href)
 
-// The request line of each request on a connection, with an absolute target; heads and bodies untouched.
+// Each request on a connection with an absolute target, once it is there as a whole; the rest of it untouched.
 function relay (client) {
   const proxy = net.connect(proxyPort, '127.0.0.1')
   let buffered = Buffer.alloc(0)
-  let body = 0
   client.on('data', data => {
     buffered = Buffer.concat([buffered, data])
     for (;;) {
-      if (body > 0) {
-        const part = buffered.subarray(0, body)
-        proxy.write(part)
-        body -= part.length
-        buffered = buffered.subarray(part.length)
-      }
-      const end = buffered.indexOf('\r\n\r\n')
-      if (body > 0 || end < 0) return
-      const head = buffered.subarray(0, end + 4).toString('latin1')
-      buffered = buffered.subarray(end + 4)
-      body = parseInt(/\r\ncontent-length: *(\d+)/i.exec(head)?.[1] ?? '0')
-      proxy.write(Buffer.from(head.replace(' /', ` http://127.0.0.1:${originPort}/`), 'latin1'))
+      const end = buffered.indexOf('\r\n\r\n') + 4
+      if (end < 4) return
+      const head = buffered.subarray(0, end).toString('latin1')
+      const length = end + parseInt(/\r\ncontent-length: *(\d+)/i.exec(head)?.[1] ?? '0')
+      if (buffered.length < length) return
+      const absolute = head.replace(' /', ` http://127.0.0.1:${originPort}/`)
+      proxy.write(Buffer.concat([Buffer.from(absolute, 'latin1'), buffered.subarray(end, length)]))
+      buffered = buffered.subarray(length)
     }
   })
   proxy.on('data', data => client.write(data))

@@ -159,6 +159,7 @@ mod tests {
     use crate::cache::entry::{Body, Stored};
     use crate::cache::freshness::{Exchanged, Freshness};
     use crate::cache::storable::Storable;
+    use crate::cache::store::MAX_VARIANTS;
     use crate::cache::tests::{RULES, request, response};
     use crate::cache::vary::Selection;
 

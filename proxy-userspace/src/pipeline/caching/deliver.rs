@@ -41,6 +41,19 @@ impl Ask<'_> {
         self.deliver(entry, Outcome::Hit { ttl }, downstream, flow).await
     }
 
+    /// Delivers what another request has brought into store meanwhile.
+    pub(super) async fn deliver_awaited(
+        &self,
+        entry: &Arc<Entry>,
+        downstream: &mut impl DownstreamSide,
+        flow: &mut Recording,
+    ) -> Result<Ending, Failure> {
+        metrics::with(|metrics| metrics.cache_collapsed.increment());
+        flow.cache = Some(CacheUse::Collapsed);
+        let report = Forward { collapsed: true, ..Forward::because(Why::UriMiss) };
+        self.deliver(entry, Outcome::Forward(report), downstream, flow).await
+    }
+
     /// Delivers what is stale, for want of better.
     pub(super) async fn deliver_stale(
         &self,

@@ -164,6 +164,11 @@ impl<'a> Fetch<'a> {
         }
     }
 
+    /// Whether somebody waits who has not begun to read.
+    pub(in crate::pipeline) fn is_awaited(&self) -> bool {
+        self.lead.as_ref().is_some_and(Lead::is_awaited)
+    }
+
     /// The response has been received whole.
     pub(in crate::pipeline) fn filled(&mut self, filling: &Filling, body: Body) {
         let Some(lead) = self.lead.take() else { return };

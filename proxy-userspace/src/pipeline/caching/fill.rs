@@ -4,8 +4,10 @@
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::Poll;
 
+use super::Fetch;
 use crate::cache::entry::Body;
 use crate::cache::filling::{Given, Reader, Writer};
 use crate::net::deadline::{Deadline, Expired};
@@ -16,16 +18,16 @@ use crate::relay::Side;
 use crate::relay::body::{BodyError, Patience, Piece, Source};
 use crate::relay::stage::Stages;
 
-/// Stores and delivers a body. Returns what is to be stored, if it was received whole and is not too large.
+/// Stores and delivers a body. It is in store before the client has the last of it: who then asks again finds it.
 pub(in crate::pipeline) async fn store_and_deliver(
     body: impl Source,
     (writer, reader): (Writer, Reader),
-    reply: &mut impl Reply,
-    stages: &mut Stages,
+    fetch: &mut Fetch<'_>,
+    (reply, stages): (&mut impl Reply, &mut Stages),
     received: &Cell<u64>,
     patience: Patience<'_>,
-) -> (Option<Body>, Result<(), Failure>) {
-    let filling = std::sync::Arc::clone(writer.filling());
+) -> Result<(), Failure> {
+    let filling = Arc::clone(writer.filling());
     let own_deadline = Deadline::new();
     let mut fill = pin!(fill(body, writer, Patience { deadline: &own_deadline, ..patience }));
     let mut deliver = pin!(deliver(Follow::new(reader), reply, stages, Some(received), patience));
@@ -34,7 +36,11 @@ pub(in crate::pipeline) async fn store_and_deliver(
         if filled.is_none()
             && let Poll::Ready(result) = fill.as_mut().poll(cx)
         {
-            filled = Some(result);
+            filled = Some(result.map(|body| {
+                if let Some(body) = body {
+                    fetch.filled(&filling, body);
+                }
+            }));
         }
         if delivered.is_none()
             && let Poll::Ready(result) = deliver.as_mut().poll(cx)
@@ -44,20 +50,16 @@ pub(in crate::pipeline) async fn store_and_deliver(
         match (&filled, &delivered) {
             (Some(_), Some(_)) => Poll::Ready(()),
             // The client is gone, and nobody else is there.
-            (None, Some(Err(_))) if !filling.has_followers() => Poll::Ready(()),
+            (None, Some(Err(_))) if !filling.has_followers() && !fetch.is_awaited() => Poll::Ready(()),
             _ => Poll::Pending,
         }
     })
     .await;
-    let delivered = match (&mut filled, delivered) {
+    match (filled, delivered) {
         // What went wrong with the source is the reason, not that the reader saw it cut off.
-        (Some(Err(_)), Some(Err(_)) | None) => match filled.take() {
-            Some(Err(error)) => Err(Failure::ResponseBody(error)),
-            _ => Ok(()),
-        },
+        (Some(Err(error)), _) => Err(Failure::ResponseBody(error)),
         (_, delivered) => delivered.unwrap_or(Ok(())),
-    };
-    (filled.and_then(Result::ok).flatten(), delivered)
+    }
 }
 
 /// Puts a body into the store's hands.
@@ -88,11 +90,13 @@ async fn fill(
 pub(super) struct Follow {
     reader: Reader,
     held: bytes::Bytes,
+    /// It was seen that the response is cut off.
+    cut: bool,
 }
 
 impl Follow {
     pub(super) fn new(reader: Reader) -> Self {
-        Self { reader, held: bytes::Bytes::new() }
+        Self { reader, held: bytes::Bytes::new(), cut: false }
     }
 }
 
@@ -102,19 +106,26 @@ impl Source for Follow {
     }
 
     fn next(&mut self) -> Result<Piece<'_>, BodyError> {
-        match self.reader.next() {
+        match self.reader.take() {
             Given::Piece(piece) => {
                 self.held = piece;
                 Ok(Piece::Content(&self.held))
             }
             Given::Nothing => Ok(Piece::Nothing),
             Given::Whole => Ok(Piece::End(None)),
+            // What came before goes out first.
+            Given::Cut if !self.cut => {
+                self.cut = true;
+                Ok(Piece::Nothing)
+            }
             Given::Cut => Err(BodyError::Truncated(Side::Upstream)),
         }
     }
 
     async fn fill(&mut self) -> Result<(), BodyError> {
-        self.reader.more().await;
+        if !self.cut {
+            self.reader.more().await;
+        }
         Ok(())
     }
 }

@@ -86,8 +86,12 @@ impl Ask<'_> {
         flow: &mut Recording,
     ) -> Result<Ending, Failure> {
         let mut may_wait = self.may_wait();
+        let mut has_waited = false;
         loop {
             let (why, stale) = match self.look() {
+                Found::Usable { entry, .. } if has_waited => {
+                    return self.deliver_awaited(&entry, downstream, flow).await;
+                }
                 Found::Usable { entry, revalidate } => {
                     if revalidate {
                         background::revalidate(self, &entry, downstream.client());
@@ -111,7 +115,7 @@ impl Ask<'_> {
                     return self.deliver_collapsed(why, reader, downstream, flow).await;
                 }
                 // Somebody's answer may be in store now.
-                Settled::Again => may_wait = false,
+                Settled::Again => (may_wait, has_waited) = (false, true),
             }
         }
     }
