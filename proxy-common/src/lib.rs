@@ -6,8 +6,10 @@
 #![no_std]
 
 mod counter;
+mod rules;
 
 pub use counter::Counter;
+pub use rules::*;
 
 /// Length of a task's name in the kernel (`TASK_COMM_LEN`), its NUL included.
 pub const COMM_LEN: usize = 16;
@@ -78,7 +80,8 @@ pub struct Captured {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Comm(pub [u8; COMM_LEN]);
 
-/// Value of the map `CGROUPS` (by cgroup id): what happens to connections from a selected cgroup.
+/// Value of the maps `CGROUPS` (by cgroup id) and `RULES`: what happens to connections from a selected cgroup, or that
+/// a rule matches.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
@@ -113,17 +116,36 @@ pub const FAIL_OPEN: u32 = 0;
 /// Without a live proxy connect() fails.
 pub const FAIL_CLOSED: u32 = 1;
 
+/// Where the kernel keeps what names a process's executable: offsets in bytes, from the running kernel's BTF.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TaskLayout {
+    /// `task_struct.mm`.
+    pub task_mm: u32,
+    /// `mm_struct.exe_file`.
+    pub mm_exe_file: u32,
+    /// `file.f_inode`.
+    pub file_inode: u32,
+    /// `inode.i_ino`.
+    pub inode_number: u32,
+    /// `inode.i_sb`.
+    pub inode_superblock: u32,
+    /// `super_block.s_dev`.
+    pub superblock_device: u32,
+}
+
 const _: () = {
     assert!(size_of::<Endpoint>() == 20);
     assert!(size_of::<ClaimKey>() == 32);
     assert!(size_of::<Captured>() == 96);
     assert!(size_of::<Policy>() == 12);
+    assert!(size_of::<TaskLayout>() == 24);
     assert!(size_of::<ListenerPorts>() == 4);
 };
 
 #[cfg(feature = "user")]
 mod pod {
-    use super::{Captured, ClaimKey, Endpoint, ListenerPorts, Policy};
+    use super::{Captured, ClaimKey, Endpoint, ListenerPorts, Policy, TaskLayout};
 
     // SAFETY: repr(C), no implicit padding (sizes asserted above), every bit pattern is a value.
     unsafe impl aya::Pod for Endpoint {}
@@ -133,6 +155,8 @@ mod pod {
     unsafe impl aya::Pod for Captured {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Policy {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for TaskLayout {}
     // SAFETY: as above.
     unsafe impl aya::Pod for ListenerPorts {}
 }

@@ -1,7 +1,7 @@
 //! What happens to a connect(): the one place where that is decided.
 //!
-//! `decide` gives the verdict in the order the rules are meant to be read; `connect` carries it out. Rules by
-//! destination, port, user or name belong into `decide`, after the exemptions and beside the cgroup.
+//! `decide` gives the verdict: exemptions, then the first rule that matches, then the nearest selected cgroup;
+//! `connect` carries it out.
 
 use core::mem::MaybeUninit;
 
@@ -12,7 +12,7 @@ use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_current_uid_gid};
 use aya_log_ebpf::debug;
 use proxy_common::{
     ACTION_BYPASS, ACTION_DENY, Captured, ClaimKey, Comm, Counter, Endpoint, FAIL_OPEN, MAX_CGROUP_DEPTH,
-    Policy,
+    Policy, RuleSet,
 };
 
 use crate::attempt::{Attempt, Listener, is_mapped};
@@ -21,6 +21,7 @@ use crate::maps::{
     BPF_ANY, CGROUPS, FIRST_LEVEL, HAS_CURRENT_COMM, HAS_SET_RETVAL, LISTENER_NETNS, ORIGINALS, OWN_TGID,
     count,
 };
+use crate::rules::Rules;
 
 /// The system call goes on.
 pub const PROCEED: i32 = 1;
@@ -65,16 +66,16 @@ fn decide(attempt: &Attempt<'_>) -> Verdict {
     if is_exempt(&attempt.destination.address) {
         return Verdict::Pass(Counter::BypassDestination);
     }
-    if attempt.is_bound_to_device() {
-        return Verdict::Pass(Counter::BypassDevice);
-    }
-    let Some(policy) = selected_cgroup() else {
+    let Some(policy) = policy(attempt) else {
         return Verdict::Pass(Counter::BypassCgroup);
     };
     match policy.action {
         ACTION_BYPASS => return Verdict::Pass(Counter::BypassAction),
         ACTION_DENY => return Verdict::Deny(policy),
         _ => {}
+    }
+    if attempt.is_bound_to_device() {
+        return Verdict::Pass(Counter::BypassDevice);
     }
     let Some(listener) = attempt.listener() else {
         return Verdict::Unserved(policy, Counter::GateNetns);
@@ -167,10 +168,13 @@ fn tgid() -> u32 {
     (bpf_get_current_pid_tgid() >> 32) as u32
 }
 
-/// The policy of the nearest selected ancestor of the current cgroup, itself included.
+/// What the first matching rule says, else what is said of the nearest selected ancestor of the current cgroup, itself
+/// included. Exempt destinations never come here.
 #[inline(always)]
-fn selected_cgroup() -> Option<&'static Policy> {
+fn policy(attempt: &Attempt<'_>) -> Option<&'static Policy> {
+    let rules = Rules::in_force();
     let mut nearest = None;
+    let mut admitting = RuleSet::EMPTY;
     let first = FIRST_LEVEL.load();
     for level in first..first + MAX_CGROUP_DEPTH {
         // SAFETY: a plain helper call; 0 below the current cgroup's own level.
@@ -182,6 +186,14 @@ fn selected_cgroup() -> Option<&'static Policy> {
         if let Some(policy) = unsafe { CGROUPS.get(id) } {
             nearest = Some(policy);
         }
+        if let Some(rules) = rules {
+            rules.add_cgroup(id, &mut admitting);
+        }
+    }
+    if let Some(rules) = rules
+        && let Some(matched) = rules.first_match(attempt, &admitting, nearest.is_some())
+    {
+        return Some(matched.policy);
     }
     nearest
 }

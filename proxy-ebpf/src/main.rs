@@ -13,6 +13,7 @@ mod decide;
 mod gate;
 mod maps;
 mod original;
+mod rules;
 
 use aya_ebpf::{
     bindings::{BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_TCP_CONNECT_CB},

@@ -6,10 +6,14 @@
 use aya_ebpf::{
     Global,
     bindings::BPF_F_NO_PREALLOC,
-    macros::map,
+    btf_maps,
+    macros::{btf_map, map},
     maps::{Array, HashMap, LruHashMap, PerCpuArray},
 };
-use proxy_common::{Captured, ClaimKey, Counter, ListenerPorts, Policy};
+use proxy_common::{
+    Captured, ClaimKey, Counter, GENERATIONS, Identity, ListenerPorts, MAX_CLASSES, MAX_RULES, PORTS, Policy,
+    RuleSet, Ruleset, TaskLayout,
+};
 
 const PLACEHOLDER: u32 = 1;
 /// Insert or replace.
@@ -44,6 +48,45 @@ pub static HEARTBEAT: Array<u64> = Array::with_max_entries(1, 0);
 #[map]
 pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::COUNT, 0);
 
+/// Which generation of rules is in force.
+#[map]
+pub static ACTIVE: Array<u32> = Array::with_max_entries(1, 0);
+
+#[map]
+pub static RULESETS: Array<Ruleset> = Array::with_max_entries(GENERATIONS, 0);
+
+/// What each rule says: rule n of generation g at g * MAX_RULES + n.
+#[map]
+pub static RULES: Array<Policy> = Array::with_max_entries(GENERATIONS * MAX_RULES, 0);
+
+/// How often each rule was the first to match.
+#[map]
+pub static RULE_HITS: PerCpuArray<u64> = PerCpuArray::with_max_entries(GENERATIONS * MAX_RULES, 0);
+
+/// Rules by who connects.
+#[map]
+pub static IDENTITIES: HashMap<Identity, RuleSet> = HashMap::with_max_entries(PLACEHOLDER, BPF_F_NO_PREALLOC);
+
+/// Class of a destination by its longest prefix, by generation; IPv4 as v4-mapped. Each prefix's class holds the rules
+/// of all prefixes around it, too: one look-up is enough. A generation that needs none has no map here.
+#[btf_map]
+pub static PREFIXES: btf_maps::ArrayOfMaps<btf_maps::LpmTrie<[u32; 4], u32, 1>, { GENERATIONS as usize }> =
+    btf_maps::ArrayOfMaps::new();
+
+/// Class of each port (host byte order), by generation.
+#[btf_map]
+pub static PORT_CLASSES: btf_maps::ArrayOfMaps<
+    btf_maps::Array<u32, { PORTS as usize }>,
+    { GENERATIONS as usize },
+> = btf_maps::ArrayOfMaps::new();
+
+/// The rules of each class, by generation.
+#[btf_map]
+pub static CLASSES: btf_maps::ArrayOfMaps<
+    btf_maps::Array<RuleSet, { MAX_CLASSES as usize }>,
+    { GENERATIONS as usize },
+> = btf_maps::ArrayOfMaps::new();
+
 /// The proxy's process, as the initial pid namespace numbers it.
 #[unsafe(no_mangle)]
 pub static OWN_TGID: Global<u32> = Global::new(0);
@@ -68,6 +111,19 @@ pub static HAS_SET_RETVAL: Global<u8> = Global::new(0);
 /// 1 if these programs may ask for the process's name (newer kernels want CAP_PERFMON for it).
 #[unsafe(no_mangle)]
 pub static HAS_CURRENT_COMM: Global<u8> = Global::new(0);
+
+/// 1 if these programs can tell what the current process executes: it takes BTF and CAP_PERFMON.
+#[unsafe(no_mangle)]
+pub static HAS_EXECUTABLE: Global<u8> = Global::new(0);
+#[unsafe(no_mangle)]
+pub static TASK_LAYOUT: Global<TaskLayout> = Global::new(TaskLayout {
+    task_mm: 0,
+    mm_exe_file: 0,
+    file_inode: 0,
+    inode_number: 0,
+    inode_superblock: 0,
+    superblock_device: 0,
+});
 
 /// Adds one to a counter of this CPU.
 #[inline(always)]

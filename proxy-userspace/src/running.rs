@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::config::Config;
-use crate::containers::Namespaces;
+use crate::config::{Config, Sources};
+use crate::containers::{Namespaces, Targets};
 use crate::net::stream::Admission;
 use crate::policy::acl::Acl;
 use crate::redirect::{Heartbeat, Redirect, RedirectError, monotonic_ns};
@@ -16,6 +16,10 @@ use crate::telemetry::flows::Flows;
 /// A running weir.
 pub struct Running {
     pub config: Arc<Config>,
+    /// Where `config` came from: to read it again.
+    pub sources: Sources,
+    /// Held while it is read again: two at a time would overtake one another.
+    pub reloading: Mutex<()>,
     /// Where the explicit proxy listens.
     pub proxy: SocketAddr,
     pub started: Instant,
@@ -25,6 +29,7 @@ pub struct Running {
     pub acl: Acl,
     pub capture: Mutex<Capture>,
     pub namespaces: Arc<Namespaces>,
+    pub targets: Arc<Targets>,
 }
 
 /// Whether and what weir captures.
@@ -42,6 +47,11 @@ impl Running {
     /// The capture state, locked.
     pub fn capture(&self) -> MutexGuard<'_, Capture> {
         self.capture.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until nobody else reads the configuration again.
+    pub fn reloading(&self) -> MutexGuard<'_, ()> {
+        self.reloading.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::config::Backend;
-use crate::http::authority::Authority;
+use crate::http::authority::{Authority, Scheme};
 use crate::netns::Namespace;
 
 /// Where it goes.
@@ -16,6 +16,8 @@ pub struct Target {
     pub front: Front,
     /// `host:port` as the client named it: CONNECT, absolute-form, Host, or SNI. It is where an explicit request goes.
     pub authority: Option<Authority>,
+    /// What is spoken there: Https where weir itself is to speak TLS.
+    pub scheme: Scheme,
     /// Where a captured connection was going. If present, it decides; the authority never does.
     pub original_destination: Option<SocketAddr>,
     pub vantage: Vantage,
@@ -34,15 +36,21 @@ impl Target {
     /// What is known of it at a front's door.
     #[must_use]
     pub fn of(front: Front) -> Self {
-        Self { front, authority: None, original_destination: None, vantage: Vantage::default() }
+        Self {
+            front,
+            authority: None,
+            scheme: Scheme::Http,
+            original_destination: None,
+            vantage: Vantage::default(),
+        }
     }
 }
 
 /// Where to connect to: what a route makes of a target.
 #[derive(Debug, Clone)]
 pub enum Hop {
-    /// A name or address to find addresses for.
-    Authority(Authority),
+    /// A name or address to find addresses for, and whether to speak TLS there.
+    Authority(Authority, Scheme),
     /// An address that is settled, and from where to connect to it.
     Address(SocketAddr, Vantage),
     /// A server that the operator has named.
@@ -77,8 +85,19 @@ pub struct Process {
     pub uid: u32,
     /// cgroup v2 id: the inode number of its directory.
     pub cgroup: u64,
+    /// The container that it lives in, if it was captured as that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container: Option<Arc<Container>>,
     /// The command name, at most 15 bytes (`TASK_COMM_LEN`).
     pub comm: String,
+}
+
+/// A container, as its engine knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Container {
+    pub id: Box<str>,
+    pub name: Box<str>,
+    pub image: Box<str>,
 }
 
 impl fmt::Display for Front {
@@ -94,7 +113,12 @@ impl fmt::Display for Front {
 impl fmt::Display for Client {
     fn fmt(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.process {
-            Some(process) => write!(text, "{}[{}]", process.comm, process.pid),
+            Some(process) => {
+                if let Some(container) = &process.container {
+                    write!(text, "{}/", container.name)?;
+                }
+                write!(text, "{}[{}]", process.comm, process.pid)
+            }
             None => write!(text, "{}", self.address),
         }
     }

@@ -241,7 +241,6 @@ fn targets_that_are_none() {
     ] {
         scene.check(target, &get(target), &Answer(400));
     }
-    scene.check("https", &get("https://x/"), &Answer(501));
     scene.check("ftp", &get("ftp://x/"), &Answer(501));
     for target in [
         "x",

@@ -1,6 +1,8 @@
 //! Starts weir, peers and clients for the end-to-end tests.
 
 pub mod background;
+pub mod certificates;
+pub mod engine;
 pub mod http;
 pub mod leaks;
 pub mod netns;

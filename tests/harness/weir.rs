@@ -39,7 +39,11 @@ impl Weir {
 
     /// A weir that captures, in a cgroup of its own making.
     pub fn capturing(overlay: &str) -> Self {
-        let cgroup = new_cgroup();
+        Self::capturing_in(new_cgroup(), overlay)
+    }
+
+    /// As [`Weir::capturing`], in a cgroup of [`new_cgroup`] that somebody else needs to know as well.
+    pub fn capturing_in(cgroup: PathBuf, overlay: &str) -> Self {
         let capture = format!("capture: {{mode: required, cgroup: '{}'}}", cgroup.display());
         Self::start(&capture, overlay, Some(cgroup))
     }
@@ -295,7 +299,8 @@ pub fn assert_reset(mut stream: &TcpStream) {
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}");
 }
 
-fn new_cgroup() -> PathBuf {
+/// A cgroup for one test; the weir that captures in it removes it.
+pub fn new_cgroup() -> PathBuf {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let name = format!("weir-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
     let path = cgroup2_mount().join(name);

@@ -18,7 +18,9 @@ use crate::{build_ebpf, cargo, setup, target_dir, tidy, workspace};
 /// What the tests start, and the Debian packages it comes from.
 const PROGRAMS: &[(&str, &str)] = &[
     ("bpftool", "bpftool"),
+    ("busybox", "busybox-static"),
     ("curl", "curl"),
+    ("dockerd", "docker.io"),
     ("git", "git"),
     ("ip", "iproute2"),
     ("nginx", "nginx-light"),

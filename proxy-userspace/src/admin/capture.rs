@@ -64,7 +64,7 @@ async fn exec(
     Ok((StatusCode::CREATED, Json(answer)))
 }
 
-fn unavailable(reason: &str) -> Problem {
+pub(super) fn unavailable(reason: &str) -> Problem {
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, format!("nothing can be captured: {reason}"))
 }
 

@@ -1,5 +1,6 @@
 //! GET /metrics: Prometheus text format.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use axum::Router;
@@ -8,6 +9,7 @@ use axum::http::header;
 use axum::response::IntoResponse;
 use axum::routing::get;
 
+use crate::redirect::RuleState;
 use crate::running::{Capture, Running};
 use crate::telemetry::metrics::{prometheus, write_metric};
 
@@ -26,6 +28,21 @@ async fn metrics(State(running): State<Arc<Running>>) -> impl IntoResponse {
             let help = "Decisions of the kernel half; the name says which.";
             write_metric(&mut text, &format!("kernel_{name}_total"), help, "counter", value);
         }
+        write_rules(&mut text, &redirect.rules());
     }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
+}
+
+/// One series a rule, so at most as many as there may be rules. They begin at 0 when rules are read again.
+fn write_rules(text: &mut String, rules: &[RuleState]) {
+    let name = "weir_capture_rule_hits_total";
+    if !rules.is_empty() {
+        let help = "Connections for which the rule was the first to match.";
+        // Writing to a String does not fail.
+        let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} counter\n");
+    }
+    for rule in rules {
+        // The configuration admits no name that would have to be escaped.
+        let _ = writeln!(text, "{name}{{rule=\"{}\",action=\"{}\"}} {}", rule.name, rule.action, rule.hits);
+    }
 }

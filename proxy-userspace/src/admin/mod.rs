@@ -10,7 +10,9 @@ mod guard;
 mod health;
 mod metrics;
 mod problem;
+mod rules;
 mod status;
+mod targets;
 
 use std::fs::DirBuilder;
 use std::io;
@@ -27,6 +29,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinHandle;
 
 pub use capture::{release as release_captured, remove_empty};
+pub use rules::reload as reload_rules;
 
 use crate::config;
 use crate::running::Running;
@@ -154,7 +157,8 @@ fn questions() -> Router<Arc<Running>> {
 
 /// What changes something, and what tells where everybody's programs went.
 fn for_owner() -> Router<Arc<Running>> {
-    questions().merge(capture::changes()).merge(flows::routes())
+    let changes = capture::changes().merge(rules::changes()).merge(targets::changes());
+    questions().merge(changes).merge(flows::routes())
 }
 
 async fn bind_unix(path: &Path) -> Result<UnixListener, ListenError> {

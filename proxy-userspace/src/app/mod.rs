@@ -6,7 +6,9 @@
 //! Stop: kernel half detached (new connections go direct) → what is queued accepted, listeners closed → drain → workers
 //! end. A worker that ends on its own stops weir, too: the heartbeat of those that are left is not that of a whole.
 
+mod certificates;
 mod holder;
+mod rules;
 mod state_file;
 mod worker;
 
@@ -19,17 +21,19 @@ use std::time::Instant;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::admin;
 use crate::cache::Cache;
-use crate::config::{CaptureMode, Config};
-use crate::containers::Namespaces;
+use crate::config::{CaptureMode, Config, Sources};
+use crate::containers::{Namespaces, Targets};
 use crate::http::forward::Pseudonym;
 use crate::net::listener;
 use crate::net::stream::Admission;
 use crate::policy::acl::Acl;
-use crate::redirect::{Listeners, Redirect, RedirectError};
+use crate::redirect::{Listeners, Redirect, RedirectError, RulesError};
 use crate::running::{Beats, Capture, Running};
 use crate::telemetry::flows::Flows;
+use crate::tls::client::{ClientTls, FileError};
+use crate::tls::server::Acceptance;
+use crate::{admin, capture};
 use state_file::StateFile;
 use worker::{Plan, Workers};
 
@@ -43,10 +47,14 @@ pub enum StartError {
     Listen { host: std::net::IpAddr, first: u16, last: u16, error: std::io::Error },
     #[error("can't listen for captured connections on loopback: {0}")]
     Transparent(std::io::Error),
+    #[error("TLS: {0}")]
+    Tls(#[from] FileError),
     #[error("{0}")]
     Admin(#[from] admin::ListenError),
     #[error("capture.mode is `required`, but nothing can be captured: {0}")]
     Capture(#[from] RedirectError),
+    #[error("{0}")]
+    Rules(RulesError),
     #[error("{0}")]
     State(#[from] state_file::StateError),
     #[error("can't start a thread or runtime: {0}")]
@@ -59,17 +67,21 @@ pub enum StartError {
 ///
 /// # Errors
 /// [`StartError`]; nothing is left behind then.
-pub fn serve(config: Config) -> Result<(), StartError> {
+pub fn serve(config: Config, sources: Sources) -> Result<(), StartError> {
     raise_file_limit();
     let control = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let result = control.block_on(run(Arc::new(config)));
+    let result = control.block_on(run(Arc::new(config), sources));
     // Whatever is still under way is of no use to anybody.
     control.shutdown_background();
     result
 }
 
-async fn run(config: Arc<Config>) -> Result<(), StartError> {
+async fn run(config: Arc<Config>, sources: Sources) -> Result<(), StartError> {
     let mut signals = Signals::new()?;
+    let tls = Arc::new(ClientTls::load(&config.upstream.tls)?);
+    let acceptance = Acceptance::load(&config.server.tls)?.map(Arc::new);
+    // From now on it doesn't end weir.
+    let hangup = signal(SignalKind::hangup())?;
     let explicit = listen_explicit(&config)?;
     let proxy = local_address(&explicit)?;
     let transparent = Transparent::listen(&config)?;
@@ -83,6 +95,7 @@ async fn run(config: Arc<Config>) -> Result<(), StartError> {
         Capture::On(redirect) => (Some(redirect.original_destinations()), Some(redirect.heartbeat())),
         _ => (None, None),
     };
+    let (targets, asked) = Targets::new(&config.capture.targets);
     let (namespaces, doors) = Namespaces::new(config.server.workers);
     let running = Arc::new(Running {
         proxy,
@@ -93,7 +106,10 @@ async fn run(config: Arc<Config>) -> Result<(), StartError> {
         acl: acl.clone(),
         capture: Mutex::new(capture),
         namespaces,
+        targets: Arc::clone(&targets),
         config: Arc::clone(&config),
+        sources,
+        reloading: Mutex::new(()),
     });
     let (drain, draining) = watch::channel(false);
     let cache = &config.cache;
@@ -103,17 +119,26 @@ async fn run(config: Arc<Config>) -> Result<(), StartError> {
         acl,
         via: Pseudonym::new(random_seed()),
         cache,
+        tls,
+        acceptance: acceptance.clone(),
         admission: Arc::clone(&running.admission),
         beats: Arc::clone(&running.beats),
         originals,
+        targets,
         draining,
     };
     let state_file = StateFile::write(&config.admin.state_dir, &running, &admin)?;
     let workers = Workers::start(&plan, explicit, transparent, doors)?;
+    capture::start(&running, asked).await;
     let admin = admin.serve(Arc::clone(&running));
     // Nobody is answered before: this waits for nothing.
     holder::take_over(&running)?;
-    let sweep = tokio::spawn(sweep_closed(Arc::clone(&running)));
+    let tasks = [
+        tokio::spawn(sweep_closed(Arc::clone(&running))),
+        tokio::spawn(rules::refresh(Arc::clone(&running))),
+        tokio::spawn(rules::reload_on_hangup(hangup, Arc::clone(&running))),
+        tokio::spawn(certificates::keep_current(acceptance)?),
+    ];
     announce(&running);
 
     tokio::select! {
@@ -134,7 +159,7 @@ async fn run(config: Arc<Config>) -> Result<(), StartError> {
     };
     // What the workers recorded last is still on its way to the log.
     running.flows.settled().await;
-    sweep.abort();
+    tasks.iter().for_each(tokio::task::JoinHandle::abort);
     admin.abort();
     // Programs that ended while their transfers were finished.
     admin::remove_empty(left_running);
@@ -194,6 +219,8 @@ fn start_capture(config: &Config, transparent: &Transparent) -> Result<Capture, 
     match Redirect::start(&config.capture, &listeners) {
         Ok(redirect) => Ok(Capture::On(Box::new(redirect))),
         Err(error) if config.capture.mode == CaptureMode::Required => Err(error.into()),
+        // These are mistakes, and to serve without them could be dangerous.
+        Err(RedirectError::Rules(error)) => Err(StartError::Rules(error)),
         Err(error) => {
             tracing::warn!("nothing is captured: {error}");
             Ok(Capture::Unavailable(error))

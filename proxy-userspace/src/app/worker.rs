@@ -16,7 +16,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::Transparent;
 use crate::cache::Cache;
 use crate::config::Config;
-use crate::containers::Door;
+use crate::containers::{Door, Targets};
 use crate::front::{self, Shared, explicit, transparent};
 use crate::http::forward::Pseudonym;
 use crate::net::deadline::{self, TICK};
@@ -27,6 +27,8 @@ use crate::redirect::OriginalDestinations;
 use crate::route::Table;
 use crate::running::Beats;
 use crate::telemetry::flows;
+use crate::tls::client::ClientTls;
+use crate::tls::server::Acceptance;
 use crate::upstream::{Upstream, dns};
 
 /// Tasks polled between two looks at the sockets. Fewer than tokio's default, so that bulk transfers do not
@@ -43,9 +45,12 @@ pub(super) struct Plan {
     pub acl: Acl,
     pub via: Pseudonym,
     pub cache: Option<Arc<Cache>>,
+    pub tls: Arc<ClientTls>,
+    pub acceptance: Option<Arc<Acceptance>>,
     pub admission: Arc<Admission>,
     pub beats: Arc<Beats>,
     pub originals: Option<OriginalDestinations>,
+    pub targets: Arc<Targets>,
     pub draining: watch::Receiver<bool>,
 }
 
@@ -146,10 +151,11 @@ fn on_thread(index: usize, plan: Plan, doors: Doors) -> io::Result<()> {
 
 async fn run(index: usize, plan: Plan, doors: Doors) -> io::Result<()> {
     let engine = Rc::new(Engine {
-        upstream: Upstream::new(&plan.config.upstream),
+        upstream: Upstream::new(&plan.config.upstream, plan.tls),
         acl: plan.acl,
         via: plan.via,
         cache: plan.cache,
+        acceptance: plan.acceptance,
         routes: Table::new(&plan.config.routing),
         config: Arc::clone(&plan.config),
     });
@@ -157,6 +163,7 @@ async fn run(index: usize, plan: Plan, doors: Doors) -> io::Result<()> {
         engine: Rc::clone(&engine),
         admission: Arc::clone(&plan.admission),
         drain: plan.draining.clone(),
+        names: Rc::new(plan.targets.names()),
     };
     let mut fronts = JoinSet::new();
     fronts.spawn_local(explicit::run(front::into_async(doors.explicit)?, shared.clone()));
@@ -198,7 +205,7 @@ async fn serve_inside(fronts: &mut JoinSet<()>, mut doors: mpsc::Receiver<Door>,
         tokio::select! {
             Some(Door { listener, originals, namespace }) = doors.recv() => match front::into_async(listener) {
                 Ok(listener) => {
-                    fronts.spawn_local(transparent::run_inside(listener, shared.clone(), originals, namespace));
+                    fronts.spawn_local(transparent::run_inside(listener, shared.clone(), (originals, namespace)));
                 }
                 Err(error) => tracing::error!(%error, "can't serve a listener in a network namespace"),
             },

@@ -8,7 +8,7 @@
 use std::fmt::{self, Write};
 use std::net::SocketAddr;
 
-use crate::http::authority::Authority;
+use crate::http::authority::{Authority, Scheme};
 
 /// A key, as text: an absolute URI, and what it is limited to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -28,7 +28,7 @@ pub enum Scope {
 impl Key {
     /// The key of a request for `target` (path and query, or `*`) at `authority`.
     #[must_use]
-    pub fn new(authority: Option<&Authority>, target: &str, scope: Scope) -> Self {
+    pub fn new(scheme: Scheme, authority: Option<&Authority>, target: &str, scope: Scope) -> Self {
         let mut text = String::with_capacity(target.len() + 48);
         // Writing to a String does not fail. A space is in no URI: no key of one scope is like one of another.
         let _ = match scope {
@@ -37,10 +37,9 @@ impl Key {
             Scope::Address(address, Some(namespace)) => write!(text, "{address}%{namespace} "),
             Scope::Gateway => write!(text, "gateway "),
         };
-        text.push_str("http://");
         let _ = match authority {
-            Some(authority) => write!(text, "{authority}"),
-            None => write!(text, "-"),
+            Some(authority) => write!(text, "{}://{authority}", name(scheme)),
+            None => write!(text, "{}://-", name(scheme)),
         };
         text.push_str(target);
         Self(text.into())
@@ -56,7 +55,7 @@ impl Key {
             absolute if absolute.starts_with('/') => absolute.to_owned(),
             uri if uri.contains("://") => {
                 let (scheme, rest) = uri.split_once("://")?;
-                scheme.eq_ignore_ascii_case("http").then(|| self.within(rest)).flatten()?
+                scheme.eq_ignore_ascii_case(name(self.scheme())).then(|| self.within(rest)).flatten()?
             }
             "" => return None,
             query if query.starts_with('?') => {
@@ -75,10 +74,14 @@ impl Key {
     /// The target of `authority/target`, if that is of the same origin.
     fn within(&self, rest: &str) -> Option<String> {
         let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-        let named = Authority::parse(&rest[..end], Some(80)).ok()?;
+        let named = Authority::parse(&rest[..end], Some(self.scheme().default_port())).ok()?;
         let target = &rest[end..];
         let same = self.authority() == named.to_string();
         same.then(|| if target.starts_with('/') { target.to_owned() } else { format!("/{target}") })
+    }
+
+    fn scheme(&self) -> Scheme {
+        if self.split().0.contains("https://") { Scheme::Https } else { Scheme::Http }
     }
 
     /// `host:port`; `-` if the request named none.
@@ -107,6 +110,13 @@ impl Key {
     }
 }
 
+fn name(scheme: Scheme) -> &'static str {
+    match scheme {
+        Scheme::Http => "http",
+        Scheme::Https => "https",
+    }
+}
+
 impl fmt::Display for Key {
     fn fmt(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {
         text.write_str(&self.0)
@@ -119,7 +129,12 @@ mod tests {
     use proptest::prelude::*;
 
     fn key(authority: &str, target: &str) -> Key {
-        Key::new(Some(&Authority::parse(authority, Some(80)).unwrap()), target, Scope::Authority)
+        Key::new(
+            Scheme::Http,
+            Some(&Authority::parse(authority, Some(80)).unwrap()),
+            target,
+            Scope::Authority,
+        )
     }
 
     #[test]
@@ -128,12 +143,27 @@ mod tests {
         assert_eq!(key("[::1]:81", "/").as_str(), "http://[::1]:81/");
         let from = Scope::Address("198.18.0.1:80".parse().unwrap(), None);
         let authority = Authority::parse("a.example", Some(80)).unwrap();
-        assert_eq!(Key::new(Some(&authority), "/", from).as_str(), "198.18.0.1:80 http://a.example:80/");
-        assert_eq!(Key::new(None, "/", from).as_str(), "198.18.0.1:80 http://-/");
+        assert_eq!(
+            Key::new(Scheme::Http, Some(&authority), "/", from).as_str(),
+            "198.18.0.1:80 http://a.example:80/"
+        );
+        assert_eq!(Key::new(Scheme::Http, None, "/", from).as_str(), "198.18.0.1:80 http://-/");
         let elsewhere = Scope::Address("198.18.0.1:80".parse().unwrap(), Some(7));
-        assert_eq!(Key::new(None, "/", elsewhere).as_str(), "198.18.0.1:80%7 http://-/");
-        assert_eq!(Key::new(Some(&authority), "/", Scope::Gateway).as_str(), "gateway http://a.example:80/");
+        assert_eq!(Key::new(Scheme::Http, None, "/", elsewhere).as_str(), "198.18.0.1:80%7 http://-/");
+        assert_eq!(
+            Key::new(Scheme::Http, Some(&authority), "/", Scope::Gateway).as_str(),
+            "gateway http://a.example:80/"
+        );
         assert_eq!(key("a.example", "/http://b.example/").authority(), "a.example:80");
+    }
+
+    #[test]
+    fn what_came_over_tls_is_told_apart() {
+        let authority = Authority::parse("a.example", Some(443)).unwrap();
+        let key = Key::new(Scheme::Https, Some(&authority), "/", Scope::Authority);
+        assert_eq!(key.as_str(), "https://a.example:443/");
+        assert_eq!(key.of_reference("https://a.example/x").unwrap().as_str(), "https://a.example:443/x");
+        assert_eq!(key.of_reference("http://a.example:443/x"), None);
     }
 
     #[test]

@@ -18,6 +18,9 @@ use crate::redirect::hold;
 /// How long the admin API may take for an answer's head.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Questions that are about everybody's programs.
+const OVER_THE_SOCKET: [&str; 2] = ["/flows", "/capture/targets"];
+
 /// Where the admin API listens.
 enum Address {
     Socket(PathBuf),
@@ -26,8 +29,22 @@ enum Address {
 
 /// Asks, and waits for the whole answer.
 pub(super) fn ask(admin: Option<&str>, method: &Method, path: &str) -> Result<Value, Failed> {
+    ask_all(admin, method, path, Bytes::new())
+}
+
+/// As [`ask`], with something to say.
+pub(super) fn ask_with(
+    admin: Option<&str>,
+    method: &Method,
+    path: &str,
+    body: &Value,
+) -> Result<Value, Failed> {
+    ask_all(admin, method, path, body.to_string().into())
+}
+
+fn ask_all(admin: Option<&str>, method: &Method, path: &str, body: Bytes) -> Result<Value, Failed> {
     block_on(async {
-        let answer = send(admin, method, path).await?;
+        let answer = send(admin, method, path, body).await?;
         let body = answer.into_body().collect().await.map_err(|error| broken(&error))?.to_bytes();
         serde_json::from_slice(&body).map_err(|error| Failed::new(FAILED, format!("strange answer: {error}")))
     })
@@ -40,7 +57,7 @@ pub(super) fn follow(
     mut line: impl FnMut(&str) -> Result<(), Failed>,
 ) -> Result<(), Failed> {
     block_on(async {
-        let mut body = send(admin, &Method::GET, path).await?.into_body();
+        let mut body = send(admin, &Method::GET, path, Bytes::new()).await?.into_body();
         let mut rest = String::new();
         while let Some(frame) = body.frame().await {
             // weir has stopped: there is nothing more to follow.
@@ -56,14 +73,19 @@ pub(super) fn follow(
     })
 }
 
-async fn send(admin: Option<&str>, method: &Method, path: &str) -> Result<Response<Incoming>, Failed> {
+async fn send(
+    admin: Option<&str>,
+    method: &Method,
+    path: &str,
+    body: Bytes,
+) -> Result<Response<Incoming>, Failed> {
     let answer = match address(admin, method, path)? {
         Address::Socket(socket) => match UnixStream::connect(&socket).await {
-            Ok(stream) => request(stream, "localhost", method, path).await,
+            Ok(stream) => request(stream, "localhost", method, path, body).await,
             Err(error) => return Err(not_running(&socket.display().to_string(), &error)),
         },
         Address::Tcp(host) => match TcpStream::connect(&host).await {
-            Ok(stream) => request(stream, &host, method, path).await,
+            Ok(stream) => request(stream, &host, method, path, body).await,
             Err(error) => return Err(not_running(&format!("http://{host}"), &error)),
         },
     }?;
@@ -81,10 +103,15 @@ async fn request(
     host: &str,
     method: &Method,
     path: &str,
+    body: Bytes,
 ) -> Result<Response<Incoming>, Failed> {
     let request = Request::builder().method(method).uri(path).header("Host", host);
+    let request = match body.is_empty() {
+        true => request,
+        false => request.header("Content-Type", "application/json"),
+    };
     let request = request
-        .body(Full::<Bytes>::default())
+        .body(Full::new(body))
         .map_err(|error| Failed::new(MISUSED, format!("can't ask for {path}: {error}")))?;
     let exchange = async {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
@@ -104,7 +131,9 @@ fn address(admin: Option<&str>, method: &Method, path: &str) -> Result<Address, 
         let tcp = || Address::Tcp(crate::app::default_admin_address().to_string());
         return Ok(match [own, roots.clone()].into_iter().find(usable) {
             Some(socket) => Address::Socket(socket),
-            None if *method == Method::GET && !path.starts_with("/flows") => tcp(),
+            None if *method == Method::GET && !OVER_THE_SOCKET.iter().any(|own| path.starts_with(own)) => {
+                tcp()
+            }
             // These are answered over the socket only.
             None => Address::Socket(roots),
         });

@@ -4,6 +4,8 @@ use clap::Subcommand;
 
 use super::{ConfigArguments, Failed, MISUSED, say};
 use crate::config::{Config, Sources};
+use crate::tls::client::ClientTls;
+use crate::tls::server::Acceptance;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -15,12 +17,20 @@ pub(super) fn run(command: &Command) -> Result<(), Failed> {
     let Command::Check(arguments) = command;
     let config = load(arguments)?;
     crate::config::warnings(&config).iter().try_for_each(|warning| say(&format!("warning: {warning}")))?;
+    ClientTls::load(&config.upstream.tls)
+        .map_err(|error| Failed::new(MISUSED, format!("upstream.tls: {error}")))?;
+    Acceptance::load(&config.server.tls)
+        .map_err(|error| Failed::new(MISUSED, format!("server.tls: {error}")))?;
     say("the configuration is right")
 }
 
 /// The configuration that these arguments, the files and the environment make.
 pub(super) fn load(arguments: &ConfigArguments) -> Result<Config, Failed> {
     let sources = Sources::of_process(arguments.files.clone(), arguments.overrides.clone());
-    crate::config::load(&sources)
+    load_sources(&sources)
+}
+
+pub(super) fn load_sources(sources: &Sources) -> Result<Config, Failed> {
+    crate::config::load(sources)
         .map_err(|errors| Failed::new(MISUSED, format!("bad configuration:\n{errors}")))
 }

@@ -55,7 +55,11 @@ fn show(flow: &Value, json: bool) -> Result<(), Failed> {
     };
     let who = match &flow["process"] {
         Value::Null => text("client"),
-        process => format!("{}[{}]", process["comm"].as_str().unwrap_or_default(), process["pid"]),
+        process => {
+            let container = process["container"]["name"].as_str().map(|name| format!("{name}/"));
+            let comm = process["comm"].as_str().unwrap_or_default();
+            format!("{}{comm}[{}]", container.unwrap_or_default(), process["pid"])
+        }
     };
     let place =
         ["url", "authority", "original_destination"].iter().map(|key| text(key)).find(|text| text != "-");

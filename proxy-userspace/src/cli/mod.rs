@@ -1,5 +1,6 @@
 //! The commands, a file each.
 
+mod capture;
 mod client;
 mod config;
 mod doctor;
@@ -34,6 +35,9 @@ enum Command {
     Serve(ConfigArguments),
     /// Runs a program whose TCP connections pass through weir, those of its children included.
     Exec(exec::Arguments),
+    /// Names what is captured: containers, cgroups, units.
+    #[command(subcommand)]
+    Capture(capture::Command),
     /// Says what the running weir does.
     Status(status::Arguments),
     /// Shows what passed.
@@ -89,6 +93,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Flows(arguments) => flows::run(&arguments, admin.as_deref()),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments, admin.as_deref()),
+        Command::Capture(command) => capture::run(&command, admin.as_deref()),
         Command::Hold(arguments) => hold::run(&arguments),
         Command::Config(command) => config::run(&command),
     };

@@ -41,6 +41,15 @@ fn say_capture(capture: &Value) -> Result<(), Failed> {
         let attached = if hook["attached"] == true { "attached" } else { "NOT ATTACHED" };
         say(&format!("  {:<26} {attached}", hook["name"].as_str().unwrap_or_default()))?;
     }
+    for rule in kernel["rules"].as_array().into_iter().flatten() {
+        let (name, action) = (rule["name"].as_str().unwrap_or_default(), &rule["action"]);
+        let missing: Vec<_> =
+            rule["missing"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let missing =
+            if missing.is_empty() { String::new() } else { format!("; NOT THERE: {}", missing.join(", ")) };
+        let action = action.as_str().unwrap_or_default();
+        say(&format!("  rule {name:<21} {action}, matched {}{missing}", rule["hits"]))?;
+    }
     let holder = &kernel["holder"];
     if holder["running"] == false {
         say(

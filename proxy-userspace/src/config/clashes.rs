@@ -2,9 +2,9 @@
 
 use std::os::unix::ffi::OsStrExt;
 
-use super::Config;
 use super::errors::{Origin, Report};
 use super::tree::Node;
+use super::{Action, CaptureMode, Config, MAX_RULES};
 
 /// `sun_path` of a Unix socket address, less its closing NUL (unix(7)).
 const MAX_SOCKET_PATH: usize = 107;
@@ -17,6 +17,7 @@ pub(super) fn check(config: &Config, tree: &Node, report: &mut Report) {
         (&["admin.socket", "admin.state_dir"], long_socket_path(config)),
         (&["server.limits.url", "server.limits.head"], url_over_head(config)),
         (&["cache.max_object", "cache.max_memory"], object_over_memory(config)),
+        (&["capture.rules"], too_many_rules(config).or_else(|| same_rule_name(config))),
     ] {
         let Some(message) = clash else { continue };
         let given = keys.iter().find_map(|key| Some((*key, tree.origin_of(key)?)));
@@ -34,6 +35,14 @@ pub fn warnings(config: &Config) -> Vec<String> {
             "server.host {host} is not a loopback address: whoever reaches it can use this proxy; \
              use 127.0.0.1 unless a firewall bounds who that is"
         ));
+    }
+    let denies = config.capture.rules.iter().any(|rule| rule.action == Action::Deny);
+    if denies && config.capture.mode != CaptureMode::Required {
+        warnings.push(
+            "capture.rules has rules that deny, and where nothing can be captured they do not hold; \
+             set capture.mode to required if weir must not run without them"
+                .to_owned(),
+        );
     }
     warnings
 }
@@ -75,6 +84,23 @@ fn long_socket_path(config: &Config) -> Option<String> {
             path.display()
         )
     })
+}
+
+fn too_many_rules(config: &Config) -> Option<String> {
+    let rules = config.capture.rules.len();
+    (rules > MAX_RULES).then(|| {
+        format!(
+            "{rules} rules are too many; {MAX_RULES} are the most. One rule can name many ports and, in \
+             destination_files, a million destinations"
+        )
+    })
+}
+
+/// Counters and `weir explain` tell rules by their names.
+fn same_rule_name(config: &Config) -> Option<String> {
+    let names: Vec<_> = config.capture.rules.iter().map(|rule| rule.name.as_str()).collect();
+    let twice = names.iter().enumerate().find(|(index, name)| names[..*index].contains(name))?.1;
+    Some(format!("two rules are called `{twice}`; give one of them another `name`"))
 }
 
 fn url_over_head(config: &Config) -> Option<String> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{
     Access, Admin, Capture, CaptureMode, DenyErrno, Destinations, FailMode, Flows, Limits, LogFormat,
-    Logging, Relay, Server, Timeouts, Upstream,
+    Logging, Relay, Server, ServerTls, Timeouts, Upstream, UpstreamTls,
 };
 
 impl Default for Server {
@@ -16,6 +16,7 @@ impl Default for Server {
             port: 22180,
             port_range: 22180..=22189,
             workers: std::thread::available_parallelism().map_or(1, usize::from),
+            tls: ServerTls::default(),
             timeouts: Timeouts::default(),
             limits: Limits::default(),
         }
@@ -46,6 +47,8 @@ impl Default for Capture {
         Self {
             mode: CaptureMode::Auto,
             cgroup: None,
+            targets: Vec::new(),
+            engine_sockets: vec!["/run/docker.sock".into(), "/run/podman/podman.sock".into()],
             fail: FailMode::Open,
             errno: DenyErrno::Refused,
             heartbeat_timeout: Duration::from_millis(500),
@@ -54,6 +57,7 @@ impl Default for Capture {
             server_first_ports: vec![21, 22, 23, 25, 110, 119, 143, 587, 3306, 5900],
             max_connections: 65536,
             max_cgroups: 4096,
+            rules: Vec::new(),
             kernel_log: false,
         }
     }
@@ -78,6 +82,7 @@ impl Default for Upstream {
             dns_cache_size: 4096,
             idle_per_origin: 128,
             idle_timeout: Duration::from_secs(60),
+            tls: UpstreamTls::default(),
         }
     }
 }

@@ -10,15 +10,16 @@ use super::cache;
 use super::defaults::default_state_dir;
 use super::errors::Report;
 use super::kinds::{
-    GIB, KIB, MIB, address, auto_or, choice, duration, log_filter, number, path, port_range, size, switch,
+    GIB, KIB, MIB, address, auto_or, choice, duration, log_filter, number, path, port_range, selector, size,
+    switch,
 };
-use super::routing;
 use super::section::Section;
 use super::tree::Node;
 use super::{
     Access, Acl, Admin, Capture, CaptureMode, Config, DenyErrno, Destinations, FailMode, Flows, Limits,
     LogFormat, Logging, Relay, Security, Server, Timeouts, Upstream,
 };
+use super::{routing, rules, tls};
 
 pub(super) fn read(tree: &Node, report: &mut Report) -> Config {
     Section::root(tree, report, |s| Config {
@@ -50,6 +51,7 @@ fn server(s: &mut Section<'_, '_>) -> Server {
         port: s.read("port", d.port, number(0..=u16::MAX)),
         port_range: s.read("port_range", d.port_range, port_range),
         workers: s.read("workers", d.workers, auto_or(|| Server::default().workers, number(1..=1024))),
+        tls: s.section("tls", tls::server_tls),
         timeouts: s.section("timeouts", timeouts),
         limits: s.section("limits", limits),
     }
@@ -78,12 +80,13 @@ fn limits(s: &mut Section<'_, '_>) -> Limits {
     }
 }
 
+pub(super) const FAIL_MODES: &[(&str, FailMode)] = &[("open", FailMode::Open), ("closed", FailMode::Closed)];
+pub(super) const ERRNOS: &[(&str, DenyErrno)] =
+    &[("refused", DenyErrno::Refused), ("host_unreachable", DenyErrno::HostUnreachable)];
+
 fn capture(s: &mut Section<'_, '_>) -> Capture {
     const MODES: &[(&str, CaptureMode)] =
         &[("auto", CaptureMode::Auto), ("required", CaptureMode::Required), ("off", CaptureMode::Off)];
-    const FAIL_MODES: &[(&str, FailMode)] = &[("open", FailMode::Open), ("closed", FailMode::Closed)];
-    const ERRNOS: &[(&str, DenyErrno)] =
-        &[("refused", DenyErrno::Refused), ("host_unreachable", DenyErrno::HostUnreachable)];
     // A beat comes every 100 ms: a shorter timeout would take a busy machine for a dead weir.
     const HEARTBEAT: RangeInclusive<Duration> = ms(200)..=ms(10_000);
 
@@ -91,6 +94,8 @@ fn capture(s: &mut Section<'_, '_>) -> Capture {
     Capture {
         mode: s.read("mode", d.mode, choice(MODES)),
         cgroup: s.read("cgroup", d.cgroup, auto_or(|| None, |text| path(text).map(Some))),
+        targets: s.list("targets", d.targets, selector),
+        engine_sockets: s.list("engine_sockets", d.engine_sockets, path),
         fail: s.read("fail", d.fail, choice(FAIL_MODES)),
         errno: s.read("errno", d.errno, choice(ERRNOS)),
         heartbeat_timeout: s.read("heartbeat_timeout", d.heartbeat_timeout, duration(HEARTBEAT)),
@@ -98,6 +103,7 @@ fn capture(s: &mut Section<'_, '_>) -> Capture {
         server_first_ports: s.list("server_first_ports", d.server_first_ports, number(1..=u16::MAX)),
         max_connections: s.read("max_connections", d.max_connections, number(64..=4_194_304)),
         max_cgroups: s.read("max_cgroups", d.max_cgroups, number(1..=65_536)),
+        rules: rules::read(s),
         kernel_log: s.read("kernel_log", d.kernel_log, switch),
     }
 }
@@ -126,6 +132,7 @@ fn upstream(s: &mut Section<'_, '_>) -> Upstream {
         dns_cache_size: s.read("dns_cache_size", d.dns_cache_size, number(0..=1_000_000)),
         idle_per_origin: s.read("idle_per_origin", d.idle_per_origin, number(0..=65_536)),
         idle_timeout: s.read("idle_timeout", d.idle_timeout, duration(ms(10)..=hours(24))),
+        tls: s.section("tls", tls::upstream_tls),
     }
 }
 

@@ -8,7 +8,10 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::Prefix;
 use super::errors::nearest;
+use super::prefix::NotAPrefix;
+use super::selector::{BadSelector, Selector};
 
 pub(super) const KIB: u64 = 1 << 10;
 pub(super) const MIB: u64 = 1 << 20;
@@ -134,12 +137,41 @@ pub(super) fn port_range(text: &str) -> Result<RangeInclusive<u16>, Fault> {
     Ok(first..=last)
 }
 
+/// `198.51.100.0/24`, `2001:db8::/32`, or an address alone.
+pub(super) fn prefix(text: &str) -> Result<Prefix, Fault> {
+    text.parse().map_err(|error| match error {
+        NotAPrefix::Malformed => {
+            Fault::from(format!("{} is not an address or a prefix such as 10.0.0.0/8", quoted(text)))
+        }
+        NotAPrefix::HostBits(prefix) => Fault {
+            message: format!("{} has bits set beyond its prefix length", quoted(text)),
+            nearest: Some(prefix.to_string()),
+        },
+    })
+}
+
+/// A name that can stand in a metric's label and on a command line.
+pub(super) fn word(text: &str) -> Result<String, Fault> {
+    const LONGEST: usize = 64;
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    if text.is_empty() || text.len() > LONGEST || !text.bytes().all(fits) {
+        let message = format!("{} is not 1 to {LONGEST} letters, digits, `_`, `.` and `-`", quoted(text));
+        return Err(message.into());
+    }
+    Ok(text.to_owned())
+}
+
 /// An absolute path: a daemon's working directory says nothing.
 pub(super) fn path(text: &str) -> Result<PathBuf, Fault> {
     if text.starts_with('/') && !text.contains('\0') {
         return Ok(text.into());
     }
     Err(format!("{} is not an absolute path; begin it with /", quoted(text)).into())
+}
+
+/// `KIND:VALUE`, what is to be captured.
+pub(super) fn selector(text: &str) -> Result<Selector, Fault> {
+    text.parse().map_err(|error: BadSelector| error.to_string().into())
 }
 
 /// `auto`, for the value that weir finds itself, or a value of the kind.

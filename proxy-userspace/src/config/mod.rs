@@ -10,11 +10,15 @@ mod defaults;
 mod errors;
 mod keys;
 mod kinds;
+mod prefix;
 mod routing;
+mod rules;
 mod section;
+mod selector;
 mod sources;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod tree;
 mod yaml;
 
@@ -27,8 +31,12 @@ pub use cache::Cache;
 pub use clashes::warnings;
 pub use errors::{ConfigError, ConfigErrors, Origin};
 pub use keys::keys;
+pub use prefix::Prefix;
 pub use routing::{Backend, ForwardedFields, Forwarding, HostField, HostPattern, PathPattern, Routing, Rule};
+pub use rules::{Action, CaptureRule, MAX_RULES};
+pub use selector::{BadSelector, COMPOSE_LABEL, Selector};
 pub use sources::{DEFAULT_FILE, Sources, load};
+pub use tls::{Identity, ServerTls, TlsDestination, TlsVersion, UpstreamTls};
 
 /// Everything that can be configured.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -57,6 +65,7 @@ pub struct Server {
     pub port_range: RangeInclusive<u16>,
     /// Data-plane threads; default one per available CPU.
     pub workers: usize,
+    pub tls: ServerTls,
     pub timeouts: Timeouts,
     pub limits: Limits,
 }
@@ -100,6 +109,10 @@ pub struct Capture {
     pub mode: CaptureMode,
     /// cgroup v2 directory the programs are attached to. Default: the root of the cgroup2 mount.
     pub cgroup: Option<PathBuf>,
+    /// What is captured, beside `weir exec` and what is added while weir runs. Default: nothing.
+    pub targets: Vec<Selector>,
+    /// The API sockets of container engines; looked at only if a target needs one. Default: docker's and podman's.
+    pub engine_sockets: Vec<PathBuf>,
     /// What happens to a captured connect() while weir is dead, stopped or stuck. Default open.
     pub fail: FailMode,
     /// The errno of a refused connect(). Default refused.
@@ -114,6 +127,8 @@ pub struct Capture {
     pub max_connections: u32,
     /// cgroups that can be selected at one time. Default 4096.
     pub max_cgroups: u32,
+    /// What happens to a connect(), in this order, the first that matches; then what was selected. Default none.
+    pub rules: Vec<CaptureRule>,
     /// Log from the eBPF programs (aya-log); costs per connect. Default off.
     pub kernel_log: bool,
 }
@@ -193,6 +208,7 @@ pub struct Upstream {
     pub idle_per_origin: usize,
     /// How long such a connection is kept. Default 60s.
     pub idle_timeout: Duration,
+    pub tls: UpstreamTls,
 }
 
 /// `relay`.

@@ -33,6 +33,22 @@ pub enum HostPattern {
     Below(Box<str>),
 }
 
+impl HostPattern {
+    #[must_use]
+    pub fn matches(&self, host: &Host) -> bool {
+        let name = match host {
+            Host::Address(_) => return matches!(self, Self::Exact(exact) if exact == host),
+            // The root's dot changes nothing (RFC 3986 §3.2.2).
+            Host::Name(name) => name.strip_suffix('.').unwrap_or(name),
+        };
+        match self {
+            Self::Exact(Host::Name(exact)) => **exact == *name,
+            Self::Exact(Host::Address(_)) => false,
+            Self::Below(suffix) => name.len() > suffix.len() && name.ends_with(&**suffix),
+        }
+    }
+}
+
 /// `match.path`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PathPattern {
@@ -148,29 +164,30 @@ pub(super) fn forwarding(s: &mut Section<'_, '_>) -> Forwarding {
     }
 }
 
-/// `http://host:port`.
+/// `http://host:port` or `https://host:port`.
 fn backend(text: &str, host: HostField) -> Result<Arc<Backend>, Fault> {
     let fault = |message: &str| Fault::from(format!("{} {message}", quoted(text)));
     let Some((scheme, rest)) = text.split_once("://") else {
         let message = format!("{} is not a URL such as http://127.0.0.1:8080", quoted(text));
         return Err(Fault { message, nearest: Some(format!("http://{text}")) });
     };
-    if !scheme.eq_ignore_ascii_case("http") {
-        return Err(fault("is not an http:// URL"));
-    }
+    let scheme = match scheme {
+        _ if scheme.eq_ignore_ascii_case("http") => Scheme::Http,
+        _ if scheme.eq_ignore_ascii_case("https") => Scheme::Https,
+        _ => return Err(fault("is neither an http:// nor an https:// URL")),
+    };
     let authority = rest.strip_suffix('/').unwrap_or(rest);
     if authority.contains(['/', '?', '#']) {
         return Err(fault(
             "has a path; a backend is a server: requests keep the path that the client asked for",
         ));
     }
-    let scheme = Scheme::Http;
     let authority = Authority::parse(authority, Some(scheme.default_port()))
         .map_err(|error| fault(&format!("names no server: {error}")))?;
     Ok(Arc::new(Backend { scheme, authority, host }))
 }
 
-fn host_pattern(text: &str) -> Result<HostPattern, Fault> {
+pub(super) fn host_pattern(text: &str) -> Result<HostPattern, Fault> {
     let bad = |why: &dyn std::fmt::Display| {
         Fault::from(format!("{} is not a host such as app.example.com or *.example.com: {why}", quoted(text)))
     };
@@ -249,7 +266,10 @@ mod tests {
                 "20: routing.default_backend: `127.0.0.1:1` is not a URL such as http://127.0.0.1:8080 \
                  (did you mean `http://127.0.0.1:1`?)",
             ),
-            ("default_backend: ftp://a", "20: routing.default_backend: `ftp://a` is not an http:// URL"),
+            (
+                "default_backend: ftp://a",
+                "20: routing.default_backend: `ftp://a` is neither an http:// nor an https:// URL",
+            ),
             (
                 "default_backend: http://a/b",
                 "20: routing.default_backend: `http://a/b` has a path; a backend is a server: requests keep the path \

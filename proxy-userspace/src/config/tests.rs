@@ -1,5 +1,7 @@
 //! The errors a user sees, as data; the shipped files; and that no input panics.
 
+mod capture;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -1,7 +1,12 @@
-//! Containers: the network namespaces they have of their own.
-//!
-//! What is to be captured is decided elsewhere.
+//! Containers and other things that come and go: what container engines know of them, which are targets of capture, and
+//! the network namespaces they have of their own. What becomes of a target is decided elsewhere.
 
+mod engine;
+mod names;
 mod namespaces;
+mod targets;
 
+pub use engine::{Engine, EngineError, Known, Which};
+pub use names::Names;
 pub use namespaces::{Door, EnterError, Namespaces};
+pub use targets::{Asked, Captured, Origin, Targets};

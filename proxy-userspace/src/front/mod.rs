@@ -3,6 +3,7 @@
 pub mod detect;
 pub mod explicit;
 mod http1;
+mod secure;
 pub mod transparent;
 
 use std::future::Future;
@@ -16,6 +17,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use crate::containers::Names;
+use crate::net::buffered::Inbox;
 use crate::net::listener::{BACKLOG, refuse_handshakes};
 use crate::net::stream::{Admission, Admitted};
 
@@ -110,6 +113,7 @@ pub struct Shared {
     pub engine: Rc<crate::pipeline::Engine>,
     pub admission: Arc<Admission>,
     pub drain: watch::Receiver<bool>,
+    pub names: Rc<Names>,
 }
 
 impl Shared {

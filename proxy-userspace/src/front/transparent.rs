@@ -11,51 +11,55 @@ use tokio::time::timeout;
 
 use super::detect::{Detected, MAX_LOOK, detect};
 use super::{Shared, accept, http1};
+use crate::containers::Names;
 use crate::http::authority::{Authority, Host};
 use crate::net::buffered::Inbox;
 use crate::net::deadline::Deadline;
 use crate::net::stream::{Admitted, Downstream};
+use crate::net::transport::Transport;
 use crate::netns::Namespace;
 use crate::pipeline::{Engine, tunnel};
-use crate::redirect::OriginalDestinations;
+use crate::redirect::{self, OriginalDestinations};
 use crate::target::{Client, Front, Process, Target, Vantage};
 use crate::telemetry::flow::Protocol;
 use crate::telemetry::metrics;
 
+/// What captured connections are served with.
+struct Source {
+    engine: Rc<Engine>,
+    originals: OriginalDestinations,
+    names: Rc<Names>,
+    /// Where they were made, if that is not weir's own network namespace.
+    namespace: Option<Arc<Namespace>>,
+}
+
 /// Serves a listener until weir drains.
 pub async fn run(listener: TcpListener, shared: Shared, originals: OriginalDestinations) {
     let drained = shared.drained();
-    let engine = shared.engine;
-    let serve = |stream, peer, admitted| {
-        metrics::with(|metrics| metrics.captured_connections.increment());
-        serve(engine.clone(), stream, peer, admitted, originals.clone(), None)
-    };
+    let Shared { engine, names, admission, .. } = shared;
+    let source = Rc::new(Source { engine, originals, names, namespace: None });
+    let serve = |stream, peer, admitted| serve(Rc::clone(&source), stream, peer, admitted);
     // The record must not wait for whoever connects from the same port next.
-    let refused = |peer| drop(originals.claim(peer));
-    accept(listener, shared.admission, drained, serve, refused).await;
+    let refused = |peer| drop(source.originals.claim(peer));
+    accept(listener, admission, drained, serve, refused).await;
 }
 
 /// Serves a listener inside another network namespace, until weir drains or nobody lives there any more. Its connections
 /// are cut off when they are all that keeps the namespace from going.
-pub async fn run_inside(
-    listener: TcpListener,
-    shared: Shared,
-    originals: OriginalDestinations,
-    namespace: Arc<Namespace>,
-) {
-    let drained = shared.drained();
-    let closed = namespace.closed();
+pub async fn run_inside(listener: TcpListener, shared: Shared, door: (OriginalDestinations, Arc<Namespace>)) {
+    let (originals, namespace) = door;
+    let (drained, closed) = (shared.drained(), namespace.closed());
     let stop = async {
         tokio::select! {
             () = drained => {}
             () = closed => {}
         }
     };
-    let engine = shared.engine;
+    let Shared { engine, names, admission, .. } = shared;
+    let inside = Some(Arc::clone(&namespace));
+    let source = Rc::new(Source { engine, originals, names, namespace: inside });
     let serve = |stream, peer, admitted| {
-        metrics::with(|metrics| metrics.captured_connections.increment());
-        let inside = Some(Arc::clone(&namespace));
-        let serving = serve(engine.clone(), stream, peer, admitted, originals.clone(), inside);
+        let serving = serve(Rc::clone(&source), stream, peer, admitted);
         let ended = namespace.ended();
         async move {
             tokio::select! {
@@ -64,19 +68,13 @@ pub async fn run_inside(
             }
         }
     };
-    let refused = |peer| drop(originals.claim(peer));
-    accept(listener, shared.admission, stop, serve, refused).await;
+    let refused = |peer| drop(source.originals.claim(peer));
+    accept(listener, admission, stop, serve, refused).await;
 }
 
-async fn serve(
-    engine: Rc<Engine>,
-    stream: TcpStream,
-    peer: SocketAddr,
-    admitted: Admitted,
-    originals: OriginalDestinations,
-    namespace: Option<Arc<Namespace>>,
-) {
-    let captured = match originals.claim(peer) {
+async fn serve(source: Rc<Source>, stream: TcpStream, peer: SocketAddr, admitted: Admitted) {
+    metrics::with(|metrics| metrics.captured_connections.increment());
+    let captured = match source.originals.claim(peer) {
         Ok(Some(captured)) => captured,
         lost => {
             // No original destination, no guess: dropping the socket resets it.
@@ -85,12 +83,21 @@ async fn serve(
             return tracing::debug!(%peer, ?lost, "a connection has no original destination; reset");
         }
     };
+    let engine = Rc::clone(&source.engine);
+    let container = source.names.of(captured.cgroup);
+    let namespace = source.namespace.clone();
+    drop(source);
     let original = captured.original;
-    let process =
-        Process { pid: captured.pid, uid: captured.uid, cgroup: captured.cgroup, comm: captured.comm };
+    let redirect::Captured { pid, uid, cgroup, comm, .. } = captured;
+    let process = Process { pid, uid, cgroup, container, comm };
     let client = Client { address: peer, process: Some(Arc::new(process)) };
-    let mut downstream =
-        Downstream { stream, inbox: Inbox::default(), client, deadline: Deadline::new(), admitted };
+    let mut downstream = Downstream {
+        stream: Transport::Plain(stream),
+        inbox: Inbox::default(),
+        client,
+        deadline: Deadline::new(),
+        admitted,
+    };
     let detected = look(&engine, &mut downstream, original.port()).await;
     // A socket that was bound to an address of its own choice keeps it on the way out.
     let source = Some(peer.ip()).filter(|ip| !ip.is_loopback());

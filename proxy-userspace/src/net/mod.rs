@@ -5,3 +5,4 @@ pub mod buffered;
 pub mod deadline;
 pub mod listener;
 pub mod stream;
+pub mod transport;

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 
 use super::buffered::Inbox;
 use super::deadline::Deadline;
+use super::transport::Transport;
 use crate::target::Client;
 use crate::telemetry::metrics;
 
@@ -22,7 +22,7 @@ const MAX_DISCARD: usize = 256 << 20;
 /// An accepted connection. Dropping it resets it; [`Downstream::close`] ends it in order.
 #[derive(Debug)]
 pub struct Downstream {
-    pub stream: TcpStream,
+    pub stream: Transport,
     pub inbox: Inbox,
     pub client: Client,
     pub deadline: Deadline,
@@ -33,7 +33,9 @@ impl Downstream {
     /// Ends the connection so that the client gets all that was sent to it.
     pub async fn close(mut self) {
         // Without this, close(2) would send RST: see `listener`.
-        if SockRef::from(&self.stream).set_linger(None).is_err() || self.stream.shutdown().await.is_err() {
+        if SockRef::from(self.stream.socket()).set_linger(None).is_err()
+            || self.stream.shutdown().await.is_err()
+        {
             return;
         }
         // Closing with unread bytes resets the connection, which can destroy the answer on its way.
@@ -42,11 +44,11 @@ impl Downstream {
 
     /// Ends a connection on which nothing is under way.
     pub fn close_idle(self) {
-        let _ = SockRef::from(&self.stream).set_linger(None);
+        self.stream.end_in_order();
     }
 }
 
-async fn discard(stream: &mut TcpStream, inbox: &mut Inbox) -> io::Result<()> {
+async fn discard(stream: &mut Transport, inbox: &mut Inbox) -> io::Result<()> {
     let mut discarded = 0;
     while discarded < MAX_DISCARD {
         inbox.consume(usize::MAX);

@@ -4,8 +4,6 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::pin::pin;
 
-use tokio::net::TcpStream;
-
 use super::Engine;
 use super::caching::{Fetch, Verdict, store_and_deliver};
 use super::failure::Failure;
@@ -23,6 +21,7 @@ use crate::http::framing::Framing;
 use crate::http::head::ResponseHead;
 use crate::http::headers::{Headers, Name};
 use crate::net::deadline::Deadline;
+use crate::net::transport::Transport;
 use crate::relay::body::{Patience, Terms, transfer};
 use crate::relay::stage::Stages;
 use crate::target::{Front, Hop};
@@ -36,7 +35,7 @@ pub(super) enum Ending {
     /// The response was cut off, and the client must see that.
     Abort,
     /// The upstream connection goes on in another protocol.
-    Upgraded(TcpStream),
+    Upgraded(Transport),
     /// The answer was for the cache alone; the client has got nothing yet.
     Withheld(Box<ResponseHead>),
 }
@@ -77,16 +76,14 @@ impl Exchange<'_, '_> {
             }
         }
         let connection = self.engine.upstream.connect(self.addresses).await?;
-        self.flow.timings.connect_us = connection.connect_us;
+        (self.flow.timings.connect_us, self.flow.timings.tls_us) = (connection.connect_us, connection.tls_us);
         self.over(connection, downstream, own).await
     }
 
     /// A kept connection, if this request may meet one that is just being closed: because it can be repeated, or
     /// because on its own connection, too, it would have followed another.
     fn kept(&self, own: &mut Option<Idle>) -> Option<Connection> {
-        let Addresses { addresses, vantage, .. } = self.addresses;
-        let fits = |idle: &Idle| addresses.iter().any(|address| idle.leads_to(*address, vantage));
-        let own = own.take().filter(fits).and_then(Idle::wake);
+        let own = own.take().filter(|idle| idle.leads_to(self.addresses)).and_then(Idle::wake);
         if own.is_some() || self.request.target.front == Front::Captured {
             return own;
         }
@@ -243,12 +240,13 @@ impl Exchange<'_, '_> {
 
     /// What goes into Host.
     fn host(&self) -> (Cow<'_, Authority>, Scheme) {
-        match (self.hop, &self.request.target.authority) {
+        let target = &self.request.target;
+        match (self.hop, &target.authority) {
             (Hop::Backend(backend), Some(authority)) if backend.host == HostField::Client => {
-                (Cow::Borrowed(authority), Scheme::Http)
+                (Cow::Borrowed(authority), target.scheme)
             }
             (Hop::Backend(backend), _) => (Cow::Borrowed(&backend.authority), backend.scheme),
-            (_, Some(authority)) => (Cow::Borrowed(authority), Scheme::Http),
+            (_, Some(authority)) => (Cow::Borrowed(authority), target.scheme),
             // RFC 9112 §3.2: for want of a name, the address.
             (_, None) => {
                 let address = self.flow.upstream.unwrap_or(self.addresses.addresses[0]);
@@ -270,7 +268,7 @@ impl Exchange<'_, '_> {
             fields,
             client: self.client,
             trusted: settings.trusted.iter().any(|network| network.contains(&self.client.to_canonical())),
-            scheme: Scheme::Http,
+            scheme: self.request.target.scheme,
             host: self.request.target.authority.as_ref(),
         })
     }

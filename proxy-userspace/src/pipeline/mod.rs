@@ -23,6 +23,7 @@ use crate::policy::acl::{Acl, Denied};
 use crate::relay;
 use crate::route;
 use crate::target::Hop;
+use crate::tls::server::Acceptance;
 use crate::upstream::Upstream;
 
 /// What one worker needs to serve requests.
@@ -35,6 +36,8 @@ pub struct Engine {
     /// Shared by all workers; None where nothing is cached.
     pub cache: Option<Arc<Cache>>,
     pub routes: route::Table,
+    /// For TLS with clients, where that is configured.
+    pub acceptance: Option<Arc<Acceptance>>,
 }
 
 impl Engine {
@@ -42,7 +45,7 @@ impl Engine {
     fn allow(&self, hop: &Hop, address: SocketAddr) -> Result<(), Denied> {
         match hop {
             Hop::Backend(_) => self.acl.check_named(address),
-            Hop::Authority(_) | Hop::Address(..) => self.acl.check(address),
+            Hop::Authority(..) | Hop::Address(..) => self.acl.check(address),
         }
     }
 

@@ -5,14 +5,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use tokio::net::TcpStream;
-
 use super::Engine;
 use super::failure::Failure;
 use super::recording::Recording;
 use super::respond::{self, Ask};
 use super::side::DownstreamSide;
 use crate::net::stream::{Admitted, Downstream};
+use crate::net::transport::Transport;
 use crate::netns::Namespace;
 use crate::relay::{self, End, Side, Tunnel};
 use crate::target::{Client, Target};
@@ -23,7 +22,7 @@ use crate::telemetry::metrics;
 #[derive(Debug)]
 pub struct Opened {
     flow: Recording,
-    upstream: TcpStream,
+    upstream: Transport,
     namespace: Option<Arc<Namespace>>,
 }
 
@@ -58,7 +57,7 @@ pub fn abandon(client: &Client, target: &Target) {
     respond::note(&mut Recording::begin(client, target, Protocol::Opaque), &Failure::ClientGone);
 }
 
-async fn connect(engine: &Engine, target: &Target, flow: &mut Recording) -> Result<TcpStream, Failure> {
+async fn connect(engine: &Engine, target: &Target, flow: &mut Recording) -> Result<Transport, Failure> {
     let hop = engine.routes.next_hop(target, "").ok_or(Failure::NoRoute("the tunnel has no target"))?;
     let addresses = engine.upstream.addresses(&hop, |address| engine.allow(&hop, address)).await?;
     flow.timings.dns_us = addresses.dns_us;
@@ -70,7 +69,7 @@ async fn connect(engine: &Engine, target: &Target, flow: &mut Recording) -> Resu
 
 impl Opened {
     /// A tunnel on connections that an HTTP exchange has left open after 101.
-    pub(super) fn upgraded(flow: Recording, upstream: TcpStream, target: &Target) -> Self {
+    pub(super) fn upgraded(flow: Recording, upstream: Transport, target: &Target) -> Self {
         Self { flow, upstream, namespace: target.vantage.namespace.clone() }
     }
 

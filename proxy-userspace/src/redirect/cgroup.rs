@@ -20,6 +20,16 @@ use super::error::RedirectError;
 #[serde(transparent)]
 pub struct CgroupId(pub u64);
 
+impl CgroupId {
+    /// That of a directory, which must be a cgroup's.
+    ///
+    /// # Errors
+    /// There is no such directory.
+    pub fn of(cgroup: &Path) -> io::Result<Self> {
+        fs::metadata(cgroup).map(|metadata| Self(metadata.ino()))
+    }
+}
+
 /// The mounted cgroup v2 hierarchy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
@@ -245,8 +255,20 @@ impl ExecCgroup {
     }
 }
 
+/// The cgroup v2 directory of a process (cgroups(7): the line that begins with `0::`).
+///
+/// # Errors
+/// There is no such process, or it is in no such cgroup.
+pub fn cgroup_of(pid: u32, mount: &Mount) -> io::Result<PathBuf> {
+    let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+    let line = cgroups.lines().find_map(|line| line.strip_prefix("0::/"));
+    let path = line.ok_or_else(|| io::Error::other("it is in no cgroup of version 2"))?;
+    Ok(mount.point.join(path))
+}
+
 /// The processes that live in a cgroup or below; none if it is gone.
-pub(super) fn processes(cgroup: &Path) -> Vec<u32> {
+#[must_use]
+pub fn processes(cgroup: &Path) -> Vec<u32> {
     let listed = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
     let mut pids: Vec<u32> = listed.lines().filter_map(|line| line.parse().ok()).collect();
     let entries = fs::read_dir(cgroup).into_iter().flatten().flatten();

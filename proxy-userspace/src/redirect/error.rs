@@ -4,6 +4,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::rules::RulesError;
 use super::support::{Kernel, OLDEST_KERNEL};
 
 #[derive(Debug, thiserror::Error)]
@@ -101,6 +102,9 @@ pub enum RedirectError {
         "the kernel half lacks `{0}`: it was not built from the same source. Run `cargo xtask build-ebpf`"
     )]
     Mismatch(&'static str),
+
+    #[error("{0}")]
+    Rules(#[from] RulesError),
 
     #[error("the map {map} can't be used: {source}")]
     Map { map: &'static str, source: aya::maps::MapError },

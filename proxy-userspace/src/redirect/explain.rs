@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 
 use proxy_common::{ACTION_BYPASS, ACTION_DENY, FAIL_OPEN, Policy};
 
-use super::cgroup::{Cgroup, Mount};
+use super::cgroup::{Cgroup, Mount, cgroup_of};
+use super::rules::Question;
+use super::rules::host::executable;
 use super::{Redirect, RedirectError};
 use crate::netns::NetnsId;
 
@@ -28,24 +30,37 @@ impl Redirect {
     /// There is no such process, or /proc can't be read.
     pub fn explain(&self, pid: u32, destination: SocketAddr) -> io::Result<Explained> {
         let direct = |reason: &str| Ok(Explained { verdict: "direct", reason: reason.to_owned() });
-        let path = cgroup_of(pid)?;
+        let mount = Mount::find().map_err(|error: RedirectError| io::Error::other(error.to_string()))?;
+        let path = cgroup_of(pid, &mount)?;
         if pid == std::process::id() {
             return direct("it is weir itself");
         }
         if is_exempt(destination.ip()) {
             return direct("loopback, unspecified, link-local and multicast addresses are never captured");
         }
-        let Some((selected, policy)) = self.nearest_selected(&path) else {
-            let cgroup = path.display();
-            return direct(&format!("neither its cgroup {cgroup} nor one above it is selected"));
+        let selected = self.nearest_selected(&path);
+        let question = Question {
+            destination,
+            uid: uid_of(pid)?,
+            cgroups: self.visible_cgroups(&path),
+            selected: selected.is_some(),
+            executable: executable(Path::new(&format!("/proc/{pid}/exe"))),
         };
-        let selected = selected.display();
+        let (policy, because) = match (self.table().first_match(&question), selected) {
+            (Some((name, policy)), _) => (policy, format!("rule `{name}` is the first that matches")),
+            (None, Some((cgroup, policy))) => {
+                (policy, format!("no rule matches, and the cgroup {} is selected", cgroup.display()))
+            }
+            (None, None) => {
+                let cgroup = path.display();
+                return direct(&format!(
+                    "no rule matches, and neither its cgroup {cgroup} nor one above it is selected"
+                ));
+            }
+        };
         match policy.action {
-            ACTION_BYPASS => direct(&format!("the cgroup {selected} is selected for bypass")),
-            ACTION_DENY => Ok(Explained {
-                verdict: "deny",
-                reason: format!("the cgroup {selected} is selected for deny"),
-            }),
+            ACTION_BYPASS => direct(&format!("{because}: bypass")),
+            ACTION_DENY => Ok(Explained { verdict: "deny", reason: because }),
             _ if !self.serves_netns_of(pid)? => {
                 let reason = "it lives in another network namespace, in which weir doesn't listen";
                 Ok(match policy.fail {
@@ -53,8 +68,14 @@ impl Redirect {
                     _ => Explained { verdict: "deny", reason: format!("{reason} (capture.fail: closed)") },
                 })
             }
-            _ => Ok(Explained { verdict: "redirect", reason: format!("the cgroup {selected} is selected") }),
+            _ => Ok(Explained { verdict: "redirect", reason: because }),
         }
+    }
+
+    /// Ids of a cgroup and of those above it, up to the attach cgroup.
+    fn visible_cgroups(&self, path: &Path) -> Vec<u64> {
+        let visible = path.ancestors().take_while(|ancestor| ancestor.starts_with(self.cgroup()));
+        visible.filter_map(|ancestor| Some(Cgroup::open(ancestor).ok()?.id.0)).collect()
     }
 
     fn serves_netns_of(&self, pid: u32) -> io::Result<bool> {
@@ -71,13 +92,12 @@ impl Redirect {
     }
 }
 
-/// The cgroup v2 directory of a process (cgroups(7): the line that begins with `0::`).
-fn cgroup_of(pid: u32) -> io::Result<PathBuf> {
-    let mount = Mount::find().map_err(|error: RedirectError| io::Error::other(error.to_string()))?;
-    let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
-    let line = cgroups.lines().find_map(|line| line.strip_prefix("0::/"));
-    let path = line.ok_or_else(|| io::Error::other("it is in no cgroup of version 2"))?;
-    Ok(mount.point.join(path))
+/// The real user id (proc_pid_status(5)), as weir's own user namespace numbers it.
+fn uid_of(pid: u32) -> io::Result<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+    let uid = line.and_then(|uids| uids.split_whitespace().next()?.parse().ok());
+    uid.ok_or_else(|| io::Error::other("its user is not told"))
 }
 
 /// As `is_exempt` in proxy-ebpf's decide.rs.

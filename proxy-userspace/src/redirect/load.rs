@@ -15,7 +15,7 @@ use crate::{config, netns};
 use super::cgroup::{Cgroup, Mount};
 use super::error::RedirectError;
 use super::hooks::{self, HOOKS, Hook};
-use super::{Listeners, support};
+use super::{Listeners, btf, rules, support};
 
 /// Ended connections the proxy may still ask for; enough for a full accept queue.
 const CLOSED_CAPACITY: u32 = 8192;
@@ -41,6 +41,9 @@ pub(super) fn load(
     let heartbeat_timeout = u64::try_from(capture.heartbeat_timeout.as_nanos()).unwrap_or(u64::MAX);
     let has_set_retval = u8::from(has_helper(BpfHelper::BPF_FUNC_set_retval));
     let has_current_comm = u8::from(has_helper(BpfHelper::BPF_FUNC_get_current_comm));
+    let task_layout = task_layout();
+    let has_executable = u8::from(task_layout.is_some());
+    let task_layout = task_layout.unwrap_or_default();
     let log_level = if capture.kernel_log { LOG_DEBUG } else { LOG_OFF };
     let mut ebpf = EbpfLoader::new()
         .override_global("OWN_TGID", &own_tgid, true)
@@ -51,11 +54,14 @@ pub(super) fn load(
         .override_global("FIRST_LEVEL", &first_level, true)
         .override_global("HAS_SET_RETVAL", &has_set_retval, true)
         .override_global("HAS_CURRENT_COMM", &has_current_comm, true)
+        .override_global("HAS_EXECUTABLE", &has_executable, true)
+        .override_global("TASK_LAYOUT", &task_layout, true)
         .override_global(aya_log::LEVEL, &log_level, true)
         .map_max_entries("ORIGINALS", capture.max_connections)
         .map_max_entries("CLAIMS", capture.max_connections)
         .map_max_entries("CLOSED", CLOSED_CAPACITY)
         .map_max_entries("CGROUPS", capture.max_cgroups)
+        .map_max_entries("IDENTITIES", rules::IDENTITY_CAPACITY)
         .map_max_entries("NAMESPACES", capture.max_cgroups)
         .load(object()?)?;
     for hook in &HOOKS {
@@ -128,6 +134,13 @@ pub(super) fn listener_netns() -> Result<u64, RedirectError> {
 fn in_initial_netns() -> bool {
     let inode = |path| std::fs::metadata(path).map(|metadata| metadata.ino());
     matches!((inode("/proc/thread-self/ns/net"), inode("/proc/1/ns/net")), (Ok(own), Ok(initial)) if own == initial)
+}
+
+/// How the connect programs find the current process's executable; None: they can't.
+pub(super) fn task_layout() -> Option<proxy_common::TaskLayout> {
+    let may =
+        has_helper(BpfHelper::BPF_FUNC_get_current_task) && has_helper(BpfHelper::BPF_FUNC_probe_read_kernel);
+    if may { btf::task_layout() } else { None }
 }
 
 /// Whether the connect programs may call it, on this kernel and with our privilege.

@@ -6,6 +6,7 @@
 //! kernel half is told of the listeners in them.
 #![deny(unsafe_code)]
 
+mod btf;
 mod cgroup;
 mod closed;
 mod error;
@@ -17,6 +18,7 @@ mod lock;
 mod log;
 mod namespaces;
 mod original;
+mod rules;
 mod state;
 pub mod support;
 mod sys;
@@ -25,22 +27,23 @@ use std::io;
 use std::net::{SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aya::maps::{Array, HashMap, IterableMap as _, MapData, PerCpuArray};
 use aya::{Ebpf, Pod};
 use nix::time::{ClockId, clock_gettime};
-use proxy_common::{
-    ACTION_BYPASS, ACTION_DENY, ACTION_REDIRECT, ClaimKey, Counter, FAIL_CLOSED, FAIL_OPEN, Policy,
-};
+use proxy_common::{ClaimKey, Counter, Policy};
 
 use crate::config::{self, DenyErrno, FailMode};
 
-pub use cgroup::{CgroupId, ExecCgroup, Mount};
+pub use crate::config::Action;
+
+pub use cgroup::{CgroupId, ExecCgroup, Mount, cgroup_of, processes};
 pub use error::RedirectError;
 pub use explain::Explained;
 pub use original::{Captured, OriginalDestinations};
 pub use proxy_common::Counter as KernelCounter;
+pub use rules::{Prepared as Rules, RuleState, RulesError};
 pub use state::{Counters, HolderState, HookState, MapState, State};
 
 use cgroup::Cgroup;
@@ -58,17 +61,6 @@ pub struct Listeners {
     pub v6: Option<SocketAddrV6>,
 }
 
-/// What happens to connections from a selected cgroup.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
-    /// They go to the proxy.
-    Redirect,
-    /// They go direct: an exception below a selected cgroup.
-    Bypass,
-    /// connect() fails with the configured errno.
-    Deny,
-}
-
 /// The attached kernel half. Dropping it detaches; so does the death of the process, unless there is a holder.
 pub struct Redirect {
     ebpf: Ebpf,
@@ -82,6 +74,7 @@ pub struct Redirect {
     claims: HashMap<MapData, ClaimKey, proxy_common::Captured>,
     closed: ClosedRecords,
     cgroups: Mutex<HashMap<MapData, u64, Policy>>,
+    rules: Mutex<rules::Table>,
     namespaces: Namespaces,
     counters: PerCpuArray<MapData, u64>,
     heartbeat: Heartbeat,
@@ -120,6 +113,7 @@ impl Redirect {
             claims,
             closed: ClosedRecords::new(closed),
             cgroups: Mutex::new(take_map(&mut ebpf, "CGROUPS")?),
+            rules: Mutex::new(rules::Table::new(&mut ebpf)?),
             namespaces: Namespaces::new(take_map(&mut ebpf, "NAMESPACES")?),
             counters: take_map(&mut ebpf, "COUNTERS")?,
             heartbeat: Heartbeat { map: Arc::new(Mutex::new(take_map(&mut ebpf, "HEARTBEAT")?)) },
@@ -132,6 +126,7 @@ impl Redirect {
         };
         let beaten = monotonic_ns().and_then(|now| redirect.heartbeat.beat(now));
         beaten.map_err(|source| RedirectError::Io { what: "can't write the first heartbeat", source })?;
+        redirect.install_rules(Rules::new(capture)?)?;
         load::attach(&redirect.ebpf, &mount, &redirect.cgroup, &mut redirect.links)?;
         Ok(redirect)
     }
@@ -207,6 +202,31 @@ impl Redirect {
         }
     }
 
+    /// Puts rules in force in place of the present ones, at once: no connection is judged by neither.
+    ///
+    /// # Errors
+    /// `Rules` if the kernel refuses; those in force stay.
+    pub fn install_rules(&self, rules: Rules) -> Result<(), RedirectError> {
+        Ok(self.table().install(rules)?)
+    }
+
+    /// Looks again for the cgroups and executables that the rules name: they come and go.
+    ///
+    /// # Errors
+    /// `Rules` if the kernel has no room for what was found.
+    pub fn refresh_rules(&self) -> Result<(), RedirectError> {
+        Ok(self.table().refresh()?)
+    }
+
+    /// The rules in force, in their order.
+    pub fn rules(&self) -> Vec<RuleState> {
+        self.table().state()
+    }
+
+    fn table(&self) -> MutexGuard<'_, rules::Table> {
+        self.rules.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The attach cgroup's directory; `weir exec` cgroups are made below it.
     pub fn cgroup(&self) -> &Path {
         &self.cgroup.path
@@ -221,9 +241,10 @@ impl Redirect {
             map_state("CLAIMS", &self.claims),
             map_state("CLOSED", &self.closed.lock().map),
             map_state("CGROUPS", &cgroups),
+            map_state("IDENTITIES", self.table().identities()),
             map_state("NAMESPACES", &self.namespaces.lock().map),
         ];
-        State { cgroup: self.cgroup.path.clone(), hooks, maps, holder: self.holder() }
+        State { cgroup: self.cgroup.path.clone(), hooks, maps, rules: self.rules(), holder: self.holder() }
     }
 
     /// Whether every hook runs our program. Cheap: walks no map.
@@ -252,22 +273,7 @@ impl Redirect {
     }
 
     fn policy(&self, action: Action) -> Policy {
-        Policy {
-            action: match action {
-                Action::Redirect => ACTION_REDIRECT,
-                Action::Bypass => ACTION_BYPASS,
-                Action::Deny => ACTION_DENY,
-            },
-            fail: match self.fail {
-                FailMode::Open => FAIL_OPEN,
-                FailMode::Closed => FAIL_CLOSED,
-            },
-            errno: match self.errno {
-                DenyErrno::Refused => libc::ECONNREFUSED,
-                DenyErrno::HostUnreachable => libc::EHOSTUNREACH,
-            }
-            .cast_unsigned(),
-        }
+        rules::policy(action, self.fail, self.errno)
     }
 
     fn hook_state(&self, hook: &hooks::Hook) -> HookState {

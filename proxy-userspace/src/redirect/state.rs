@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use proxy_common::Counter;
 use serde::{Serialize, Serializer};
 
+use super::rules::RuleState;
+
 /// The kernel half at this moment.
 #[derive(Debug, Clone, Serialize)]
 pub struct State {
@@ -13,6 +15,8 @@ pub struct State {
     pub cgroup: PathBuf,
     pub hooks: Vec<HookState>,
     pub maps: Vec<MapState>,
+    /// In their order; the first that matches counts.
+    pub rules: Vec<RuleState>,
     /// The process that keeps the programs attached if weir dies; none with `capture.fail: open`.
     pub holder: Option<HolderState>,
 }

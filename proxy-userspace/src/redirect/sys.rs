@@ -69,12 +69,20 @@ pub(super) fn take<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K, atomic: bool) -
         return element(BPF_MAP_LOOKUP_AND_DELETE_ELEM, map, key);
     }
     let value = element(BPF_MAP_LOOKUP_ELEM, map, key)?;
-    let mut attr = element_attr(map, key);
-    // SAFETY: key points to a live K; deletion reads nothing else.
-    match unsafe { bpf(BPF_MAP_DELETE_ELEM, &mut attr) } {
+    match delete(map, key) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(value),
     }
+}
+
+/// Deletes an entry.
+///
+/// # Errors
+/// `NotFound` if there is no such entry.
+pub(super) fn delete<K: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<()> {
+    let mut attr = element_attr(map, key);
+    // SAFETY: key points to a live K; deletion reads nothing else.
+    unsafe { bpf(BPF_MAP_DELETE_ELEM, &mut attr) }.map(|_| ())
 }
 
 /// Whether `take` can be atomic on this kernel. `key` must not be in the map.

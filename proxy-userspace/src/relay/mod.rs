@@ -3,9 +3,11 @@
 
 pub mod body;
 mod buffers;
+pub mod copied;
 mod direction;
 mod pipe;
 pub mod stage;
 mod tunnel;
 
-pub use tunnel::{End, Settings, Side, Tunnel, relay};
+pub use copied::TunnelEnd;
+pub use tunnel::{End, Settings, Side, Tunnel, copy, relay};

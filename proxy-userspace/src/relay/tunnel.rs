@@ -12,8 +12,10 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 
+use super::copied::{Copied, TunnelEnd};
 use super::direction::{Broken, Direction};
 use crate::net::deadline::Deadline;
+use crate::net::transport::Transport;
 use crate::telemetry::metrics;
 
 /// Which peer, seen from weir.
@@ -52,28 +54,53 @@ pub enum End {
 ///
 /// Both sockets must carry SO_LINGER{on, 0} (see [`crate::net::listener`] and [`crate::upstream`]).
 #[must_use]
-pub fn relay(downstream: TcpStream, upstream: TcpStream, prefix: &[u8], settings: Settings) -> Tunnel {
-    let tunnel = Tunnel {
-        downstream: (Side::Downstream, downstream),
-        upstream: (Side::Upstream, upstream),
-        up: Direction::with_prefix(prefix),
-        down: Direction::default(),
-        deadline: Deadline::new(),
-        settings,
-    };
-    tunnel.deadline.arm(settings.idle);
-    tunnel
+pub fn relay(downstream: Transport, upstream: Transport, prefix: &[u8], settings: Settings) -> Tunnel {
+    match (downstream, upstream) {
+        (Transport::Plain(downstream), Transport::Plain(upstream)) => Tunnel::over(
+            Way::Sockets(Sockets {
+                downstream: (Side::Downstream, downstream),
+                upstream: (Side::Upstream, upstream),
+                up: Direction::with_prefix(prefix),
+                down: Direction::default(),
+            }),
+            settings,
+        ),
+        (downstream, upstream) => copy(Box::new(downstream), Box::new(upstream), prefix, settings),
+    }
+}
+
+/// As [`relay`], between ends that need not be sockets.
+#[must_use]
+pub fn copy(
+    downstream: Box<dyn TunnelEnd>,
+    upstream: Box<dyn TunnelEnd>,
+    prefix: &[u8],
+    settings: Settings,
+) -> Tunnel {
+    Tunnel::over(Way::Copied(Box::new(Copied::new(downstream, upstream, prefix))), settings)
 }
 
 /// A tunnel under way; a future that ends with it.
 #[derive(Debug)]
 pub struct Tunnel {
+    way: Way,
+    deadline: Deadline,
+    settings: Settings,
+}
+
+/// How its bytes are moved.
+#[derive(Debug)]
+enum Way {
+    Sockets(Sockets),
+    Copied(Box<Copied>),
+}
+
+#[derive(Debug)]
+struct Sockets {
     downstream: (Side, TcpStream),
     upstream: (Side, TcpStream),
     up: Direction,
     down: Direction,
-    deadline: Deadline,
-    settings: Settings,
 }
 
 impl Future for Tunnel {
@@ -81,9 +108,13 @@ impl Future for Tunnel {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<End> {
         let tunnel = &mut *self;
-        let before = (tunnel.up.bytes, tunnel.down.bytes);
-        let end = tunnel.poll_both(cx);
-        let moved = (tunnel.up.bytes - before.0, tunnel.down.bytes - before.1);
+        let before = tunnel.bytes();
+        let end = match &mut tunnel.way {
+            Way::Sockets(sockets) => sockets.poll_both(cx, tunnel.settings),
+            Way::Copied(copied) => copied.poll_both(cx),
+        };
+        let after = tunnel.bytes();
+        let moved = (after.0 - before.0, after.1 - before.1);
         if moved != (0, 0) {
             metrics::with(|metrics| {
                 metrics.sent_bytes.add(moved.0);
@@ -102,14 +133,34 @@ impl Future for Tunnel {
 }
 
 impl Tunnel {
+    fn over(way: Way, settings: Settings) -> Self {
+        let tunnel = Self { way, deadline: Deadline::new(), settings };
+        tunnel.deadline.arm(settings.idle);
+        tunnel
+    }
+
     /// Bytes that the upstream and the downstream have taken so far.
     #[must_use]
     pub fn bytes(&self) -> (u64, u64) {
-        (self.up.bytes, self.down.bytes)
+        match &self.way {
+            Way::Sockets(sockets) => (sockets.up.bytes, sockets.down.bytes),
+            Way::Copied(copied) => copied.bytes(),
+        }
     }
 
-    fn poll_both(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-        let settings = self.settings;
+    fn complete(&self) -> End {
+        match &self.way {
+            Way::Sockets(sockets) => sockets.complete(),
+            Way::Copied(copied) => {
+                copied.complete();
+                End::Complete
+            }
+        }
+    }
+}
+
+impl Sockets {
+    fn poll_both(&mut self, cx: &mut Context<'_>, settings: Settings) -> Poll<Result<(), Broken>> {
         let up = match self.up.has_ended() {
             true => Poll::Ready(Ok(())),
             false => {

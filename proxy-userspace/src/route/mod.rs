@@ -5,7 +5,7 @@ mod path;
 
 use std::sync::Arc;
 
-use crate::config::{Backend, HostPattern, PathPattern, Routing, Rule};
+use crate::config::{Backend, PathPattern, Routing, Rule};
 use crate::http::authority::Host;
 use crate::target::{Front, Hop, Target};
 
@@ -40,7 +40,7 @@ impl Table {
                 let host = target.authority.as_ref().map(|authority| &authority.host);
                 self.gateway(host, path).map(|row| Hop::Backend(Arc::clone(row.backend())))
             }
-            (None, _) => target.authority.clone().map(Hop::Authority),
+            (None, _) => target.authority.clone().map(|authority| Hop::Authority(authority, target.scheme)),
         }
     }
 
@@ -67,22 +67,8 @@ impl Row<'_> {
 }
 
 fn matches(rule: &Rule, host: Option<&Host>, path: &str) -> bool {
-    let host_fits =
-        rule.host.as_ref().is_none_or(|pattern| host.is_some_and(|host| host_matches(pattern, host)));
+    let host_fits = rule.host.as_ref().is_none_or(|pattern| host.is_some_and(|host| pattern.matches(host)));
     host_fits && rule.path.as_ref().is_none_or(|pattern| path_matches(pattern, path))
-}
-
-fn host_matches(pattern: &HostPattern, host: &Host) -> bool {
-    let name = match host {
-        Host::Address(_) => return matches!(pattern, HostPattern::Exact(exact) if exact == host),
-        // The root's dot changes nothing (RFC 3986 §3.2.2).
-        Host::Name(name) => name.strip_suffix('.').unwrap_or(name),
-    };
-    match pattern {
-        HostPattern::Exact(Host::Name(exact)) => **exact == *name,
-        HostPattern::Exact(Host::Address(_)) => false,
-        HostPattern::Below(suffix) => name.len() > suffix.len() && name.ends_with(&**suffix),
-    }
 }
 
 fn path_matches(pattern: &PathPattern, path: &str) -> bool {

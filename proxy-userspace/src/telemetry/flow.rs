@@ -107,6 +107,8 @@ pub struct Timings {
     pub dns_us: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connect_us: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_us: Option<u64>,
     /// From the end of the request, as far as it was sent by then, to the response's head.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ttfb_us: Option<u64>,

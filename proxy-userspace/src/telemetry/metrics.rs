@@ -19,6 +19,10 @@ pub struct Worker {
     pub upstream_connects: Counter,
     pub upstream_failures: Counter,
     pub upstream_reuses: Counter,
+    pub downstream_tls_sessions: Counter,
+    pub downstream_tls_failures: Counter,
+    pub upstream_tls_sessions: Counter,
+    pub upstream_tls_failures: Counter,
     pub sent_bytes: Counter,
     pub received_bytes: Counter,
     pub broken_tunnels: Counter,
@@ -33,7 +37,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    fn each(&self) -> [(&'static str, &'static str, &Counter); 22] {
+    fn each(&self) -> [(&'static str, &'static str, &Counter); 26] {
         [
             (
                 "explicit_connections_total",
@@ -69,6 +73,18 @@ impl Worker {
                 "upstream_reuses_total",
                 "Requests sent over a kept upstream connection.",
                 &self.upstream_reuses,
+            ),
+            ("downstream_tls_sessions_total", "TLS sessions with clients.", &self.downstream_tls_sessions),
+            (
+                "downstream_tls_failures_total",
+                "TLS handshakes with clients that failed.",
+                &self.downstream_tls_failures,
+            ),
+            ("upstream_tls_sessions_total", "TLS sessions with upstreams.", &self.upstream_tls_sessions),
+            (
+                "upstream_tls_failures_total",
+                "TLS handshakes with upstreams that failed.",
+                &self.upstream_tls_failures,
             ),
             ("sent_bytes_total", "Bytes relayed from downstream to upstream.", &self.sent_bytes),
             ("received_bytes_total", "Bytes relayed from upstream to downstream.", &self.received_bytes),

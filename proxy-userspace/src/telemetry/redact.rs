@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use crate::http::authority::Shown;
 use crate::target::Target;
 
 /// Query parameters whose values are not logged: names that end so, in lower case, of letters and digits alone.
@@ -35,10 +36,7 @@ pub fn url(target: &Target, path: &str) -> String {
     let mut url = String::with_capacity(path.len() + 32);
     if let Some(authority) = &target.authority {
         // Writing to a String does not fail.
-        let _ = match authority.port {
-            80 => write!(url, "http://{}", authority.host),
-            _ => write!(url, "http://{authority}"),
-        };
+        let _ = write!(url, "{}://{}", target.scheme, Shown(authority, target.scheme));
     }
     match path.split_once('?') {
         None => push_plain(&mut url, path),
@@ -104,12 +102,13 @@ fn percent_decode(text: &str) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::authority::Authority;
+    use crate::http::authority::{Authority, Scheme};
     use crate::target::Front;
 
     #[track_caller]
     fn check(path: &str, expected: &str) {
         let target = Target {
+            scheme: Scheme::Http,
             front: Front::Explicit,
             authority: Authority::parse("a.example:8080", None).ok(),
             original_destination: None,

@@ -1,3 +1,7 @@
-//! TLS as seen from outside: what a ClientHello says. Nothing is decrypted here.
+//! TLS: what a captured ClientHello says, and the settings of the sessions that weir itself has with upstreams and with
+//! clients.
 
+pub mod client;
 pub mod client_hello;
+mod files;
+pub mod server;

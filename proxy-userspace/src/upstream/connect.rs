@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::IpBindAddressNoPort;
@@ -11,9 +11,8 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout};
 
-use super::Connection;
+use super::secure::Insecure;
 use crate::target::Vantage;
-use crate::telemetry::flow::micros;
 use crate::telemetry::metrics;
 
 /// How long one address may be silent before the next is tried beside it (RFC 8305 §5).
@@ -31,6 +30,8 @@ pub enum ConnectError {
     Failed { address: SocketAddr, error: io::Error },
     #[error("there is no address to connect to")]
     NoAddress,
+    #[error(transparent)]
+    Tls(Box<Insecure>),
 }
 
 /// Connects to the first of `addresses` that answers, within `limit` for all of them together.
@@ -41,8 +42,7 @@ pub(super) async fn connect_any(
     addresses: &[SocketAddr],
     vantage: &Vantage,
     limit: Duration,
-) -> Result<Connection, ConnectError> {
-    let began = Instant::now();
+) -> Result<(TcpStream, SocketAddr), ConnectError> {
     let result = match addresses {
         [] => Err(ConnectError::NoAddress),
         [address] => match timeout(limit, connect_one(*address, vantage.clone())).await {
@@ -58,8 +58,7 @@ pub(super) async fn connect_any(
         Ok(_) => metrics.upstream_connects.increment(),
         Err(_) => metrics.upstream_failures.increment(),
     });
-    let (stream, address) = result?;
-    Ok(Connection { stream, address, vantage: vantage.clone(), connect_us: Some(micros(began.elapsed())) })
+    result
 }
 
 async fn race(addresses: &[SocketAddr], vantage: &Vantage) -> Result<(TcpStream, SocketAddr), ConnectError> {

@@ -4,29 +4,34 @@
 mod connect;
 pub mod dns;
 mod pool;
+mod secure;
 
 pub use connect::ConnectError;
 pub use pool::Idle;
+pub use secure::Insecure;
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::net::TcpStream;
-
 use crate::config;
-use crate::http::authority::{Authority, Host};
+use crate::http::authority::{Authority, Host, Scheme};
+use crate::net::transport::Transport;
 use crate::target::{Hop, Vantage};
 use crate::telemetry::flow::micros;
 use crate::telemetry::metrics;
+use crate::tls::client::ClientTls;
 use connect::connect_any;
 use dns::Resolver;
-use pool::Pool;
+use pool::{Key, Pool};
+use secure::secure;
 
 /// One worker's way out.
 #[derive(Debug)]
 pub struct Upstream {
     settings: config::Upstream,
+    tls: Arc<ClientTls>,
     resolver: Resolver,
     pool: Pool,
 }
@@ -37,6 +42,8 @@ pub struct Addresses {
     /// In the order to try; never empty.
     pub addresses: Vec<SocketAddr>,
     pub vantage: Vantage,
+    /// Whose certificate the server must have; None for a connection in the clear.
+    pub tls: Option<Host>,
     /// How long the name took to resolve, in microseconds.
     pub dns_us: Option<u64>,
 }
@@ -45,11 +52,15 @@ pub struct Addresses {
 /// on which nothing is under way becomes [`Idle`].
 #[derive(Debug)]
 pub struct Connection {
-    pub stream: TcpStream,
+    pub stream: Transport,
     pub address: SocketAddr,
     pub vantage: Vantage,
+    /// Whose certificate the server has shown, if it had to.
+    pub tls: Option<Host>,
     /// How long the handshake took, in microseconds; None for one that is used again.
     pub connect_us: Option<u64>,
+    /// That of TLS.
+    pub tls_us: Option<u64>,
 }
 
 /// Why there is no address to connect to.
@@ -62,9 +73,10 @@ pub enum AddressError<Refusal> {
 impl Upstream {
     /// A way out with nothing resolved and nothing pooled.
     #[must_use]
-    pub fn new(settings: &config::Upstream) -> Self {
+    pub fn new(settings: &config::Upstream, tls: Arc<ClientTls>) -> Self {
         Self {
             settings: settings.clone(),
+            tls,
             resolver: Resolver::new(settings.dns_cache_ttl, settings.dns_cache_size),
             pool: Pool::new(settings.idle_per_origin, settings.idle_timeout),
         }
@@ -81,8 +93,13 @@ impl Upstream {
     ) -> Result<Addresses, AddressError<Refusal>> {
         let (mut addresses, vantage, dns_us) = match hop {
             Hop::Address(address, vantage) => (vec![*address], vantage.clone(), None),
-            Hop::Authority(authority) => self.resolve(authority).await?,
+            Hop::Authority(authority, _) => self.resolve(authority).await?,
             Hop::Backend(backend) => self.resolve(&backend.authority).await?,
+        };
+        let tls = match hop {
+            Hop::Authority(authority, Scheme::Https) => Some(authority.host.clone()),
+            Hop::Backend(backend) if backend.scheme == Scheme::Https => Some(backend.authority.host.clone()),
+            Hop::Address(..) | Hop::Authority(..) | Hop::Backend(_) => None,
         };
         // Checked here and nowhere else: what passes is what gets connected to, whatever DNS says next.
         let mut refusal = None;
@@ -95,7 +112,7 @@ impl Upstream {
         });
         match (addresses.is_empty(), refusal) {
             (true, Some(refusal)) => Err(AddressError::Refused(refusal)),
-            _ => Ok(Addresses { addresses, vantage, dns_us }),
+            _ => Ok(Addresses { addresses, vantage, tls, dns_us }),
         }
     }
 
@@ -116,27 +133,43 @@ impl Upstream {
         }
     }
 
-    /// Connects to the first of `addresses` that answers.
+    /// Connects to the first of `addresses` that answers, and makes a TLS session where there is to be one.
     ///
     /// # Errors
     /// [`ConnectError`] of the last address tried.
     pub async fn connect(&self, addresses: &Addresses) -> Result<Connection, ConnectError> {
-        let connect = || connect_any(&addresses.addresses, &addresses.vantage, self.settings.connect_timeout);
-        match connect().await {
+        let (limit, vantage) = (self.settings.connect_timeout, addresses.vantage.clone());
+        let began = Instant::now();
+        let connect = || connect_any(&addresses.addresses, &addresses.vantage, limit);
+        let (stream, address) = match connect().await {
             // Out of descriptors: those of connections that nobody uses are the first to give back.
             Err(ConnectError::Failed { error, .. }) if is_out_of_files(&error) => {
                 self.pool.close_all();
-                connect().await
+                connect().await?
             }
-            result => result,
-        }
+            result => result?,
+        };
+        let connect_us = Some(micros(began.elapsed()));
+        let (stream, tls_us) = match &addresses.tls {
+            None => (Transport::Plain(stream), None),
+            Some(host) => {
+                let began = Instant::now();
+                let secure = secure(&self.tls, stream, address, host, limit).await;
+                metrics::with(|metrics| match &secure {
+                    Ok(_) => metrics.upstream_tls_sessions.increment(),
+                    Err(_) => metrics.upstream_tls_failures.increment(),
+                });
+                (secure?, Some(micros(began.elapsed())))
+            }
+        };
+        Ok(Connection { stream, address, vantage, tls: addresses.tls.clone(), connect_us, tls_us })
     }
 
     /// A kept connection to one of `addresses`, if there is one that is still quiet.
     #[must_use]
     pub fn reuse(&self, addresses: &Addresses) -> Option<Connection> {
-        let kept =
-            addresses.addresses.iter().find_map(|address| self.pool.take(*address, &addresses.vantage))?;
+        let key = |address| Key { address, vantage: addresses.vantage.clone(), tls: addresses.tls.clone() };
+        let kept = addresses.addresses.iter().find_map(|address| self.pool.take(&key(*address)))?;
         metrics::with(|metrics| metrics.upstream_reuses.increment());
         Some(kept)
     }

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
-use super::Connection;
+use super::{Addresses, Connection};
+use crate::http::authority::Host;
 use crate::target::Vantage;
 
 /// Connections a worker keeps, to all origins together.
@@ -31,34 +32,44 @@ impl Idle {
         if quiet { self.connection.take() } else { None }
     }
 
-    /// Whether it leads to `address`, from `vantage`.
+    /// Whether it leads to one of `addresses`, as a new connection would.
     #[must_use]
-    pub fn leads_to(&self, address: SocketAddr, vantage: &Vantage) -> bool {
-        let leads = |connection: &Connection| connection.address == address && connection.vantage == *vantage;
-        self.connection.as_ref().is_some_and(leads)
+    pub fn leads_to(&self, addresses: &Addresses) -> bool {
+        self.connection.as_ref().is_some_and(|connection| {
+            addresses.addresses.contains(&connection.address)
+                && (&addresses.vantage, &addresses.tls) == (&connection.vantage, &connection.tls)
+        })
     }
 }
 
 impl From<Connection> for Idle {
     fn from(connection: Connection) -> Self {
-        Self { connection: Some(Connection { connect_us: None, ..connection }), since: Instant::now() }
+        Self {
+            connection: Some(Connection { connect_us: None, tls_us: None, ..connection }),
+            since: Instant::now(),
+        }
     }
 }
 
 impl Drop for Idle {
     fn drop(&mut self) {
         if let Some(connection) = &self.connection {
-            // Fails only if the socket is gone already.
-            let _ = SockRef::from(&connection.stream).set_linger(None);
+            connection.stream.end_in_order();
         }
     }
 }
 
-/// What makes two connections interchangeable: where to, and where from.
-type Key = (SocketAddr, Vantage);
+/// What makes two connections interchangeable: where to, where from, and who is at the other end for certain.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    pub(super) address: SocketAddr,
+    pub(super) vantage: Vantage,
+    pub(super) tls: Option<Host>,
+}
 
 fn key(connection: &Connection) -> Key {
-    (connection.address, connection.vantage.clone())
+    let Connection { address, vantage, tls, .. } = connection;
+    Key { address: *address, vantage: vantage.clone(), tls: tls.clone() }
 }
 
 /// A worker's idle connections.
@@ -81,11 +92,10 @@ impl Pool {
     }
 
     /// The connection that was used last, of those that are still quiet.
-    pub(super) fn take(&self, address: SocketAddr, vantage: &Vantage) -> Option<Connection> {
+    pub(super) fn take(&self, key: &Key) -> Option<Connection> {
         let mut kept = self.idle.borrow_mut();
-        let key = (address, vantage.clone());
         loop {
-            let idle = kept.by_key.get_mut(&key)?.pop()?;
+            let idle = kept.by_key.get_mut(key)?.pop()?;
             kept.count -= 1;
             if let Some(connection) = idle.wake() {
                 return Some(connection);
@@ -126,13 +136,15 @@ impl Pool {
 
 /// A connection between two requests has nothing to read: neither bytes nor an end.
 fn is_quiet(connection: &Connection) -> bool {
-    let peeked = SockRef::from(&connection.stream).peek(&mut [MaybeUninit::uninit()]);
+    let peeked = SockRef::from(connection.stream.socket()).peek(&mut [MaybeUninit::uninit()]);
     matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+        && !connection.stream.has_unread()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::transport::Transport;
     use std::io::Write;
     use std::net::{TcpListener, TcpStream as StdStream};
 
@@ -142,14 +154,16 @@ mod tests {
         let stream = StdStream::connect(address).unwrap();
         stream.set_nonblocking(true).unwrap();
         let stream = tokio::net::TcpStream::from_std(stream).unwrap();
-        let connection = Connection { stream, address, vantage: Vantage::default(), connect_us: Some(1) };
+        let (stream, vantage) = (Transport::Plain(stream), Vantage::default());
+        let connection =
+            Connection { stream, address, vantage, tls: None, connect_us: Some(1), tls_us: None };
         (connection, listener.accept().unwrap().0)
     }
 
     #[tokio::test]
     async fn a_connection_that_is_no_longer_quiet_is_not_used() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
+        let key = Key { address: listener.local_addr().unwrap(), vantage: Vantage::default(), tls: None };
         let pool = Pool::new(8, Duration::from_secs(60));
         let (quiet, _peer) = connection(&listener);
         let (closed, peer) = connection(&listener);
@@ -160,19 +174,20 @@ mod tests {
         drop(peer);
         speaker.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
         // No turn of the runtime in between: it has not heard of either.
-        assert!(pool.take(address, &Vantage::default()).is_some());
-        assert!(pool.take(address, &Vantage::default()).is_none());
+        assert!(pool.take(&key).is_some());
+        assert!(pool.take(&key).is_none());
     }
 
     #[tokio::test]
     async fn an_origin_has_a_bound_and_old_ones_go() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let key = Key { address: listener.local_addr().unwrap(), vantage: Vantage::default(), tls: None };
         let pool = Pool::new(2, Duration::ZERO);
         let (connections, _peers): (Vec<_>, Vec<_>) = (0..3).map(|_| connection(&listener)).unzip();
         connections.into_iter().for_each(|connection| pool.keep(connection.into()));
         assert_eq!(pool.idle.borrow().count, 2);
         pool.sweep();
         assert_eq!(pool.idle.borrow().count, 0);
-        assert!(pool.take(listener.local_addr().unwrap(), &Vantage::default()).is_none());
+        assert!(pool.take(&key).is_none());
     }
 }

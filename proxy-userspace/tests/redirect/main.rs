@@ -9,3 +9,4 @@ mod lifecycle;
 mod log;
 mod records;
 mod rig;
+mod rules;

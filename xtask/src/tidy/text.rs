@@ -6,9 +6,12 @@ use super::source::Tree;
 /// Lines of a Rust file. More is two rooms.
 const MAX_LINES: usize = 400;
 
-/// The kernel half, all files together: it decides and records, and has to be read in one sitting.
+/// The core of the kernel half, which decides and records: it has to be read in one sitting. What stands in files of
+/// its own beside it (rules, UDP, events) is read by itself, and asked by the core at one place each.
 const KERNEL_HALF: &str = "proxy-ebpf/src/";
 const MAX_KERNEL_LINES: usize = 800;
+const BESIDE_THE_CORE: &[&str] =
+    &["proxy-ebpf/src/events.rs", "proxy-ebpf/src/rules.rs", "proxy-ebpf/src/udp.rs"];
 
 const LEFTOVERS: &[&str] = &["todo", "unimplemented", "dbg"];
 
@@ -24,12 +27,13 @@ pub(super) fn sizes(tree: &Tree) -> Vec<Finding> {
             let message = format!("{lines} lines; split it, {MAX_LINES} is the most");
             findings.push(file.finding(0, message));
         }
-        if file.path.starts_with(KERNEL_HALF) {
+        if file.path.starts_with(KERNEL_HALF) && !BESIDE_THE_CORE.contains(&file.path.as_str()) {
             kernel_lines += lines;
         }
     }
     if kernel_lines >= MAX_KERNEL_LINES {
-        let message = format!("{kernel_lines} lines in the kernel half; keep it under {MAX_KERNEL_LINES}");
+        let message =
+            format!("{kernel_lines} lines in the kernel half's core; keep it under {MAX_KERNEL_LINES}");
         findings.push(Finding { path: KERNEL_HALF.to_owned(), line: 0, message });
     }
     findings
@@ -103,8 +107,10 @@ mod tests {
     fn a_long_kernel_half() {
         let half = "\n".repeat(400);
         let files = [("proxy-ebpf/src/main.rs", half.as_str()), ("proxy-ebpf/src/maps.rs", &half)];
-        check(sizes, &files, &["proxy-ebpf/src/: 800 lines in the kernel half; keep it under 800"]);
+        let found = ["proxy-ebpf/src/: 800 lines in the kernel half's core; keep it under 800"];
+        check(sizes, &files, &found);
         check(sizes, &[files[0], ("proxy-ebpf/src/maps.rs", &half[1..])], &[]);
+        check(sizes, &[files[0], ("proxy-ebpf/src/rules.rs", &half)], &[]);
     }
 
     #[test]

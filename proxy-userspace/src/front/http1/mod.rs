@@ -9,11 +9,12 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 
 use crate::config::Timeouts;
-use crate::http::authority::{Authority, BadAuthority};
+use crate::http::authority::{Authority, BadAuthority, Scheme};
 use crate::http::head::{RequestHead, Version};
 use crate::http::headers::Name;
 use crate::http::parse::{self, Parsed};
 use crate::net::stream::Downstream;
+use crate::net::transport::Transport;
 use crate::pipeline::failure::Failure;
 use crate::pipeline::request::{self, Next, Request};
 use crate::pipeline::{Engine, tunnel};
@@ -82,14 +83,19 @@ async fn read_head(engine: &Engine, downstream: &mut Downstream) -> Result<Optio
 /// Waits for a request to begin, without a buffer: an idle connection holds none. False if the client ends the
 /// connection, or is idle for too long. A drain ends the wait at once only between requests: who has just connected
 /// is about to ask.
-async fn first_bytes(downstream: &mut Downstream, timeouts: &Timeouts) -> bool {
+pub(super) async fn first_bytes(downstream: &mut Downstream, timeouts: &Timeouts) -> bool {
     let Downstream { stream, inbox, deadline, .. } = downstream;
     let first = async {
         loop {
             inbox.release();
-            stream.readable().await?;
+            let socket = match &mut *stream {
+                Transport::Plain(socket) => socket,
+                // A session has buffers of its own in any case.
+                tls @ Transport::Tls(_) => return inbox.fill(tls).await,
+            };
+            socket.readable().await?;
             // That was a guess (tokio takes every accepted socket for readable); only reading tells.
-            match inbox.try_fill(stream) {
+            match inbox.try_fill(socket) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 result => return result,
             }
@@ -108,38 +114,38 @@ enum Aim {
 /// Finds a request's target in its form (RFC 9112 §3.2).
 fn aim(head: RequestHead, base: &Target, follows: bool) -> Result<Aim, Failure> {
     check_host(&head)?;
-    let whole = |authority, front| Target { front, authority, ..base.clone() };
+    let whole = |authority, front, scheme| Target { front, authority, scheme, ..base.clone() };
     if base.front == Front::Captured {
-        let authority = host_authority(&head)?;
+        let authority = host_authority(&head, base.scheme)?;
         let path = head.target().to_owned();
         if !path.starts_with('/') && path != "*" {
             return Err(Failure::BadRequest("a captured request must be in origin-form".into()));
         }
-        let request = Request { target: whole(authority, base.front), path, follows, head };
+        let request = Request { target: whole(authority, base.front, base.scheme), path, follows, head };
         return Ok(Aim::Request(Box::new(request)));
     }
     if head.method() == "CONNECT" {
         let authority = Authority::parse(head.target(), None).map_err(bad_target)?;
-        return Ok(Aim::Tunnel(whole(Some(authority), base.front)));
+        return Ok(Aim::Tunnel(whole(Some(authority), base.front, Scheme::Http)));
     }
-    let (authority, path) = match split_absolute(head.target()) {
-        Some((scheme, _, _)) if !scheme.eq_ignore_ascii_case("http") => {
-            return Err(Failure::NotImplemented(
-                "only http:// URLs are forwarded; ask for others with CONNECT",
-            ));
-        }
-        Some((_, authority, path)) => {
-            let authority = Authority::parse(authority, Some(80)).map_err(bad_target)?;
-            (Some(authority), absolute_path(path, head.method()))
+    let (authority, scheme, path) = match split_absolute(head.target()) {
+        Some((scheme, authority, path)) => {
+            let scheme = match scheme {
+                _ if scheme.eq_ignore_ascii_case("http") => Scheme::Http,
+                _ if scheme.eq_ignore_ascii_case("https") => Scheme::Https,
+                _ => return Err(Failure::NotImplemented("only http:// and https:// URLs are forwarded")),
+            };
+            let authority = Authority::parse(authority, Some(scheme.default_port())).map_err(bad_target)?;
+            (Some(authority), scheme, absolute_path(path, head.method()))
         }
         None if head.target().starts_with('/') || head.target() == "*" => {
             let path = head.target().to_owned();
-            let target = whole(host_authority(&head)?, Front::Gateway);
+            let target = whole(host_authority(&head, base.scheme)?, Front::Gateway, base.scheme);
             return Ok(Aim::Request(Box::new(Request { target, path, follows, head })));
         }
         None => return Err(Failure::BadRequest("the request target is in no form that exists".into())),
     };
-    let request = Request { target: whole(authority, base.front), path, follows, head };
+    let request = Request { target: whole(authority, base.front, scheme), path, follows, head };
     Ok(Aim::Request(Box::new(request)))
 }
 
@@ -152,7 +158,7 @@ fn check_host(head: &RequestHead) -> Result<(), Failure> {
     }
 }
 
-fn host_authority(head: &RequestHead) -> Result<Option<Authority>, Failure> {
+fn host_authority(head: &RequestHead, scheme: Scheme) -> Result<Option<Authority>, Failure> {
     let Some(host) = head.headers.first(Name::Host) else { return Ok(None) };
     if host.is_empty() {
         // RFC 9110 §7.2: sent by a client that has no authority.
@@ -160,7 +166,7 @@ fn host_authority(head: &RequestHead) -> Result<Option<Authority>, Failure> {
     }
     let host =
         std::str::from_utf8(host).map_err(|_| Failure::BadRequest("the Host field is not text".into()))?;
-    let authority = Authority::parse(host, Some(80));
+    let authority = Authority::parse(host, Some(scheme.default_port()));
     authority.map(Some).map_err(|error| Failure::BadRequest(format!("the Host field is not valid: {error}")))
 }
 
@@ -209,7 +215,7 @@ async fn connect(engine: &Rc<Engine>, mut downstream: Downstream, target: &Targe
 }
 
 /// Answers what is no acceptable request, and ends the connection: where the next one starts is unknown.
-async fn refuse(engine: &Engine, mut downstream: Downstream, base: &Target, failure: &Failure) {
+pub(super) async fn refuse(engine: &Engine, mut downstream: Downstream, base: &Target, failure: &Failure) {
     if request::refuse_head(engine, &mut Http1::last(&mut downstream), base, failure).await {
         downstream.close().await;
     }
@@ -243,6 +249,7 @@ mod tests {
         check("CONNECT a.example:443 HTTP/1.1\r\nHost: x", Ok("tunnel a.example:443"));
         check("GET http://A.example/p?q HTTP/1.1\r\nHost: x", Ok("explicit a.example:80 /p?q"));
         check("GET http://a.example HTTP/1.1\r\nHost: x", Ok("explicit a.example:80 /"));
+        check("GET https://a.example/p HTTP/1.1\r\nHost: x", Ok("explicit a.example:443 /p"));
         check("GET http://a.example?q HTTP/1.1\r\nHost: x", Ok("explicit a.example:80 /?q"));
         check("GET http://[::1]:81/ HTTP/1.1\r\nHost: x", Ok("explicit [::1]:81 /"));
         check("OPTIONS http://a.example HTTP/1.1\r\nHost: x", Ok("explicit a.example:80 *"));
@@ -258,7 +265,7 @@ mod tests {
         check("GET http://user@a.example/ HTTP/1.1\r\nHost: x", Err(400));
         check("GET http:///p HTTP/1.1\r\nHost: x", Err(400));
         check("GET a.example HTTP/1.1\r\nHost: x", Err(400));
-        check("GET https://a.example/ HTTP/1.1\r\nHost: x", Err(501));
+        check("GET ftp://a.example/ HTTP/1.1\r\nHost: x", Err(501));
         check("GET /p HTTP/1.1", Err(400));
         check("GET /p HTTP/1.1\r\nHost: x\r\nHost: x", Err(400));
     }

@@ -2,12 +2,11 @@
 
 use std::io;
 
-use tokio::net::tcp::{ReadHalf, WriteHalf};
-
 use crate::http::forward::{self, Delivery, Pseudonym, wants_keep_alive};
 use crate::http::framing::{self, BadFraming, Framing};
 use crate::http::head::{RequestHead, ResponseHead, Version};
 use crate::net::stream::Downstream;
+use crate::net::transport::{ReadHalf, WriteHalf};
 use crate::pipeline::side::{Directions, DownstreamSide, Manner, Reply};
 use crate::relay::Side;
 use crate::relay::body::http1::{Arriving, Leaving};

@@ -56,7 +56,7 @@ async fn agrees(engine: &Engine, target: &Target, destination: SocketAddr) -> bo
     if authority.port != destination.port() || target.vantage.namespace.is_some() {
         return false;
     }
-    let hop = Hop::Authority(authority);
+    let hop = Hop::Authority(authority, target.scheme);
     let addresses = engine.upstream.addresses(&hop, |_| Ok::<_, std::convert::Infallible>(()));
     match tokio::time::timeout(AGREEMENT, addresses).await {
         Ok(Ok(found)) => found.addresses.contains(&destination),

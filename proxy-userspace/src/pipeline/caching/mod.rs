@@ -63,7 +63,7 @@ pub(super) async fn serve(
         cache,
         request,
         framing,
-        key: Key::new(request.target.authority.as_ref(), &request.path, scope),
+        key: Key::new(request.target.scheme, request.target.authority.as_ref(), &request.path, scope),
         directives: RequestDirectives::of(&request.head.headers),
         rules: Rules {
             default_ttl: engine.config.cache.default_ttl.as_secs(),

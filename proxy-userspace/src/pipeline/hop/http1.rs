@@ -1,14 +1,12 @@
 //! HTTP/1.1 to the next hop: one exchange over a connection, which may be new or kept.
 
-use tokio::net::TcpStream;
-use tokio::net::tcp::{ReadHalf, WriteHalf};
-
 use crate::config::Limits;
 use crate::http::forward;
 use crate::http::framing::{self, BadFraming, Framing};
 use crate::http::head::ResponseHead;
 use crate::http::parse::{self, Parsed};
 use crate::net::buffered::Inbox;
+use crate::net::transport::{ReadHalf, Transport, WriteHalf};
 use crate::pipeline::failure::Failure;
 use crate::pipeline::side::{Afterwards, Answer, Onward, UpstreamSide};
 use crate::relay::Side;
@@ -17,11 +15,11 @@ use crate::relay::body::http1::{Arriving, Leaving};
 /// A connection with nothing under way on it.
 #[derive(Debug)]
 pub(in crate::pipeline) struct Http1<'a> {
-    stream: &'a mut TcpStream,
+    stream: &'a mut Transport,
 }
 
 impl<'a> Http1<'a> {
-    pub(in crate::pipeline) fn over(stream: &'a mut TcpStream) -> Self {
+    pub(in crate::pipeline) fn over(stream: &'a mut Transport) -> Self {
         Self { stream }
     }
 }

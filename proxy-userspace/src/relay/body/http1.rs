@@ -3,13 +3,13 @@
 use std::future::Future;
 use std::io;
 
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, Interest};
-use tokio::net::tcp::WriteHalf;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 use super::{BodyError, Piece, Sink, Source, Trailers};
 use crate::http::chunked::{self, Decoder, Step};
 use crate::http::framing::Framing;
 use crate::net::buffered::Inbox;
+use crate::net::transport::WriteHalf;
 use crate::relay::tunnel::Side;
 
 /// A body that arrives on a connection, behind a head that was read from it.
@@ -145,7 +145,8 @@ impl<W: Receiver> Sink for Leaving<W> {
     async fn flush(&mut self) -> io::Result<()> {
         let written = self.writer.write_all(&self.staged).await;
         self.staged.clear();
-        written
+        // A TLS session may hold back what its socket did not take.
+        written.and(self.writer.flush().await)
     }
 
     fn gone(&mut self) -> impl Future<Output = ()> {
@@ -160,8 +161,7 @@ pub trait Receiver: AsyncWrite + Unpin {
 }
 
 impl Receiver for WriteHalf<'_> {
-    async fn reset(&self) {
-        // Fails only while the runtime ends.
-        let _ = self.ready(Interest::ERROR).await;
+    fn reset(&self) -> impl Future<Output = ()> {
+        WriteHalf::reset(self)
     }
 }

@@ -1,0 +1,166 @@
+//! The ordered rules: which is the first that matches a connection. A handful of look-ups, however many rules there
+//! are and however many prefixes they name; see proxy_common::rules.
+//!
+//! What a rule that matches means is for `decide`. Without rules all this is one look-up in an array.
+
+use aya_ebpf::bindings::task_struct;
+use aya_ebpf::helpers::bpf_get_current_uid_gid;
+use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_probe_read_kernel};
+use aya_ebpf::maps::lpm_trie::Key;
+use proxy_common::{
+    CLASS_ANY, IDENTITY_CGROUP, IDENTITY_EXECUTABLE, IDENTITY_UID, Identity, MAX_RULES, Policy, RuleSet,
+    Ruleset, USES_CGROUP, USES_DESTINATION, USES_EXECUTABLE, USES_PORT, USES_UID,
+};
+
+use crate::attempt::Attempt;
+use crate::maps::{
+    ACTIVE, CLASSES, HAS_EXECUTABLE, IDENTITIES, PORT_CLASSES, PREFIXES, RULE_HITS, RULES, RULESETS,
+    TASK_LAYOUT,
+};
+
+const ADDRESS_BITS: u32 = 128;
+
+/// The rules in force, for one connection: userspace replaces them as a whole.
+#[derive(Clone, Copy)]
+pub struct Rules {
+    generation: u32,
+    ruleset: &'static Ruleset,
+}
+
+impl Rules {
+    /// None: there are none.
+    #[inline(always)]
+    pub fn in_force() -> Option<Self> {
+        let generation = *ACTIVE.get(0)?;
+        let ruleset = RULESETS.get(generation)?;
+        if ruleset.rules == 0 { None } else { Some(Self { generation, ruleset }) }
+    }
+
+    /// Adds the rules that ask for this cgroup.
+    #[inline(always)]
+    pub fn add_cgroup(self, id: u64, admitting: &mut RuleSet) {
+        if self.ruleset.uses & USES_CGROUP != 0
+            && let Some(rules) = self.identity(IDENTITY_CGROUP, id, 0)
+        {
+            admitting.unite(rules);
+        }
+    }
+
+    /// The first rule that matches. `cgroups`: the rules that ask for the current cgroup or one above it.
+    #[inline(always)]
+    pub fn first_match(self, attempt: &Attempt<'_>, cgroups: &RuleSet, selected: bool) -> Option<Match> {
+        let ruleset = self.ruleset;
+        let mut matching = ruleset.any_cgroup;
+        matching.unite(cgroups);
+        if !selected {
+            matching.intersect(&ruleset.unselected);
+        }
+        if ruleset.uses & USES_DESTINATION != 0 {
+            matching.intersect(self.of_destination(attempt));
+        }
+        if ruleset.uses & USES_PORT != 0 {
+            matching.intersect(self.of_port(attempt));
+        }
+        if ruleset.uses & USES_UID != 0 {
+            let uid = bpf_get_current_uid_gid() & 0xffff_ffff;
+            matching.intersect(self.identity(IDENTITY_UID, uid, 0).unwrap_or(&ruleset.any_uid));
+        }
+        if ruleset.uses & USES_EXECUTABLE != 0 {
+            matching.intersect(self.of_executable());
+        }
+        let rule = matching.first();
+        if rule >= MAX_RULES {
+            return None;
+        }
+        let index = self.generation * MAX_RULES + rule;
+        let policy = RULES.get(index)?;
+        count(index);
+        Some(Match { policy })
+    }
+
+    #[inline(always)]
+    fn of_destination(self, attempt: &Attempt<'_>) -> &'static RuleSet {
+        let any = &self.ruleset.any_destination;
+        let Some(prefixes) = PREFIXES.get(self.generation) else { return any };
+        match prefixes.get(&Key::new(ADDRESS_BITS, attempt.destination.address)) {
+            Some(class) => self.class(*class, any),
+            None => any,
+        }
+    }
+
+    #[inline(always)]
+    fn of_port(self, attempt: &Attempt<'_>) -> &'static RuleSet {
+        let any = &self.ruleset.any_port;
+        let port = u32::from(u16::from_be(attempt.destination.port));
+        match PORT_CLASSES.get_value(self.generation, &port) {
+            Some(class) => self.class(*class, any),
+            None => any,
+        }
+    }
+
+    #[inline(always)]
+    fn class(self, class: u32, any: &'static RuleSet) -> &'static RuleSet {
+        if class == CLASS_ANY {
+            return any;
+        }
+        match CLASSES.get_value(self.generation, &class) {
+            // SAFETY: an array's values live as long as the program runs; so says the kernel.
+            Some(set) => unsafe { &*core::ptr::from_ref(set) },
+            None => any,
+        }
+    }
+
+    #[inline(always)]
+    fn of_executable(self) -> &'static RuleSet {
+        let any = &self.ruleset.any_executable;
+        if HAS_EXECUTABLE.load() == 0 {
+            return any;
+        }
+        let (inode, device) = executable();
+        self.identity(IDENTITY_EXECUTABLE, inode, device).unwrap_or(any)
+    }
+
+    #[inline(always)]
+    fn identity(self, kind: u32, id: u64, device: u64) -> Option<&'static RuleSet> {
+        // SAFETY: read during this run of the program only; userspace changes only what is not in force.
+        unsafe { IDENTITIES.get(Identity { generation: self.generation, kind, id, device }) }
+    }
+}
+
+/// The first rule that matched.
+pub struct Match {
+    pub policy: &'static Policy,
+}
+
+/// Inode and device of the file that the current process executes; zeros if that can't be read.
+#[inline(always)]
+fn executable() -> (u64, u64) {
+    let layout = TASK_LAYOUT.load();
+    // SAFETY: a plain helper call.
+    let task = unsafe { bpf_get_current_task() } as *const task_struct;
+    let mm = read::<u64>(task as u64, layout.task_mm);
+    let file = read::<u64>(mm, layout.mm_exe_file);
+    let inode = read::<u64>(file, layout.file_inode);
+    let superblock = read::<u64>(inode, layout.inode_superblock);
+    (read::<u64>(inode, layout.inode_number), u64::from(read::<u32>(superblock, layout.superblock_device)))
+}
+
+/// Reads kernel memory. An address that isn't one gives zeros: the helper says so and writes them.
+#[inline(always)]
+fn read<T: Copy>(base: u64, offset: u32) -> T {
+    let mut value = core::mem::MaybeUninit::<T>::uninit();
+    let from = (base + u64::from(offset)) as *const core::ffi::c_void;
+    // SAFETY: room for a T, which the helper fills whatever happens; T is a plain number.
+    unsafe {
+        bpf_probe_read_kernel(value.as_mut_ptr().cast(), size_of::<T>() as u32, from);
+        value.assume_init()
+    }
+}
+
+#[inline(always)]
+fn count(index: u32) {
+    if let Some(hits) = RULE_HITS.get_ptr_mut(index) {
+        // SAFETY: the value belongs to this CPU; a lost increment by a nested program is tolerable.
+        unsafe { *hits += 1 }
+    }
+}

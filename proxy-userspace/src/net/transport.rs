@@ -1,0 +1,290 @@
+//! The bytes of a connection, in the clear or through TLS. What they mean, and which certificates count, is for others
+//! to say.
+//!
+//! Both kinds end alike: dropped, the connection is reset; and one that its peer ends without saying so in TLS
+//! (close_notify) reads as an error, never as an orderly end (RFC 9112 §9.8).
+
+use std::cell::RefCell;
+use std::io;
+use std::net::Shutdown;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::net::tcp;
+use tokio_rustls::TlsStream;
+
+use super::buffered::Inbox;
+
+/// A connection.
+#[derive(Debug)]
+pub enum Transport {
+    Plain(TcpStream),
+    Tls(Box<Tls>),
+}
+
+/// A TLS connection whose handshake is done.
+#[derive(Debug)]
+pub struct Tls {
+    /// In a cell, as both halves of the connection use it; each only while it is polled.
+    session: RefCell<TlsStream<Socket>>,
+    socket: Socket,
+}
+
+/// A socket that can be asked about while a TLS session owns it.
+#[derive(Debug)]
+pub struct Socket {
+    stream: Rc<TcpStream>,
+    /// Bytes that were read before the session began.
+    early: Inbox,
+}
+
+impl Socket {
+    /// A socket, and the same once more for the session: it begins with the bytes that were read already.
+    #[must_use]
+    pub fn pair(stream: TcpStream, early: Inbox) -> (Self, Self) {
+        let stream = Rc::new(stream);
+        (Self { stream: Rc::clone(&stream), early: Inbox::default() }, Self { stream, early })
+    }
+
+    /// The socket itself.
+    #[must_use]
+    pub fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+}
+
+impl Transport {
+    /// A connection through TLS, over `socket`.
+    #[must_use]
+    pub fn tls(session: TlsStream<Socket>, socket: Socket) -> Self {
+        Self::Tls(Box::new(Tls { session: RefCell::new(session), socket }))
+    }
+
+    /// The socket beneath.
+    #[must_use]
+    pub fn socket(&self) -> &TcpStream {
+        match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(tls) => &tls.socket.stream,
+        }
+    }
+
+    /// Whether the peer's bytes pass TLS.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        matches!(self, Self::Tls(_))
+    }
+
+    /// The protocol that both sides agreed on in the handshake (RFC 7301).
+    #[must_use]
+    pub fn alpn(&self) -> Option<Vec<u8>> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(tls) => tls.session.borrow().get_ref().1.alpn_protocol().map(<[u8]>::to_vec),
+        }
+    }
+
+    /// Both directions, to be used by one task.
+    pub fn split(&mut self) -> (ReadHalf<'_>, WriteHalf<'_>) {
+        match self {
+            Self::Plain(stream) => {
+                let (reader, writer) = stream.split();
+                (ReadHalf::Plain(reader), WriteHalf::Plain(writer))
+            }
+            Self::Tls(tls) => (ReadHalf::Tls(tls), WriteHalf::Tls(tls)),
+        }
+    }
+
+    /// Whether there is decrypted content that nobody has read: between two messages there must be none.
+    #[must_use]
+    pub fn has_unread(&self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            Self::Tls(tls) => {
+                let state = match &mut *tls.session.borrow_mut() {
+                    TlsStream::Client(session) => session.get_mut().1.process_new_packets(),
+                    TlsStream::Server(session) => session.get_mut().1.process_new_packets(),
+                };
+                !state.is_ok_and(|state| state.plaintext_bytes_to_read() == 0 && !state.peer_has_closed())
+            }
+        }
+    }
+
+    /// Lets an orderly end follow: what comes next is FIN, not RST. Through TLS, the peer is told first.
+    pub fn end_in_order(&self) {
+        if let Self::Tls(tls) = self {
+            // Best effort: it is a few bytes into a socket that is nearly always ready.
+            let mut socket = Direct(&tls.socket.stream);
+            let _ = match &mut *tls.session.borrow_mut() {
+                TlsStream::Client(session) => {
+                    session.get_mut().1.send_close_notify();
+                    session.get_mut().1.write_tls(&mut socket)
+                }
+                TlsStream::Server(session) => {
+                    session.get_mut().1.send_close_notify();
+                    session.get_mut().1.write_tls(&mut socket)
+                }
+            };
+        }
+        // Fails only if the socket is gone already.
+        let _ = SockRef::from(self.socket()).set_linger(None);
+    }
+}
+
+/// Writes at once or not at all.
+struct Direct<'a>(&'a TcpStream);
+
+impl io::Write for Direct<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.try_write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The reading half of a connection.
+#[derive(Debug)]
+pub enum ReadHalf<'a> {
+    Plain(tcp::ReadHalf<'a>),
+    Tls(&'a Tls),
+}
+
+/// The writing half of a connection.
+#[derive(Debug)]
+pub enum WriteHalf<'a> {
+    Plain(tcp::WriteHalf<'a>),
+    Tls(&'a Tls),
+}
+
+impl WriteHalf<'_> {
+    /// Ready once the connection has been reset.
+    pub async fn reset(&self) {
+        // Fails only while the runtime ends.
+        let _ = match self {
+            Self::Plain(writer) => writer.ready(Interest::ERROR).await,
+            Self::Tls(tls) => tls.socket.stream.ready(Interest::ERROR).await,
+        };
+    }
+}
+
+impl AsyncRead for ReadHalf<'_> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(reader) => Pin::new(reader).poll_read(cx, buffer),
+            Self::Tls(tls) => Pin::new(&mut *tls.session.borrow_mut()).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for WriteHalf<'_> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(writer) => Pin::new(writer).poll_write(cx, bytes),
+            Self::Tls(tls) => Pin::new(&mut *tls.session.borrow_mut()).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(writer) => Pin::new(writer).poll_flush(cx),
+            Self::Tls(tls) => Pin::new(&mut *tls.session.borrow_mut()).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(writer) => Pin::new(writer).poll_shutdown(cx),
+            Self::Tls(tls) => Pin::new(&mut *tls.session.borrow_mut()).poll_shutdown(cx),
+        }
+    }
+}
+
+impl AsyncRead for Transport {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Tls(tls) => Pin::new(tls.session.get_mut()).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Transport {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(tls) => Pin::new(tls.session.get_mut()).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(tls) => Pin::new(tls.session.get_mut()).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(tls) => Pin::new(tls.session.get_mut()).poll_shutdown(cx),
+        }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let early = self.early.bytes();
+        if !early.is_empty() {
+            let count = early.len().min(buffer.remaining());
+            buffer.put_slice(&early[..count]);
+            self.early.consume(count);
+            self.early.release();
+            return Poll::Ready(Ok(()));
+        }
+        loop {
+            ready!(self.stream.poll_read_ready(cx))?;
+            match self.stream.try_read_buf(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return Poll::Ready(result.map(drop)),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.stream.poll_write_ready(cx))?;
+            match self.stream.try_write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return Poll::Ready(result),
+            }
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(SockRef::from(&*self.stream).shutdown(Shutdown::Write))
+    }
+}
