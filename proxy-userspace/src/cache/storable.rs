@@ -253,6 +253,23 @@ fn may_guess(request: &RequestHead, response: &ResponseHead, directives: &Respon
     (by_status || directives.public) && !personal && !against
 }
 
+impl NotStored {
+    /// Whether the same is likely to be said of the answers to other requests for the key.
+    #[must_use]
+    pub fn is_for_all(self) -> bool {
+        matches!(
+            self,
+            Self::NoStore
+                | Self::Private
+                | Self::VaryStar
+                | Self::NoFreshness
+                | Self::Useless
+                | Self::TooLarge
+                | Self::NoEnd
+        )
+    }
+}
+
 impl fmt::Display for NotStored {
     fn fmt(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {
         text.write_str(match self {

@@ -99,7 +99,7 @@ impl<'a> Fetch<'a> {
             }
             Err(why) => {
                 report.detail = why;
-                self.let_go(exchanged.received);
+                self.let_go(why, exchanged.received);
                 Verdict::Pass
             }
         };
@@ -158,8 +158,9 @@ impl<'a> Fetch<'a> {
     }
 
     /// Nothing is going to be stored: who waits need wait no longer, nor need others.
-    fn let_go(&mut self, now: u64) {
-        if self.lead.take().is_some() {
+    fn let_go(&mut self, why: Option<NotStored>, now: u64) {
+        // What was this request's own doing says nothing of others.
+        if self.lead.take().is_some() && why.is_some_and(NotStored::is_for_all) {
             self.cache.note_personal(self.key, now);
         }
     }

@@ -103,7 +103,8 @@ impl Ask<'_> {
 
     /// Finds out who asks the origin. None: this request does, for itself alone.
     pub(super) async fn settle(&self, may_wait: bool) -> Option<Settled> {
-        if self.request.head.method() != "GET" {
+        // A part is not stored: nobody should wait for it.
+        if self.request.head.method() != "GET" || Wanted::of(&self.request.head.headers) != Wanted::Whole {
             return None;
         }
         let waits = may_wait && !self.cache.is_personal(&self.key, cache::now());
