@@ -93,7 +93,8 @@ fn the_gateway_is_reached_over_https() {
     let mut command = Command::new("curl");
     command.args(["-sS", "--noproxy", "*", "--resolve", &format!("shop.example:{port}:127.0.0.1")]);
     command.arg("--cacert").arg(authority.certificate()).arg(format!("https://shop.example:{port}/p"));
-    assert_eq!(stdout(command), b"ok");
+    command.args(["-w", " %{http_version}"]);
+    assert_eq!(stdout(command), b"ok 2", "ALPN finds what both sides speak");
     let head = origin.requests()[0].head.clone();
     assert!(head.starts_with(&format!("GET /p HTTP/1.1\r\nHost: shop.example:{port}\r\n")), "{head}");
     assert!(head.contains("X-Forwarded-Proto: https\r\n"), "{head}");

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
-    Access, Admin, Capture, CaptureMode, DenyErrno, Destinations, FailMode, Flows, Limits, LogFormat,
+    Access, Admin, Capture, CaptureMode, DenyErrno, Destinations, FailMode, Flows, Http2, Limits, LogFormat,
     Logging, Relay, Server, ServerTls, Timeouts, Upstream, UpstreamTls,
 };
 
@@ -19,6 +19,19 @@ impl Default for Server {
             tls: ServerTls::default(),
             timeouts: Timeouts::default(),
             limits: Limits::default(),
+            http2: Http2::default(),
+        }
+    }
+}
+
+impl Default for Http2 {
+    fn default() -> Self {
+        Self {
+            max_streams: 100,
+            header_list: 64 << 10,
+            stream_window: 256 << 10,
+            connection_window: 1 << 20,
+            send_buffer: 64 << 10,
         }
     }
 }

@@ -16,8 +16,8 @@ use super::kinds::{
 use super::section::Section;
 use super::tree::Node;
 use super::{
-    Access, Acl, Admin, Capture, CaptureMode, Config, DenyErrno, Destinations, FailMode, Flows, Limits,
-    LogFormat, Logging, Relay, Security, Server, Timeouts, Upstream,
+    Access, Acl, Admin, Capture, CaptureMode, Config, DenyErrno, Destinations, FailMode, Flows, Http2,
+    Limits, LogFormat, Logging, Relay, Security, Server, Timeouts, Upstream,
 };
 use super::{routing, rules, tls};
 
@@ -54,6 +54,18 @@ fn server(s: &mut Section<'_, '_>) -> Server {
         tls: s.section("tls", tls::server_tls),
         timeouts: s.section("timeouts", timeouts),
         limits: s.section("limits", limits),
+        http2: s.section("http2", http2),
+    }
+}
+
+fn http2(s: &mut Section<'_, '_>) -> Http2 {
+    let d = Http2::default();
+    Http2 {
+        max_streams: s.read("max_streams", d.max_streams, number(1..=10_000)),
+        header_list: s.read("header_list", d.header_list, size(KIB..=MIB)),
+        stream_window: s.read("stream_window", d.stream_window, size(64 * KIB..=64 * MIB)),
+        connection_window: s.read("connection_window", d.connection_window, size(64 * KIB..=1024 * MIB)),
+        send_buffer: s.read("send_buffer", d.send_buffer, size(16 * KIB..=64 * MIB)),
     }
 }
 

@@ -68,6 +68,7 @@ pub struct Server {
     pub tls: ServerTls,
     pub timeouts: Timeouts,
     pub limits: Limits,
+    pub http2: Http2,
 }
 
 /// `server.timeouts`.
@@ -100,6 +101,21 @@ pub struct Limits {
     pub body: u64,
     /// Downstream connections at one time, all workers together; more are closed at once. Default 16384.
     pub connections: usize,
+}
+
+/// `server.http2`: what a client may have under way on one HTTP/2 connection.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Http2 {
+    /// Streams that a client may have open at one time. Default 100.
+    pub max_streams: u32,
+    /// Largest list of fields, as RFC 9113 §6.5.2 counts it. Default 64KiB.
+    pub header_list: u32,
+    /// Bytes that a client may send ahead on one stream. Default 256KiB.
+    pub stream_window: u32,
+    /// The same on all streams of a connection together. Default 1MiB.
+    pub connection_window: u32,
+    /// Bytes of responses that wait on one stream for the client to take them. Default 64KiB.
+    pub send_buffer: usize,
 }
 
 /// `capture`: transparent interception by the kernel half.

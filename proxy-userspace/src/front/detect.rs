@@ -1,6 +1,7 @@
 //! What a captured connection speaks, from its first bytes. A guess that is wrong must do no harm, so only
 //! what is certain is more than opaque.
 
+use crate::net::frames::PREFACE;
 use crate::tls::client_hello::{self, Hello};
 
 /// The most bytes that are looked at.
@@ -29,15 +30,12 @@ pub fn detect(bytes: &[u8]) -> Detected {
         Hello::Partial => return Detected::Unknown,
         Hello::NotTls => {}
     }
-    let common = bytes.len().min(HTTP2_PREFACE.len());
-    if bytes[..common] == HTTP2_PREFACE[..common] {
-        return if common == HTTP2_PREFACE.len() { Detected::Http2 } else { Detected::Unknown };
+    let common = bytes.len().min(PREFACE.len());
+    if bytes[..common] == PREFACE[..common] {
+        return if common == PREFACE.len() { Detected::Http2 } else { Detected::Unknown };
     }
     detect_http1(bytes)
 }
-
-/// RFC 9113 §3.4.
-const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// The longest registered method is UPDATEREDIRECTREF.
 const MAX_METHOD: usize = 20;

@@ -6,9 +6,10 @@ use std::rc::Rc;
 
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{Inbox, Shared, accept, http1, secure};
+use super::{Inbox, Shared, accept, http1, http2, secure};
 use crate::http::authority::Scheme;
 use crate::net::deadline::Deadline;
+use crate::net::frames::PREFACE;
 use crate::net::stream::{Admitted, Downstream};
 use crate::net::transport::Transport;
 use crate::pipeline::Engine;
@@ -27,34 +28,64 @@ pub async fn run(listener: TcpListener, shared: Shared) {
     accept(listener, shared.admission, drained, serve, |_| {}).await;
 }
 
-fn downstream(stream: TcpStream, peer: SocketAddr, admitted: Admitted) -> Downstream {
-    let client = Client { address: peer, process: None };
-    let stream = Transport::Plain(stream);
-    Downstream { stream, inbox: Inbox::default(), client, deadline: Deadline::new(), admitted }
-}
-
 async fn serve(engine: Rc<Engine>, mut downstream: Downstream) {
     let base = Target::of(Front::Explicit);
-    let Some(acceptance) = &engine.acceptance else {
-        return http1::serve(engine, downstream, base).await;
-    };
     let timeouts = &engine.config.server.timeouts;
     if !http1::first_bytes(&mut downstream, timeouts).await {
         return downstream.close_idle();
     }
-    match downstream.inbox.bytes() {
-        [secure::FIRST_BYTE, ..] => {
+    match (&engine.acceptance, downstream.inbox.bytes()) {
+        (Some(acceptance), [secure::FIRST_BYTE, ..]) => {
             // Boxed: a handshake needs memory that the connection does not.
             let accepted = Box::pin(secure::accept(acceptance, downstream, timeouts)).await;
-            if let Some(downstream) = accepted {
-                let base = Target { scheme: Scheme::Https, ..base };
-                http1::serve(Rc::clone(&engine), downstream, base).await;
+            let Some(downstream) = accepted else { return };
+            let base = Target { scheme: Scheme::Https, ..base };
+            match downstream.stream.alpn().as_deref() {
+                Some(secure::HTTP2) => Box::pin(http2::serve(Rc::clone(&engine), downstream, base)).await,
+                _ => http1::serve(Rc::clone(&engine), downstream, base).await,
             }
         }
-        _ if acceptance.is_required() => {
+        (Some(acceptance), _) if acceptance.is_required() => {
             let failure = Failure::BadRequest("this port speaks TLS only: use an https:// URL".into());
             http1::refuse(&engine, downstream, &base, &failure).await;
         }
-        _ => http1::serve(Rc::clone(&engine), downstream, base).await,
+        _ => match first_look(&engine, &mut downstream).await {
+            Spoken::Http1 => http1::serve(Rc::clone(&engine), downstream, base).await,
+            // Boxed: the other kind of connection is not to pay for its size.
+            Spoken::Http2 => Box::pin(http2::serve(Rc::clone(&engine), downstream, base)).await,
+        },
     }
+}
+
+/// What a client speaks.
+enum Spoken {
+    Http1,
+    Http2,
+}
+
+/// Tells HTTP/2 with prior knowledge (RFC 9113 §3.3) from all that begins differently. Reads no further than that
+/// takes.
+async fn first_look(engine: &Engine, downstream: &mut Downstream) -> Spoken {
+    downstream.deadline.arm(engine.config.server.timeouts.request_head);
+    loop {
+        let bytes = downstream.inbox.bytes();
+        let common = bytes.len().min(PREFACE.len());
+        if bytes[..common] != PREFACE[..common] {
+            return Spoken::Http1;
+        }
+        if common == PREFACE.len() {
+            return Spoken::Http2;
+        }
+        let fill = downstream.inbox.fill(&mut downstream.stream);
+        if !matches!(downstream.deadline.race(fill).await, Ok(Ok(1..))) {
+            // What a part of a head deserves, is known there.
+            return Spoken::Http1;
+        }
+    }
+}
+
+fn downstream(stream: TcpStream, peer: SocketAddr, admitted: Admitted) -> Downstream {
+    let client = Client { address: peer, process: None };
+    let stream = Transport::Plain(stream);
+    Downstream { stream, inbox: Inbox::default(), client, deadline: Deadline::new(), admitted }
 }

@@ -3,6 +3,7 @@
 pub mod detect;
 pub mod explicit;
 mod http1;
+mod http2;
 mod secure;
 pub mod transparent;
 

@@ -20,6 +20,16 @@ impl Pseudonym {
         Self(format!("weir-{seed:08x}"))
     }
 
+    /// Appends what goes into Via for a message that was received in `version`.
+    pub fn write_after(&self, version: Version, out: &mut Vec<u8>) {
+        out.extend_from_slice(match version {
+            Version::Http10 => b"1.0 ",
+            Version::Http11 => b"1.1 ",
+            Version::Http2 => b"2 ",
+        });
+        out.extend_from_slice(self.0.as_bytes());
+    }
+
     /// Whether a request has passed this instance already.
     #[must_use]
     pub fn has_seen(&self, headers: &Headers) -> bool {
@@ -109,7 +119,7 @@ pub fn response(head: &ResponseHead, delivery: Delivery, via: Option<&Pseudonym>
 #[must_use]
 pub fn delivered_framing(framing: Framing, version: Version) -> Framing {
     match (framing, version) {
-        (Framing::UntilClose, Version::Http11) => Framing::Chunked,
+        (Framing::UntilClose, Version::Http11 | Version::Http2) => Framing::Chunked,
         (Framing::Chunked, Version::Http10) => Framing::UntilClose,
         (framing, _) => framing,
     }
@@ -120,7 +130,7 @@ pub fn delivered_framing(framing: Framing, version: Version) -> Framing {
 pub fn wants_keep_alive(version: Version, headers: &Headers) -> bool {
     let says = |token| headers.lists(Name::Connection, token) || headers.lists(Name::ProxyConnection, token);
     match version {
-        Version::Http11 => !says("close"),
+        Version::Http11 | Version::Http2 => !says("close"),
         Version::Http10 => says("keep-alive") && !says("close"),
     }
 }
@@ -128,14 +138,19 @@ pub fn wants_keep_alive(version: Version, headers: &Headers) -> bool {
 /// Whether a request asks for another protocol on this connection (RFC 9110 §7.8).
 #[must_use]
 pub fn wants_upgrade(head: &RequestHead) -> bool {
-    head.version == Version::Http11
+    head.version > Version::Http10
         && head.headers.first(Name::Upgrade).is_some()
         && head.headers.lists(Name::Connection, "upgrade")
 }
 
-fn end_to_end(headers: &Headers, dropped: impl Fn(&[u8]) -> bool, out: &mut Vec<u8>) {
+/// The fields that go on to the next hop, whatever it speaks. Those of framing are not among them.
+pub fn end_to_end_fields(headers: &Headers) -> impl Iterator<Item = Field<'_>> {
     let named = names_in_connection(headers);
-    for field in headers.iter().filter(|field| is_end_to_end(field, named) && !dropped(field.name)) {
+    headers.iter().filter(move |field| is_end_to_end(field, named))
+}
+
+fn end_to_end(headers: &Headers, dropped: impl Fn(&[u8]) -> bool, out: &mut Vec<u8>) {
+    for field in end_to_end_fields(headers).filter(|field| !dropped(field.name)) {
         out.extend_from_slice(field.name);
         out.extend_from_slice(b": ");
         out.extend_from_slice(field.value);
@@ -206,11 +221,8 @@ fn write_upgrade(headers: &Headers, out: &mut Vec<u8>) {
 }
 
 fn write_via(received: Version, via: &Pseudonym, out: &mut Vec<u8>) {
-    let version: &[u8] = if received == Version::Http10 { b"1.0" } else { b"1.1" };
     out.extend_from_slice(b"Via: ");
-    out.extend_from_slice(version);
-    out.push(b' ');
-    out.extend_from_slice(via.0.as_bytes());
+    via.write_after(received, out);
     out.extend_from_slice(b"\r\n");
 }
 

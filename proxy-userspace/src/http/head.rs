@@ -12,6 +12,14 @@ pub struct RequestHead {
 }
 
 impl RequestHead {
+    /// A head without fields.
+    #[must_use]
+    pub fn new(version: Version, method: &str, target: &str) -> Self {
+        let bytes = [method, target].concat().into_bytes();
+        let (middle, end) = (method.len(), bytes.len());
+        Self { version, headers: Headers::over(bytes), method: (0, middle), target: (middle, end) }
+    }
+
     /// The method, in its own case (RFC 9110 §9.1: methods are case-sensitive).
     #[must_use]
     pub fn method(&self) -> &str {
@@ -53,9 +61,10 @@ impl ResponseHead {
     }
 }
 
-/// HTTP/1.x.
+/// In which version a message arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Version {
     Http10,
     Http11,
+    Http2,
 }

@@ -1,4 +1,5 @@
-//! HTTP/1 as pure functions over bytes: parsing, framing, what may be forwarded. No I/O, no policy.
+//! HTTP as pure functions: parsing, framing, what may be forwarded, heads from one version to another. No I/O, no
+//! policy.
 
 pub mod chunked;
 pub mod forward;
@@ -6,6 +7,7 @@ pub mod forwarded;
 pub mod framing;
 pub mod head;
 pub mod headers;
+pub mod http2;
 pub mod parse;
 pub mod status;
 

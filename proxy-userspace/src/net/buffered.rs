@@ -1,7 +1,9 @@
 //! Bytes that were read ahead of what could be used, in a buffer that exists only while there are any.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpStream;
@@ -51,6 +53,22 @@ impl Inbox {
     pub async fn fill(&mut self, source: &mut (impl AsyncRead + Unpin)) -> io::Result<usize> {
         self.make_room(BUFFER_SIZE / 4);
         source.read_buf(&mut self.buffer).await
+    }
+
+    /// As [`Inbox::fill`], but holds no memory while it waits: for waits that may be long.
+    ///
+    /// # Errors
+    /// What read(2) says.
+    pub async fn fill_patiently(&mut self, source: &mut (impl AsyncRead + Unpin)) -> io::Result<usize> {
+        poll_fn(|cx| {
+            self.make_room(BUFFER_SIZE / 4);
+            let read = pin!(source.read_buf(&mut self.buffer)).poll(cx);
+            if read.is_pending() {
+                self.release();
+            }
+            read
+        })
+        .await
     }
 
     /// As [`Inbox::fill`], but does not wait.

@@ -13,6 +13,7 @@ use super::side::DownstreamSide;
 use crate::net::stream::{Admitted, Downstream};
 use crate::net::transport::Transport;
 use crate::netns::Namespace;
+use crate::relay::body::{Sink, Source};
 use crate::relay::{self, End, Side, Tunnel};
 use crate::target::{Client, Target};
 use crate::telemetry::flow::Protocol;
@@ -89,6 +90,53 @@ impl Opened {
         let ended = self.namespace.map(|namespace| Box::pin(namespace.ended()) as Ended);
         tokio::task::spawn_local(Relaying { tunnel, flow: self.flow, ended, _admitted: admitted });
     }
+
+    /// As [`Opened::relay`], for a tunnel on a stream: until it ends. True if that was in order.
+    pub async fn relay_stream(
+        mut self,
+        engine: &Engine,
+        incoming: impl Source,
+        outgoing: &mut impl Sink,
+    ) -> bool {
+        metrics::with(|metrics| metrics.tunnels.increment());
+        let progress = self.flow.progress();
+        let moved = (&progress.sent, &progress.received);
+        let settings = engine.relay_settings();
+        let relayed = relay::stream::relay_stream(incoming, outgoing, self.upstream, settings, moved);
+        let namespace_ended = async {
+            match self.namespace {
+                Some(namespace) => namespace.ended().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            end = relayed => {
+                note_end(&mut self.flow, &end);
+                matches!(end, End::Complete)
+            }
+            () = namespace_ended => {
+                note_namespace_ended(&mut self.flow);
+                false
+            }
+        }
+    }
+}
+
+fn note_end(flow: &mut Recording, end: &End) {
+    if !matches!(end, End::Complete) {
+        metrics::with(|metrics| metrics.broken_tunnels.increment());
+    }
+    flow.end = match end {
+        End::Complete => "complete".into(),
+        End::Idle => "idle for longer than server.timeouts.tunnel_idle".into(),
+        End::Broken(Side::Downstream, error) => format!("downstream: {error}").into(),
+        End::Broken(Side::Upstream, error) => format!("upstream: {error}").into(),
+    };
+}
+
+fn note_namespace_ended(flow: &mut Recording) {
+    metrics::with(|metrics| metrics.broken_tunnels.increment());
+    flow.end = "its network namespace has ended".into();
 }
 
 /// Ready when nobody lives any more in the network namespace that a tunnel is in.
@@ -110,20 +158,11 @@ impl Future for Relaying {
         if let Some(ended) = &mut self.ended
             && ended.as_mut().poll(cx).is_ready()
         {
-            metrics::with(|metrics| metrics.broken_tunnels.increment());
-            self.flow.end = "its network namespace has ended".into();
+            note_namespace_ended(&mut self.flow);
             return Poll::Ready(());
         }
         let end = ready!(Pin::new(&mut self.tunnel).poll(cx));
-        if !matches!(end, End::Complete) {
-            metrics::with(|metrics| metrics.broken_tunnels.increment());
-        }
-        self.flow.end = match end {
-            End::Complete => "complete".into(),
-            End::Idle => "idle for longer than server.timeouts.tunnel_idle".into(),
-            End::Broken(Side::Downstream, error) => format!("downstream: {error}").into(),
-            End::Broken(Side::Upstream, error) => format!("upstream: {error}").into(),
-        };
+        note_end(&mut self.flow, &end);
         Poll::Ready(())
     }
 }

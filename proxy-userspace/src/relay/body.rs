@@ -3,6 +3,7 @@
 
 pub mod held;
 pub mod http1;
+pub mod http2;
 
 use std::cell::Cell;
 use std::future::Future;
@@ -35,6 +36,20 @@ pub trait Source {
     /// # Errors
     /// [`BodyError::Io`], as the connection says it.
     fn fill(&mut self) -> impl Future<Output = Result<(), BodyError>>;
+}
+
+impl<S: Source> Source for &mut S {
+    fn side(&self) -> Side {
+        S::side(self)
+    }
+
+    fn next(&mut self) -> Result<Piece<'_>, BodyError> {
+        S::next(self)
+    }
+
+    fn fill(&mut self) -> impl Future<Output = Result<(), BodyError>> {
+        S::fill(self)
+    }
 }
 
 /// Fields that follow a body. Boxed: there rarely are any, and pieces are passed around a lot.

@@ -7,6 +7,7 @@ pub mod copied;
 mod direction;
 mod pipe;
 pub mod stage;
+pub mod stream;
 mod tunnel;
 
 pub use copied::TunnelEnd;

@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub struct Worker {
     pub explicit_connections: Counter,
     pub captured_connections: Counter,
+    pub http2_connections: Counter,
+    pub http2_floods: Counter,
     pub closed_connections: Counter,
     pub refused_connections: Counter,
     pub lost_destinations: Counter,
@@ -37,7 +39,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    fn each(&self) -> [(&'static str, &'static str, &Counter); 26] {
+    fn each(&self) -> [(&'static str, &'static str, &Counter); 28] {
         [
             (
                 "explicit_connections_total",
@@ -48,6 +50,16 @@ impl Worker {
                 "captured_connections_total",
                 "Connections redirected here by the kernel half.",
                 &self.captured_connections,
+            ),
+            (
+                "http2_connections_total",
+                "Downstream connections that speak HTTP/2 to weir.",
+                &self.http2_connections,
+            ),
+            (
+                "http2_floods_total",
+                "HTTP/2 connections ended because their client sent too much of what only costs.",
+                &self.http2_floods,
             ),
             ("closed_connections_total", "Downstream connections that have ended.", &self.closed_connections),
             (

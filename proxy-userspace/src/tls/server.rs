@@ -84,7 +84,7 @@ impl Loaded {
             .expect("ring has suites for both versions")
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(resolver));
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         // Sessions are resumed by tickets, which need no memory here (RFC 8446 §4.6.1).
         match ring::Ticketer::new() {
             Ok(ticketer) => config.ticketer = ticketer,

@@ -84,7 +84,12 @@ impl<R: AsyncRead + Unpin> Source for Arriving<'_, R> {
     }
 
     async fn fill(&mut self) -> Result<(), BodyError> {
-        match self.inbox.fill(&mut self.reader).await {
+        let filled = match self.framing {
+            // A stream that says nothing for long, as in a tunnel, is to cost nothing meanwhile.
+            Framing::UntilClose => self.inbox.fill_patiently(&mut self.reader).await,
+            _ => self.inbox.fill(&mut self.reader).await,
+        };
+        match filled {
             Ok(count) => self.ended = count == 0,
             Err(error) => return Err(BodyError::Io(self.side, error)),
         }
@@ -112,6 +117,16 @@ impl<W> Leaving<W> {
         self.framing = framing;
         self.staged.reserve(HEAD_CAPACITY);
         head(&mut self.staged);
+    }
+}
+
+impl<W: AsyncWrite + Unpin> Leaving<W> {
+    /// Sends FIN behind all that was flushed.
+    ///
+    /// # Errors
+    /// What shutdown(2) says.
+    pub async fn shutdown(&mut self) -> io::Result<()> {
+        self.writer.shutdown().await
     }
 }
 
