@@ -26,7 +26,9 @@ counters! {
     Redirected = "redirected",
     /// Connections refused by an action.
     Denied = "denied",
-    /// Not TCP.
+    /// QUIC refused where TCP would be redirected.
+    DeniedQuic = "denied_quic",
+    /// Neither TCP nor a datagram that is of concern.
     BypassProtocol = "bypass_protocol",
     /// weir's own connections.
     BypassOwn = "bypass_own",

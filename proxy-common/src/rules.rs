@@ -6,7 +6,8 @@
 
 /// Most rules at one time.
 pub const MAX_RULES: u32 = 256;
-const WORDS: usize = (MAX_RULES / 64) as usize;
+/// Words of a set of rules.
+pub const RULE_WORDS: usize = (MAX_RULES / 64) as usize;
 
 /// Generations of rules: the one that is read, and the one that is being built.
 pub const GENERATIONS: u32 = 2;
@@ -23,11 +24,11 @@ pub const PORTS: u32 = 65536;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct RuleSet {
-    pub words: [u64; WORDS],
+    pub words: [u64; RULE_WORDS],
 }
 
 impl RuleSet {
-    pub const EMPTY: Self = Self { words: [0; WORDS] };
+    pub const EMPTY: Self = Self { words: [0; RULE_WORDS] };
 
     pub const fn insert(&mut self, rule: u32) {
         self.words[(rule / 64) as usize] |= 1 << (rule % 64);
@@ -113,6 +114,9 @@ pub struct Ruleset {
     pub uses: u32,
     /// 0: there are no rules.
     pub rules: u32,
+    /// Rules that admit TCP, and UDP.
+    pub tcp: RuleSet,
+    pub udp: RuleSet,
     /// Rules that don't ask for a selected cgroup.
     pub unselected: RuleSet,
     pub any_destination: RuleSet,
@@ -120,6 +124,23 @@ pub struct Ruleset {
     pub any_uid: RuleSet,
     pub any_cgroup: RuleSet,
     pub any_executable: RuleSet,
+}
+
+impl Ruleset {
+    /// The rules that admit UDP, or TCP. Reads both: a pointer to one or the other is none that the kernel would accept
+    /// without CAP_PERFMON.
+    #[inline(always)]
+    pub const fn of_transport(&self, udp: bool) -> RuleSet {
+        let udp = (udp as u64).wrapping_neg();
+        RuleSet {
+            words: [
+                self.udp.words[0] & udp | self.tcp.words[0] & !udp,
+                self.udp.words[1] & udp | self.tcp.words[1] & !udp,
+                self.udp.words[2] & udp | self.tcp.words[2] & !udp,
+                self.udp.words[3] & udp | self.tcp.words[3] & !udp,
+            ],
+        }
+    }
 }
 
 pub const USES_DESTINATION: u32 = 1;
@@ -151,9 +172,9 @@ pub const IDENTITY_EXECUTABLE: u32 = 3;
 const _: () = {
     assert!(MAX_RULES.is_multiple_of(64));
     // `intersect`, `unite`, `is_empty` and `first` are written out for four.
-    assert!(WORDS == 4);
+    assert!(RULE_WORDS == 4);
     assert!(size_of::<RuleSet>() == 32);
-    assert!(size_of::<Ruleset>() == 8 + 6 * 32);
+    assert!(size_of::<Ruleset>() == 8 + 8 * 32);
     assert!(size_of::<Identity>() == 24);
 };
 

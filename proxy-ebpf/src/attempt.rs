@@ -11,7 +11,9 @@ use proxy_common::{Endpoint, ListenerPorts};
 use crate::maps::{LISTENER_NETNS, LISTENER_PORT_V4, LISTENER_PORT_V6, NAMESPACES};
 
 const SOCK_STREAM: u32 = 1;
+const SOCK_DGRAM: u32 = 2;
 const IPPROTO_TCP: u32 = 6;
+const IPPROTO_UDP: u32 = 17;
 
 /// `::ffff:0:0/96`, the third word of a v4-mapped address, as it lies in memory.
 pub const MAPPED: u32 = 0xffff_u32.to_be();
@@ -32,7 +34,15 @@ pub struct Attempt<'a> {
     pub ctx: &'a SockAddrContext,
     /// Which hook we are in: the socket's family, not the destination's (`::ffff:a.b.c.d` is AF_INET6).
     family_v4: bool,
+    pub transport: Transport,
     pub destination: Endpoint,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    Tcp,
+    Udp,
+    Other,
 }
 
 impl<'a> Attempt<'a> {
@@ -40,24 +50,22 @@ impl<'a> Attempt<'a> {
     pub fn v4(ctx: &'a SockAddrContext) -> Self {
         // SAFETY: a readable context field.
         let address = [0, 0, MAPPED, unsafe { (&raw const (*ctx.sock_addr).user_ip4).read_volatile() }];
-        Self { ctx, family_v4: true, destination: Endpoint::new(address, read_port(ctx)) }
+        let destination = Endpoint::new(address, read_port(ctx));
+        Self { ctx, family_v4: true, transport: transport(ctx), destination }
     }
 
     #[inline(always)]
     pub fn v6(ctx: &'a SockAddrContext) -> Self {
         // SAFETY: a field of the context.
         let address = unsafe { read_words((&raw const (*ctx.sock_addr).user_ip6).cast()) };
-        Self { ctx, family_v4: false, destination: Endpoint::new(address, read_port(ctx)) }
+        let destination = Endpoint::new(address, read_port(ctx));
+        Self { ctx, family_v4: false, transport: transport(ctx), destination }
     }
 
+    /// The same in sendmsg4 and sendmsg6, where there is nothing but UDP.
     #[inline(always)]
-    pub fn is_tcp(&self) -> bool {
-        let raw = self.ctx.sock_addr;
-        // SAFETY: context fields, one load each of the width the verifier wants.
-        unsafe {
-            (&raw const (*raw).type_).read_volatile() == SOCK_STREAM
-                && (&raw const (*raw).protocol).read_volatile() == IPPROTO_TCP
-        }
+    pub fn datagram(self) -> Self {
+        Self { transport: Transport::Udp, ..self }
     }
 
     /// SO_BINDTODEVICE: the application wants that device; loopback can't be reached through it.
@@ -140,6 +148,20 @@ pub fn is_mapped(address: &[u32; 4]) -> bool {
 pub unsafe fn read_words(words: *const u32) -> [u32; 4] {
     // SAFETY: readable context fields, by the caller's promise.
     unsafe { [0, 1, 2, 3].map(|at| words.add(at).read_volatile()) }
+}
+
+#[inline(always)]
+fn transport(ctx: &SockAddrContext) -> Transport {
+    // SAFETY: context fields, one load each of the width the verifier wants.
+    let (kind, protocol) = unsafe {
+        let raw = ctx.sock_addr;
+        ((&raw const (*raw).type_).read_volatile(), (&raw const (*raw).protocol).read_volatile())
+    };
+    match (kind, protocol) {
+        (SOCK_STREAM, IPPROTO_TCP) => Transport::Tcp,
+        (SOCK_DGRAM, IPPROTO_UDP) => Transport::Udp,
+        _ => Transport::Other,
+    }
 }
 
 #[inline(always)]

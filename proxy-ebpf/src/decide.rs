@@ -1,4 +1,4 @@
-//! What happens to a connect(): the one place where that is decided.
+//! What happens to a connect(), or to a datagram: the one place where that is decided.
 //!
 //! `decide` gives the verdict: exemptions, then the first rule that matches, then the nearest selected cgroup;
 //! `connect` carries it out.
@@ -15,13 +15,14 @@ use proxy_common::{
     Policy, RuleSet,
 };
 
-use crate::attempt::{Attempt, Listener, is_mapped};
+use crate::attempt::{Attempt, Listener, Transport, is_mapped};
 use crate::gate;
 use crate::maps::{
     BPF_ANY, CGROUPS, FIRST_LEVEL, HAS_CURRENT_COMM, HAS_SET_RETVAL, LISTENER_NETNS, ORIGINALS, OWN_TGID,
     count,
 };
 use crate::rules::Rules;
+use crate::udp;
 
 /// The system call goes on.
 pub const PROCEED: i32 = 1;
@@ -38,9 +39,9 @@ enum Verdict {
     Unserved(&'static Policy, Counter),
 }
 
-/// Runs in connect4 and connect6.
+/// Runs in connect4 and connect6, sendmsg4 and sendmsg6.
 #[inline(always)]
-pub fn connect(attempt: &Attempt<'_>) -> i32 {
+pub fn judge(attempt: &Attempt<'_>) -> i32 {
     match decide(attempt) {
         Verdict::Pass(reason) => {
             count(reason);
@@ -57,7 +58,7 @@ pub fn connect(attempt: &Attempt<'_>) -> i32 {
 
 #[inline(always)]
 fn decide(attempt: &Attempt<'_>) -> Verdict {
-    if !attempt.is_tcp() {
+    if attempt.transport == Transport::Other || udp::is_of_no_concern(attempt) {
         return Verdict::Pass(Counter::BypassProtocol);
     }
     if tgid() == OWN_TGID.load() {
@@ -73,6 +74,9 @@ fn decide(attempt: &Attempt<'_>) -> Verdict {
         ACTION_BYPASS => return Verdict::Pass(Counter::BypassAction),
         ACTION_DENY => return Verdict::Deny(policy),
         _ => {}
+    }
+    if attempt.transport == Transport::Udp && !udp::is_quic(attempt) {
+        return Verdict::Pass(Counter::BypassProtocol);
     }
     if attempt.is_bound_to_device() {
         return Verdict::Pass(Counter::BypassDevice);
@@ -91,6 +95,10 @@ fn decide(attempt: &Attempt<'_>) -> Verdict {
 fn redirect(attempt: &Attempt<'_>, policy: &Policy, listener: Listener) -> i32 {
     if let Some(reason) = gate::closed(attempt.ctx, listener) {
         return fail(reason, policy);
+    }
+    if attempt.transport == Transport::Udp {
+        count(Counter::DeniedQuic);
+        return refuse(policy);
     }
     let captured = record(attempt, listener);
     if ORIGINALS.insert(captured.cookie, captured, BPF_ANY).is_err() {

@@ -14,6 +14,7 @@ mod gate;
 mod maps;
 mod original;
 mod rules;
+mod udp;
 
 use aya_ebpf::{
     bindings::{BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_TCP_CONNECT_CB},
@@ -29,12 +30,22 @@ const HANDLED: u32 = 1;
 
 #[cgroup_sock_addr(connect4)]
 pub fn weir_connect4(ctx: SockAddrContext) -> i32 {
-    decide::connect(&Attempt::v4(&ctx))
+    decide::judge(&Attempt::v4(&ctx))
 }
 
 #[cgroup_sock_addr(connect6)]
 pub fn weir_connect6(ctx: SockAddrContext) -> i32 {
-    decide::connect(&Attempt::v6(&ctx))
+    decide::judge(&Attempt::v6(&ctx))
+}
+
+#[cgroup_sock_addr(sendmsg4)]
+pub fn weir_sendmsg4(ctx: SockAddrContext) -> i32 {
+    decide::judge(&Attempt::v4(&ctx).datagram())
+}
+
+#[cgroup_sock_addr(sendmsg6)]
+pub fn weir_sendmsg6(ctx: SockAddrContext) -> i32 {
+    decide::judge(&Attempt::v6(&ctx).datagram())
 }
 
 #[cgroup_sock_addr(getpeername4)]

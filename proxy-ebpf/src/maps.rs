@@ -12,7 +12,7 @@ use aya_ebpf::{
 };
 use proxy_common::{
     Captured, ClaimKey, Counter, GENERATIONS, Identity, ListenerPorts, MAX_CLASSES, MAX_RULES, PORTS, Policy,
-    RuleSet, Ruleset, TaskLayout,
+    RULE_WORDS, RuleSet, Ruleset, TaskLayout,
 };
 
 const PLACEHOLDER: u32 = 1;
@@ -80,10 +80,11 @@ pub static PORT_CLASSES: btf_maps::ArrayOfMaps<
     { GENERATIONS as usize },
 > = btf_maps::ArrayOfMaps::new();
 
-/// The rules of each class, by generation.
+/// The rules of each class, by generation: the words of a `RuleSet`. Not as the struct that it is: up to Linux 6.1 a map
+/// whose values are a struct by BTF doesn't equal one without BTF, and userspace makes those.
 #[btf_map]
 pub static CLASSES: btf_maps::ArrayOfMaps<
-    btf_maps::Array<RuleSet, { MAX_CLASSES as usize }>,
+    btf_maps::Array<[u64; RULE_WORDS], { MAX_CLASSES as usize }>,
     { GENERATIONS as usize },
 > = btf_maps::ArrayOfMaps::new();
 
@@ -102,6 +103,9 @@ pub static LISTENER_PORT_V6: Global<u16> = Global::new(0);
 /// Age in nanoseconds at which a heartbeat counts as lost.
 #[unsafe(no_mangle)]
 pub static HEARTBEAT_TIMEOUT: Global<u64> = Global::new(0);
+/// The port of QUIC, network byte order; 0: it is not refused.
+#[unsafe(no_mangle)]
+pub static QUIC_PORT: Global<u16> = Global::new(0);
 /// Level of the attach cgroup in the tree: nothing above it is selected.
 #[unsafe(no_mangle)]
 pub static FIRST_LEVEL: Global<u32> = Global::new(0);

@@ -12,7 +12,7 @@ use proxy_common::{
     Ruleset, USES_CGROUP, USES_DESTINATION, USES_EXECUTABLE, USES_PORT, USES_UID,
 };
 
-use crate::attempt::Attempt;
+use crate::attempt::{Attempt, Transport};
 use crate::maps::{
     ACTIVE, CLASSES, HAS_EXECUTABLE, IDENTITIES, PORT_CLASSES, PREFIXES, RULE_HITS, RULES, RULESETS,
     TASK_LAYOUT,
@@ -52,6 +52,7 @@ impl Rules {
         let ruleset = self.ruleset;
         let mut matching = ruleset.any_cgroup;
         matching.unite(cgroups);
+        matching.intersect(&ruleset.of_transport(attempt.transport == Transport::Udp));
         if !selected {
             matching.intersect(&ruleset.unselected);
         }
@@ -104,8 +105,8 @@ impl Rules {
             return any;
         }
         match CLASSES.get_value(self.generation, &class) {
-            // SAFETY: an array's values live as long as the program runs; so says the kernel.
-            Some(set) => unsafe { &*core::ptr::from_ref(set) },
+            // SAFETY: the words of a RuleSet; an array's values live as long as the program runs.
+            Some(words) => unsafe { &*core::ptr::from_ref(words).cast::<RuleSet>() },
             None => any,
         }
     }

@@ -2,6 +2,7 @@
 
 mod build_ebpf;
 mod conformance;
+mod kernels;
 mod privilege;
 mod run;
 mod setup;
@@ -32,6 +33,8 @@ enum Command {
     Test(test::Options),
     /// Run public test suites against weir.
     Conformance(conformance::Options),
+    /// Boot Debian's kernels under qemu and try weir on each.
+    Kernels(kernels::Options),
     /// Check the rules of this workspace that the compiler does not know.
     Tidy,
 }
@@ -57,6 +60,7 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Run(options) => return run::run(&options),
         Command::Test(options) => test::test(&options)?,
         Command::Conformance(options) => conformance::conformance(&options)?,
+        Command::Kernels(options) => kernels::kernels(&options)?,
         Command::Tidy => tidy::run(&workspace())?,
     }
     Ok(0)

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::problem::Problem;
+use crate::config::Protocol;
 use crate::http::authority::{Authority, Host};
 use crate::policy::acl::Denied;
 use crate::route::{Row, Table};
@@ -27,8 +28,17 @@ struct Would {
     destination: Option<String>,
     /// The process that would connect.
     pid: Option<u32>,
+    /// By UDP instead of TCP.
+    #[serde(default)]
+    udp: bool,
     /// Or: what is asked of the gateway, as `http://host/path`.
     gateway: Option<String>,
+}
+
+impl Would {
+    fn protocol(&self) -> Protocol {
+        if self.udp { Protocol::Udp } else { Protocol::Tcp }
+    }
 }
 
 async fn explain(
@@ -37,7 +47,7 @@ async fn explain(
 ) -> Result<Json<Value>, Problem> {
     let Query(would) = would?;
     match (&would.destination, &would.gateway) {
-        (Some(destination), None) => connection(&running, destination, would.pid).await,
+        (Some(destination), None) => connection(&running, destination, would.pid, would.protocol()).await,
         (None, Some(url)) => request(&running, url).await,
         _ => Err(Problem::new(StatusCode::BAD_REQUEST, "give either `destination` or `gateway`")),
     }
@@ -51,7 +61,7 @@ async fn request(running: &Running, url: &str) -> Result<Json<Value>, Problem> {
     let rest = url.strip_prefix("http://").ok_or_else(|| bad(&"not an http:// URL"))?;
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let authority = Authority::parse(authority, Some(80)).map_err(|error| bad(&error))?;
-    let table = Table::new(&running.config.routing);
+    let table = Table::new(&running.config);
     let Some(row) = table.gateway(Some(&authority.host), if path.is_empty() { "/" } else { path }) else {
         return Ok(Json(
             json!({ "gateway": url, "reason": "no rule matches, and there is no default backend" }),
@@ -71,14 +81,19 @@ async fn request(running: &Running, url: &str) -> Result<Json<Value>, Problem> {
     })))
 }
 
-async fn connection(running: &Running, destination: &str, pid: Option<u32>) -> Result<Json<Value>, Problem> {
+async fn connection(
+    running: &Running,
+    destination: &str,
+    pid: Option<u32>,
+    protocol: Protocol,
+) -> Result<Json<Value>, Problem> {
     let authority = Authority::parse(destination, None).map_err(|error| {
         Problem::new(StatusCode::BAD_REQUEST, format!("destination `{destination}`: {error}"))
     })?;
     let mut verdicts = Vec::new();
     for address in addresses(&authority).await? {
         let kernel = match pid {
-            Some(pid) => Some(kernel_verdict(running, pid, address)?),
+            Some(pid) => Some(kernel_verdict(running, pid, protocol, address)?),
             None => None,
         };
         let proxy = verdict(running.acl.check(address));
@@ -95,7 +110,12 @@ fn verdict(checked: Result<(), Denied>) -> Value {
 }
 
 /// What the kernel half would do with the process's connect().
-fn kernel_verdict(running: &Running, pid: u32, address: SocketAddr) -> Result<Value, Problem> {
+fn kernel_verdict(
+    running: &Running,
+    pid: u32,
+    protocol: Protocol,
+    address: SocketAddr,
+) -> Result<Value, Problem> {
     let direct = |reason: &str| json!({ "verdict": "direct", "reason": reason });
     Ok(match &*running.capture() {
         Capture::Off => direct("capture.mode is off"),
@@ -103,7 +123,7 @@ fn kernel_verdict(running: &Running, pid: u32, address: SocketAddr) -> Result<Va
         Capture::Unavailable(error) => direct(&error.to_string()),
         Capture::On(redirect) => {
             let explained = redirect
-                .explain(pid, address)
+                .explain(pid, protocol, address)
                 .map_err(|error| Problem::new(StatusCode::NOT_FOUND, format!("process {pid}: {error}")))?;
             json!({ "verdict": explained.verdict, "reason": explained.reason })
         }

@@ -4,6 +4,7 @@
 //! which are about other users' programs too, are asked for over the Unix socket: its file permissions say who may.
 
 mod capture;
+mod existing;
 mod explain;
 mod flows;
 mod guard;
@@ -158,7 +159,7 @@ fn questions() -> Router<Arc<Running>> {
 /// What changes something, and what tells where everybody's programs went.
 fn for_owner() -> Router<Arc<Running>> {
     let changes = capture::changes().merge(rules::changes()).merge(targets::changes());
-    questions().merge(changes).merge(flows::routes())
+    questions().merge(changes).merge(existing::for_owner()).merge(flows::routes())
 }
 
 async fn bind_unix(path: &Path) -> Result<UnixListener, ListenError> {

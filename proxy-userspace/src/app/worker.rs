@@ -156,7 +156,7 @@ async fn run(index: usize, plan: Plan, doors: Doors) -> io::Result<()> {
         via: plan.via,
         cache: plan.cache,
         acceptance: plan.acceptance,
-        routes: Table::new(&plan.config.routing),
+        routes: Table::new(&plan.config),
         config: Arc::clone(&plan.config),
     });
     let shared = Shared {

@@ -3,7 +3,7 @@
 use hyper::Method;
 use serde_json::{Value, json};
 
-use super::{Failed, MISUSED, client, say};
+use super::{FAILED, Failed, MISUSED, client, say};
 use crate::config::Selector;
 use crate::telemetry::flow::printable;
 
@@ -22,6 +22,8 @@ pub(crate) enum Command {
     Remove(Targets),
     /// Reads the configuration again and puts its capture.rules in force. Wrong ones change nothing.
     Reload,
+    /// Ends the connections that were there before they would have been captured, so that their programs connect anew.
+    Recapture,
 }
 
 /// What is to be captured.
@@ -60,6 +62,7 @@ impl Targets {
 
 pub(super) fn run(command: &Command, admin: Option<&str>) -> Result<(), Failed> {
     match command {
+        Command::Recapture => recapture(admin),
         Command::Add(targets) => {
             for selector in targets.selectors()? {
                 let state = change(admin, &Method::POST, &selector)?;
@@ -129,4 +132,24 @@ fn show_engines(state: &Value) -> Result<(), Failed> {
         return Ok(());
     }
     problems.iter().try_for_each(|problem| say(&format!("  {problem}")))
+}
+
+fn recapture(admin: Option<&str>) -> Result<(), Failed> {
+    let answer = client::ask(admin, &Method::POST, "/capture/recapture")?;
+    for socket in answer["ended"].as_array().into_iter().flatten() {
+        say(&format!("ended  {}", super::status::existing(socket)))?;
+    }
+    let left = answer["left"].as_array().map_or(&[][..], Vec::as_slice);
+    for socket in left {
+        say(&format!(
+            "left   {}: {}",
+            super::status::existing(&socket[0]),
+            socket[1].as_str().unwrap_or_default()
+        ))?;
+    }
+    if left.is_empty() {
+        Ok(())
+    } else {
+        Err(Failed::new(FAILED, format!("{} connections are still there", left.len())))
+    }
 }

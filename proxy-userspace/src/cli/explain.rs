@@ -9,6 +9,9 @@ pub(crate) struct Arguments {
     /// The process that would connect. Without it: what the explicit proxy would do.
     #[arg(long)]
     pid: Option<u32>,
+    /// By UDP: a datagram to that place.
+    #[arg(long, requires = "pid")]
+    udp: bool,
     /// A request to the gateway: http://HOST/PATH. Which route takes it, and where to?
     #[arg(long, value_name = "URL", conflicts_with_all = ["pid", "destination"])]
     gateway: Option<String>,
@@ -25,7 +28,8 @@ pub(super) fn run(arguments: &Arguments, admin: Option<&str>) -> Result<(), Fail
         (Some(url), _) => format!("/explain?gateway={}", escape(url)),
         (None, destination) => {
             let pid = arguments.pid.map(|pid| format!("&pid={pid}")).unwrap_or_default();
-            format!("/explain?destination={}{pid}", escape(destination.as_deref().unwrap_or_default()))
+            let udp = if arguments.udp { "&udp=true" } else { "" };
+            format!("/explain?destination={}{pid}{udp}", escape(destination.as_deref().unwrap_or_default()))
         }
     };
     let explained = client::ask(admin, &Method::GET, &path)?;

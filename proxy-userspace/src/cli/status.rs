@@ -7,12 +7,19 @@ use super::{Failed, client, say};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
+    /// Lists the connections that were there before they would have been captured or refused. `weir capture recapture`
+    /// ends them.
+    #[arg(long)]
+    existing: bool,
     /// Prints the admin API's answer as it is.
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn run(arguments: &Arguments, admin: Option<&str>) -> Result<(), Failed> {
+    if arguments.existing {
+        return say_existing(arguments, admin);
+    }
     let status = client::ask(admin, &Method::GET, "/proxy/status")?;
     if arguments.json {
         return say(&format!("{status:#}"));
@@ -69,4 +76,30 @@ fn say_capture(capture: &Value) -> Result<(), Failed> {
         say(&format!("  {name:<26} {} of {} entries", map["entries"], map["capacity"]))?;
     }
     Ok(())
+}
+
+fn say_existing(arguments: &Arguments, admin: Option<&str>) -> Result<(), Failed> {
+    let answer = client::ask(admin, &Method::GET, "/capture/existing")?;
+    if arguments.json {
+        return say(&format!("{answer:#}"));
+    }
+    for socket in answer["sockets"].as_array().into_iter().flatten() {
+        let (would, reason) = (&socket["would"], &socket["reason"]);
+        let would = would.as_str().unwrap_or_default();
+        say(&format!("{}  {would}: {}", existing(socket), reason.as_str().unwrap_or_default()))?;
+    }
+    Ok(())
+}
+
+/// `curl[4242] tcp 198.18.0.1:40000 -> 198.18.0.2:443`.
+pub(super) fn existing(socket: &Value) -> String {
+    let text = |key: &str| socket[key].as_str().unwrap_or_default().to_owned();
+    format!(
+        "{}[{}] {} {} -> {}",
+        text("comm"),
+        socket["pid"],
+        text("protocol"),
+        text("local"),
+        text("remote")
+    )
 }

@@ -17,6 +17,8 @@ impl Default for Server {
             port_range: 22180..=22189,
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             tls: ServerTls::default(),
+            pac: true,
+            socks5: true,
             timeouts: Timeouts::default(),
             limits: Limits::default(),
             http2: Http2::default(),
@@ -70,6 +72,7 @@ impl Default for Capture {
             server_first_ports: vec![21, 22, 23, 25, 110, 119, 143, 587, 3306, 5900],
             max_connections: 65536,
             max_cgroups: 4096,
+            deny_quic: true,
             rules: Vec::new(),
             kernel_log: false,
         }
@@ -96,6 +99,8 @@ impl Default for Upstream {
             idle_per_origin: 128,
             idle_timeout: Duration::from_secs(60),
             tls: UpstreamTls::default(),
+            parent: None,
+            no_proxy: Vec::new(),
         }
     }
 }

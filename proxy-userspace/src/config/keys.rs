@@ -19,7 +19,7 @@ use super::{
     Access, Acl, Admin, Capture, CaptureMode, Config, DenyErrno, Destinations, FailMode, Flows, Http2,
     Limits, LogFormat, Logging, Relay, Security, Server, Timeouts, Upstream,
 };
-use super::{routing, rules, tls};
+use super::{parent, routing, rules, tls};
 
 pub(super) fn read(tree: &Node, report: &mut Report) -> Config {
     Section::root(tree, report, |s| Config {
@@ -52,6 +52,8 @@ fn server(s: &mut Section<'_, '_>) -> Server {
         port_range: s.read("port_range", d.port_range, port_range),
         workers: s.read("workers", d.workers, auto_or(|| Server::default().workers, number(1..=1024))),
         tls: s.section("tls", tls::server_tls),
+        pac: s.read("pac", d.pac, switch),
+        socks5: s.read("socks5", d.socks5, switch),
         timeouts: s.section("timeouts", timeouts),
         limits: s.section("limits", limits),
         http2: s.section("http2", http2),
@@ -115,6 +117,7 @@ fn capture(s: &mut Section<'_, '_>) -> Capture {
         server_first_ports: s.list("server_first_ports", d.server_first_ports, number(1..=u16::MAX)),
         max_connections: s.read("max_connections", d.max_connections, number(64..=4_194_304)),
         max_cgroups: s.read("max_cgroups", d.max_cgroups, number(1..=65_536)),
+        deny_quic: s.read("deny_quic", d.deny_quic, switch),
         rules: rules::read(s),
         kernel_log: s.read("kernel_log", d.kernel_log, switch),
     }
@@ -145,6 +148,8 @@ fn upstream(s: &mut Section<'_, '_>) -> Upstream {
         idle_per_origin: s.read("idle_per_origin", d.idle_per_origin, number(0..=65_536)),
         idle_timeout: s.read("idle_timeout", d.idle_timeout, duration(ms(10)..=hours(24))),
         tls: s.section("tls", tls::upstream_tls),
+        parent: s.read("parent", d.parent, parent::parent),
+        no_proxy: s.list("no_proxy", d.no_proxy, parent::exempt),
     }
 }
 

@@ -10,6 +10,7 @@ mod defaults;
 mod errors;
 mod keys;
 mod kinds;
+mod parent;
 mod prefix;
 mod routing;
 mod rules;
@@ -25,15 +26,17 @@ mod yaml;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use cache::Cache;
 pub use clashes::warnings;
 pub use errors::{ConfigError, ConfigErrors, Origin};
 pub use keys::keys;
+pub use parent::{Credentials, Exempt, Parent, ParentKind};
 pub use prefix::Prefix;
 pub use routing::{Backend, ForwardedFields, Forwarding, HostField, HostPattern, PathPattern, Routing, Rule};
-pub use rules::{Action, CaptureRule, MAX_RULES};
+pub use rules::{Action, CaptureRule, MAX_RULES, Protocol};
 pub use selector::{BadSelector, COMPOSE_LABEL, Selector};
 pub use sources::{DEFAULT_FILE, Sources, load};
 pub use tls::{Identity, ServerTls, TlsDestination, TlsVersion, UpstreamTls};
@@ -66,6 +69,10 @@ pub struct Server {
     /// Data-plane threads; default one per available CPU.
     pub workers: usize,
     pub tls: ServerTls,
+    /// Serve /proxy.pac. Default on.
+    pub pac: bool,
+    /// Speak SOCKS5 on the same port. Default on.
+    pub socks5: bool,
     pub timeouts: Timeouts,
     pub limits: Limits,
     pub http2: Http2,
@@ -143,6 +150,8 @@ pub struct Capture {
     pub max_connections: u32,
     /// cgroups that can be selected at one time. Default 4096.
     pub max_cgroups: u32,
+    /// Refuse UDP/443 where TCP/443 would be captured. Default on.
+    pub deny_quic: bool,
     /// What happens to a connect(), in this order, the first that matches; then what was selected. Default none.
     pub rules: Vec<CaptureRule>,
     /// Log from the eBPF programs (aya-log); costs per connect. Default off.
@@ -225,6 +234,10 @@ pub struct Upstream {
     /// How long such a connection is kept. Default 60s.
     pub idle_timeout: Duration,
     pub tls: UpstreamTls,
+    /// A proxy behind weir, for what the explicit proxy is asked for. Default none.
+    pub parent: Option<Arc<Parent>>,
+    /// What does not go through it.
+    pub no_proxy: Vec<Exempt>,
 }
 
 /// `relay`.

@@ -23,6 +23,14 @@ pub enum Action {
     Deny,
 }
 
+/// What a rule can ask for; others are judged by none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    Tcp,
+    /// Each datagram of an unconnected socket, and each connect(). `redirect` lets it pass, but for QUIC.
+    Udp,
+}
+
 /// One rule. It matches a connection that has every property it asks for; of a list, one must fit.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CaptureRule {
@@ -42,6 +50,8 @@ pub struct CaptureRule {
     /// Files with more destinations, one a line.
     pub destination_files: Vec<PathBuf>,
     pub ports: Vec<RangeInclusive<u16>>,
+    /// Default both.
+    pub protocols: Vec<Protocol>,
     pub action: Action,
     /// Default `capture.fail`.
     pub fail: Option<FailMode>,
@@ -60,6 +70,7 @@ pub(super) fn read(s: &mut Section<'_, '_>) -> Vec<CaptureRule> {
 fn rule(s: &mut Section<'_, '_>) -> CaptureRule {
     const ACTIONS: &[(&str, Action)] =
         &[("redirect", Action::Redirect), ("bypass", Action::Bypass), ("deny", Action::Deny)];
+    const PROTOCOLS: &[(&str, Protocol)] = &[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)];
     CaptureRule {
         name: s.read("name", String::new(), word),
         selected: s.read("selected", false, switch),
@@ -70,6 +81,7 @@ fn rule(s: &mut Section<'_, '_>) -> CaptureRule {
         destinations: s.list("destinations", Vec::new(), prefix),
         destination_files: s.list("destination_files", Vec::new(), path),
         ports: s.list("ports", Vec::new(), port_range),
+        protocols: s.list("protocols", Vec::new(), choice(PROTOCOLS)),
         // What stands in is of no account: that it is missing has been reported.
         action: s.required("action", choice(ACTIONS)).unwrap_or(Action::Deny),
         fail: s.read("fail", None, |text| choice(FAIL_MODES)(text).map(Some)),

@@ -25,7 +25,7 @@ use crate::net::transport::Transport;
 use crate::relay::body::{Patience, Terms, transfer};
 use crate::relay::stage::Stages;
 use crate::target::{Front, Hop};
-use crate::upstream::{Addresses, Connection, Idle};
+use crate::upstream::{Addresses, Connection, Idle, basic};
 
 /// How an exchange left the downstream side.
 #[derive(Debug)]
@@ -146,7 +146,8 @@ impl Exchange<'_, '_> {
         let progress = self.flow.progress();
         let sending_deadline = Deadline::new();
         let (host, scheme) = self.host();
-        let form = self.form(Shown(&host, scheme));
+        let target = self.request_target(Shown(&host, scheme));
+        let form = self.form(&target, Shown(&host, scheme));
         let (sink, mut answer) = upstream.begin(&Onward { head: &request.head, form, via: &engine.via })?;
         let downstream = downstream.open(self.framing);
         let (mut reply, patience) = (downstream.reply, self.patience(downstream.deadline));
@@ -167,6 +168,10 @@ impl Exchange<'_, '_> {
         self.flow.timings.ttfb_us = Some(crate::telemetry::flow::micros(sending.ended().elapsed()));
         self.flow.status = Some(head.status);
         *authenticates |= authenticates_connection(&head.headers, Name::WwwAuthenticate);
+        if head.status == 407 && matches!(self.hop, Hop::Parent { tunnel: false, .. }) {
+            let why = "it is a parent proxy that wants credentials, or others than those in upstream.parent";
+            return Err(Failure::BadAnswer(why.into()));
+        }
         if head.status == 101 {
             self.check_upgrade(sending.is_complete())?;
             within(patience, reply.switch_protocols(&head, &engine.via, answer.beyond())).await?;
@@ -227,14 +232,29 @@ impl Exchange<'_, '_> {
         }
     }
 
+    /// The request target: as a server expects it, or a parent proxy (RFC 9112 §3.2.2).
+    fn request_target(&self, host: Shown<'_>) -> Cow<'_, str> {
+        let path = &*self.request.path;
+        match self.hop {
+            Hop::Parent { tunnel: false, .. } if path == "*" => Cow::Owned(format!("{}://{host}", host.1)),
+            Hop::Parent { tunnel: false, .. } => Cow::Owned(format!("{}://{host}{path}", host.1)),
+            _ => Cow::Borrowed(path),
+        }
+    }
+
     /// The form in which the request is sent on.
-    fn form<'a>(&'a self, host: Shown<'a>) -> Form<'a> {
+    fn form<'a>(&'a self, target: &'a str, host: Shown<'a>) -> Form<'a> {
+        let proxy_authorization = match self.hop {
+            Hop::Parent { parent, tunnel: false, .. } => parent.credentials.as_ref().map(basic),
+            _ => None,
+        };
         Form {
-            target: &self.request.path,
+            target,
             host,
             framing: self.framing,
             upgrade: forward::wants_upgrade(&self.request.head),
             forwarded: self.forwarded(),
+            proxy_authorization,
         }
     }
 

@@ -10,9 +10,11 @@ use std::path::{Path, PathBuf};
 use proxy_common::{ACTION_BYPASS, ACTION_DENY, FAIL_OPEN, Policy};
 
 use super::cgroup::{Cgroup, Mount, cgroup_of};
+use super::load::QUIC_PORT;
 use super::rules::Question;
 use super::rules::host::executable;
 use super::{Redirect, RedirectError};
+use crate::config::Protocol;
 use crate::netns::NetnsId;
 
 /// A verdict and the rule behind it.
@@ -24,11 +26,11 @@ pub struct Explained {
 }
 
 impl Redirect {
-    /// Says what would happen if the process connected to `destination` by TCP now.
+    /// Says what would happen if the process connected to `destination` now, or sent a datagram there.
     ///
     /// # Errors
     /// There is no such process, or /proc can't be read.
-    pub fn explain(&self, pid: u32, destination: SocketAddr) -> io::Result<Explained> {
+    pub fn explain(&self, pid: u32, protocol: Protocol, destination: SocketAddr) -> io::Result<Explained> {
         let direct = |reason: &str| Ok(Explained { verdict: "direct", reason: reason.to_owned() });
         let mount = Mount::find().map_err(|error: RedirectError| io::Error::other(error.to_string()))?;
         let path = cgroup_of(pid, &mount)?;
@@ -41,6 +43,7 @@ impl Redirect {
         let selected = self.nearest_selected(&path);
         let question = Question {
             destination,
+            protocol,
             uid: uid_of(pid)?,
             cgroups: self.visible_cgroups(&path),
             selected: selected.is_some(),
@@ -61,12 +64,18 @@ impl Redirect {
         match policy.action {
             ACTION_BYPASS => direct(&format!("{because}: bypass")),
             ACTION_DENY => Ok(Explained { verdict: "deny", reason: because }),
+            _ if protocol == Protocol::Udp && !(self.deny_quic && destination.port() == QUIC_PORT) => {
+                direct(&format!("{because}, and UDP is not relayed"))
+            }
             _ if !self.serves_netns_of(pid)? => {
                 let reason = "it lives in another network namespace, in which weir doesn't listen";
                 Ok(match policy.fail {
                     FAIL_OPEN => Explained { verdict: "direct", reason: reason.to_owned() },
                     _ => Explained { verdict: "deny", reason: format!("{reason} (capture.fail: closed)") },
                 })
+            }
+            _ if protocol == Protocol::Udp => {
+                Ok(Explained { verdict: "deny", reason: format!("{because}, and this is QUIC") })
             }
             _ => Ok(Explained { verdict: "redirect", reason: because }),
         }

@@ -20,6 +20,9 @@ use super::{Listeners, btf, rules, support};
 /// Ended connections the proxy may still ask for; enough for a full accept queue.
 const CLOSED_CAPACITY: u32 = 8192;
 
+/// Where HTTP/3 is spoken (RFC 9114 §3.2).
+pub(super) const QUIC_PORT: u16 = 443;
+
 /// Levels of aya's kernel log: none, and everything up to debug.
 const LOG_OFF: u8 = 0;
 const LOG_DEBUG: u8 = aya_log::Level::Debug as u8;
@@ -38,6 +41,7 @@ pub(super) fn load(
     let own_tgid = std::process::id();
     let port_v4 = listeners.v4.map_or(0, |address| address.port()).to_be();
     let port_v6 = listeners.v6.map_or(0, |address| address.port()).to_be();
+    let quic_port = if capture.deny_quic { QUIC_PORT.to_be() } else { 0 };
     let heartbeat_timeout = u64::try_from(capture.heartbeat_timeout.as_nanos()).unwrap_or(u64::MAX);
     let has_set_retval = u8::from(has_helper(BpfHelper::BPF_FUNC_set_retval));
     let has_current_comm = u8::from(has_helper(BpfHelper::BPF_FUNC_get_current_comm));
@@ -51,6 +55,7 @@ pub(super) fn load(
         .override_global("LISTENER_PORT_V4", &port_v4, true)
         .override_global("LISTENER_PORT_V6", &port_v6, true)
         .override_global("HEARTBEAT_TIMEOUT", &heartbeat_timeout, true)
+        .override_global("QUIC_PORT", &quic_port, true)
         .override_global("FIRST_LEVEL", &first_level, true)
         .override_global("HAS_SET_RETVAL", &has_set_retval, true)
         .override_global("HAS_CURRENT_COMM", &has_current_comm, true)

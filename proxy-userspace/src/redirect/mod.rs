@@ -9,7 +9,9 @@
 mod btf;
 mod cgroup;
 mod closed;
+mod destroy;
 mod error;
+mod existing;
 mod explain;
 pub mod hold;
 mod hooks;
@@ -40,6 +42,7 @@ pub use crate::config::Action;
 
 pub use cgroup::{CgroupId, ExecCgroup, Mount, cgroup_of, processes};
 pub use error::RedirectError;
+pub use existing::{Ended, ExistingSocket};
 pub use explain::Explained;
 pub use original::{Captured, OriginalDestinations};
 pub use proxy_common::Counter as KernelCounter;
@@ -70,6 +73,7 @@ pub struct Redirect {
     cgroup: Cgroup,
     fail: FailMode,
     errno: DenyErrno,
+    deny_quic: bool,
     originals: HashMap<MapData, u64, proxy_common::Captured>,
     claims: HashMap<MapData, ClaimKey, proxy_common::Captured>,
     closed: ClosedRecords,
@@ -109,6 +113,7 @@ impl Redirect {
             cgroup,
             fail: capture.fail,
             errno: capture.errno,
+            deny_quic: capture.deny_quic,
             originals: take_map(&mut ebpf, "ORIGINALS")?,
             claims,
             closed: ClosedRecords::new(closed),

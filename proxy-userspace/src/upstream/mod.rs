@@ -3,10 +3,12 @@
 
 mod connect;
 pub mod dns;
+mod parent;
 mod pool;
 mod secure;
 
 pub use connect::ConnectError;
+pub use parent::{NoPassage, Through, basic};
 pub use pool::Idle;
 pub use secure::Insecure;
 
@@ -44,6 +46,8 @@ pub struct Addresses {
     pub vantage: Vantage,
     /// Whose certificate the server must have; None for a connection in the clear.
     pub tls: Option<Host>,
+    /// The place behind a parent proxy, whose addresses these are.
+    pub through: Option<Through>,
     /// How long the name took to resolve, in microseconds.
     pub dns_us: Option<u64>,
 }
@@ -57,6 +61,8 @@ pub struct Connection {
     pub vantage: Vantage,
     /// Whose certificate the server has shown, if it had to.
     pub tls: Option<Host>,
+    /// The place behind a parent proxy that it leads to.
+    pub through: Option<Through>,
     /// How long the handshake took, in microseconds; None for one that is used again.
     pub connect_us: Option<u64>,
     /// That of TLS.
@@ -95,11 +101,19 @@ impl Upstream {
             Hop::Address(address, vantage) => (vec![*address], vantage.clone(), None),
             Hop::Authority(authority, _) => self.resolve(authority).await?,
             Hop::Backend(backend) => self.resolve(&backend.authority).await?,
+            Hop::Parent { parent, .. } => self.resolve(&parent.authority).await?,
         };
         let tls = match hop {
-            Hop::Authority(authority, Scheme::Https) => Some(authority.host.clone()),
+            Hop::Authority(authority, Scheme::Https)
+            | Hop::Parent { authority, scheme: Scheme::Https, .. } => Some(authority.host.clone()),
             Hop::Backend(backend) if backend.scheme == Scheme::Https => Some(backend.authority.host.clone()),
-            Hop::Address(..) | Hop::Authority(..) | Hop::Backend(_) => None,
+            Hop::Address(..) | Hop::Authority(..) | Hop::Backend(_) | Hop::Parent { .. } => None,
+        };
+        let through = match hop {
+            Hop::Parent { parent, authority, tunnel: true, .. } => {
+                Some(Through { parent: Arc::clone(parent), authority: authority.clone() })
+            }
+            _ => None,
         };
         // Checked here and nowhere else: what passes is what gets connected to, whatever DNS says next.
         let mut refusal = None;
@@ -112,7 +126,7 @@ impl Upstream {
         });
         match (addresses.is_empty(), refusal) {
             (true, Some(refusal)) => Err(AddressError::Refused(refusal)),
-            _ => Ok(Addresses { addresses, vantage, tls, dns_us }),
+            _ => Ok(Addresses { addresses, vantage, tls, through, dns_us }),
         }
     }
 
@@ -141,7 +155,7 @@ impl Upstream {
         let (limit, vantage) = (self.settings.connect_timeout, addresses.vantage.clone());
         let began = Instant::now();
         let connect = || connect_any(&addresses.addresses, &addresses.vantage, limit);
-        let (stream, address) = match connect().await {
+        let (mut stream, address) = match connect().await {
             // Out of descriptors: those of connections that nobody uses are the first to give back.
             Err(ConnectError::Failed { error, .. }) if is_out_of_files(&error) => {
                 self.pool.close_all();
@@ -149,6 +163,9 @@ impl Upstream {
             }
             result => result?,
         };
+        if let Some(through) = &addresses.through {
+            parent::pass(&mut stream, through, limit).await?;
+        }
         let connect_us = Some(micros(began.elapsed()));
         let (stream, tls_us) = match &addresses.tls {
             None => (Transport::Plain(stream), None),
@@ -162,13 +179,19 @@ impl Upstream {
                 (secure?, Some(micros(began.elapsed())))
             }
         };
-        Ok(Connection { stream, address, vantage, tls: addresses.tls.clone(), connect_us, tls_us })
+        let (tls, through) = (addresses.tls.clone(), addresses.through.clone());
+        Ok(Connection { stream, address, vantage, tls, through, connect_us, tls_us })
     }
 
     /// A kept connection to one of `addresses`, if there is one that is still quiet.
     #[must_use]
     pub fn reuse(&self, addresses: &Addresses) -> Option<Connection> {
-        let key = |address| Key { address, vantage: addresses.vantage.clone(), tls: addresses.tls.clone() };
+        let key = |address| Key {
+            address,
+            vantage: addresses.vantage.clone(),
+            tls: addresses.tls.clone(),
+            through: addresses.through.clone(),
+        };
         let kept = addresses.addresses.iter().find_map(|address| self.pool.take(&key(*address)))?;
         metrics::with(|metrics| metrics.upstream_reuses.increment());
         Some(kept)

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod destinations;
+mod existing;
 mod failure;
 mod foreign;
 mod lifecycle;
@@ -10,3 +11,4 @@ mod log;
 mod records;
 mod rig;
 mod rules;
+mod udp;

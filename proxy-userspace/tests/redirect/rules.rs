@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use weir::config::{Action, Capture, CaptureRule, DenyErrno};
+use weir::config::{Action, Capture, CaptureRule, DenyErrno, Protocol};
 use weir::redirect::{Redirect, Rules};
 
 use super::rig::{Rig, finish, start};
 
 /// Matches everything.
-fn rule(name: &str, action: Action) -> CaptureRule {
+pub(crate) fn rule(name: &str, action: Action) -> CaptureRule {
     CaptureRule {
         name: name.to_owned(),
         selected: false,
@@ -23,13 +23,14 @@ fn rule(name: &str, action: Action) -> CaptureRule {
         destinations: Vec::new(),
         destination_files: Vec::new(),
         ports: Vec::new(),
+        protocols: Vec::new(),
         action,
         fail: None,
         errno: None,
     }
 }
 
-fn to(destinations: &[&str], rule: CaptureRule) -> CaptureRule {
+pub(crate) fn to(destinations: &[&str], rule: CaptureRule) -> CaptureRule {
     CaptureRule { destinations: destinations.iter().map(|text| text.parse().unwrap()).collect(), ..rule }
 }
 
@@ -327,7 +328,7 @@ except OSError as e: print('deny' if e.errno == errno.EHOSTUNREACH else 'direct'
                 let pid = read_line(&mut child).parse().unwrap();
                 let address =
                     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
-                let explained = redirect.explain(pid, address.parse().unwrap()).unwrap();
+                let explained = redirect.explain(pid, Protocol::Tcp, address.parse().unwrap()).unwrap();
                 child.stdin.take().unwrap().write_all(b"\n").unwrap();
                 assert_eq!(
                     finish(child),

@@ -19,6 +19,9 @@ use super::RulesError;
 pub(super) struct Rule {
     pub(super) policy: Policy,
     pub(super) selected: bool,
+    /// It does not admit these.
+    pub(super) not_tcp: bool,
+    pub(super) not_udp: bool,
     pub(super) uids: Vec<u32>,
     pub(super) ports: Vec<RangeInclusive<u16>>,
     /// It asks for a destination; which ones is in the list of prefixes.
@@ -59,8 +62,14 @@ pub(super) fn compile(rules: &[Rule], prefixes: Vec<(Prefix, u8)>) -> Result<Com
 fn ruleset(rules: &[Rule]) -> Ruleset {
     let mut set = Ruleset { rules: u32::try_from(rules.len()).unwrap_or(u32::MAX), ..Ruleset::default() };
     for (index, rule) in (0..).zip(rules) {
-        if !rule.selected {
-            set.unselected.insert(index);
+        for (admitted, set) in [
+            (!rule.selected, &mut set.unselected),
+            (!rule.not_tcp, &mut set.tcp),
+            (!rule.not_udp, &mut set.udp),
+        ] {
+            if admitted {
+                set.insert(index);
+            }
         }
         for (asked, uses, any) in [
             (rule.by_destination, USES_DESTINATION, &mut set.any_destination),

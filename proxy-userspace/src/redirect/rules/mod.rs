@@ -19,7 +19,7 @@ use proxy_common::{
     PORTS, Policy, RuleSet,
 };
 
-use crate::config::{self, Action, CaptureRule, DenyErrno, FailMode};
+use crate::config::{self, Action, CaptureRule, DenyErrno, FailMode, Protocol};
 
 use super::{load, support};
 use compile::{Compiled, Rule};
@@ -135,6 +135,8 @@ fn compilable(rule: &CaptureRule, uids: Vec<u32>, capture: &config::Capture) -> 
     Rule {
         policy: policy(rule.action, rule.fail.unwrap_or(capture.fail), rule.errno.unwrap_or(capture.errno)),
         selected: rule.selected,
+        not_tcp: rule.protocols == [Protocol::Udp],
+        not_udp: rule.protocols == [Protocol::Tcp],
         uids,
         ports: rule.ports.clone(),
         by_destination: !(rule.destinations.is_empty() && rule.destination_files.is_empty()),

@@ -14,7 +14,7 @@ use proxy_common::{
 };
 use serde::Serialize;
 
-use crate::config::Action;
+use crate::config::{Action, Protocol};
 use crate::redirect::error::RedirectError;
 use crate::redirect::load::{map_fd, take_map};
 use crate::redirect::sys;
@@ -38,6 +38,7 @@ pub struct RuleState {
 /// What is asked of the rules in place of a connection.
 pub(in crate::redirect) struct Question {
     pub(in crate::redirect) destination: SocketAddr,
+    pub(in crate::redirect) protocol: Protocol,
     pub(in crate::redirect) uid: u32,
     /// Its cgroup and those above it.
     pub(in crate::redirect) cgroups: Vec<u64>,
@@ -215,6 +216,7 @@ impl Table {
         if !question.selected {
             matching.intersect(&ruleset.unselected);
         }
+        matching.intersect(&ruleset.of_transport(question.protocol == Protocol::Udp));
         matching.intersect(&installed.of_destination(question.destination.ip()));
         matching.intersect(&installed.of_port(question.destination.port()));
         let uid = Identity { kind: IDENTITY_UID, id: u64::from(question.uid), ..Identity::default() };
