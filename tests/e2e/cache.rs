@@ -259,8 +259,8 @@ fn who_waits_depends_on_no_other_client() {
         go.wait();
         let mut some = [0; 1000];
         leader.as_ref().expect("a socket").read_exact(&mut some).expect("the beginning");
-        if leaves {
-            leader.take().map(weir_tests::weir::reset);
+        if leaves && let Some(leader) = leader.take() {
+            weir_tests::weir::reset(leader);
         }
         let answer = read_answer(&mut follower, "GET").expect("the whole answer");
         assert_eq!((answer.status, answer.body.len(), origin.requests().len()), (200, LENGTH, 1), "{leaves}");
