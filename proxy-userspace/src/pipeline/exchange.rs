@@ -163,8 +163,10 @@ impl Exchange<'_, '_> {
         let mut sending = Sending::new(sending);
 
         let limits = &engine.config.server.limits;
-        let head = final_head(&mut answer, &mut reply, limits, &engine.via, patience);
-        let mut head = sending.beside(head).await?;
+        let mut head = {
+            let head = pin!(final_head(&mut answer, &mut reply, limits, &engine.via, patience));
+            sending.beside(head).await?
+        };
         self.flow.timings.ttfb_us = Some(crate::telemetry::flow::micros(sending.ended().elapsed()));
         self.flow.status = Some(head.status);
         *authenticates |= authenticates_connection(&head.headers, Name::WwwAuthenticate);
@@ -199,10 +201,12 @@ impl Exchange<'_, '_> {
         let result = match (verdict, &mut self.fetch) {
             (Verdict::Store(ends), Some(fetch)) => {
                 let ways = (&mut reply, &mut stages);
-                sending.beside(store_and_deliver(body, *ends, fetch, ways, received, patience)).await
+                // Boxed: who stores nothing does not carry its state.
+                let mut storing = Box::pin(store_and_deliver(body, *ends, fetch, ways, received, patience));
+                sending.beside(storing.as_mut()).await
             }
             _ => {
-                let delivery = deliver(body, &mut reply, &mut stages, Some(received), patience);
+                let delivery = pin!(deliver(body, &mut reply, &mut stages, Some(received), patience));
                 sending.beside(delivery).await
             }
         };

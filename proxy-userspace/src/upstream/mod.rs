@@ -171,7 +171,8 @@ impl Upstream {
             None => (Transport::Plain(stream), None),
             Some(host) => {
                 let began = Instant::now();
-                let secure = secure(&self.tls, stream, address, host, limit).await;
+                // Boxed: what the handshake needs, a plain connection does not.
+                let secure = Box::pin(secure(&self.tls, stream, address, host, limit)).await;
                 metrics::with(|metrics| match &secure {
                     Ok(_) => metrics.upstream_tls_sessions.increment(),
                     Err(_) => metrics.upstream_tls_failures.increment(),
