@@ -8,6 +8,7 @@ use super::Engine;
 use super::caching::{Fetch, Verdict, store_and_deliver};
 use super::failure::Failure;
 use super::hop::http1::Http1;
+use super::hop::http2::Http2;
 use super::recording::Recording;
 use super::request::{Request, body_limit};
 use super::response::{deliver, final_head, within};
@@ -25,7 +26,7 @@ use crate::net::transport::Transport;
 use crate::relay::body::{Patience, Terms, transfer};
 use crate::relay::stage::Stages;
 use crate::target::{Front, Hop};
-use crate::upstream::{Addresses, Connection, Idle, basic};
+use crate::upstream::{Addresses, Connection, Idle, Place, Speaks, Way, basic};
 
 /// How an exchange left the downstream side.
 #[derive(Debug)]
@@ -75,9 +76,50 @@ impl Exchange<'_, '_> {
                 result => return result,
             }
         }
-        let connection = self.engine.upstream.connect(self.addresses).await?;
-        (self.flow.timings.connect_us, self.flow.timings.tls_us) = (connection.connect_us, connection.tls_us);
-        self.over(connection, downstream, own).await
+        // A shared connection may be ended by the server just now, too.
+        // Boxed: a request that meets a kept connection needs none of that memory.
+        let again = match Box::pin(self.open(downstream, own)).await {
+            Err((Failure::NoAnswer, true)) if self.may_repeat() => Box::pin(self.open(downstream, own)).await,
+            result => result,
+        };
+        again.map_err(|(failure, _)| failure)
+    }
+
+    /// Opens a way to the upstream, and goes it. With a failure: whether the connection was a shared one.
+    async fn open(
+        &mut self,
+        downstream: &mut impl DownstreamSide,
+        own: &mut Option<Idle>,
+    ) -> Result<Ending, (Failure, bool)> {
+        let upgrade = forward::wants_upgrade(&self.request.head);
+        // What an upgrade asks for needs a connection of its own.
+        let opened = match upgrade || self.request.target.front == Front::Captured {
+            true => {
+                let addresses = Addresses { speaks: Speaks::Http1, ..self.addresses.clone() };
+                self.engine.upstream.connect(&addresses).await.map(Way::Http1)
+            }
+            false => self.engine.upstream.open(self.addresses).await,
+        };
+        let timings = &mut self.flow.timings;
+        match opened.map_err(|error| (error.into(), false))? {
+            Way::Http1(connection) => {
+                (timings.connect_us, timings.tls_us) = (connection.connect_us, connection.tls_us);
+                self.over(connection, downstream, own).await.map_err(|failure| (failure, false))
+            }
+            Way::Http2(place) => {
+                (timings.connect_us, timings.tls_us) = (place.connect_us, place.tls_us);
+                self.flow.upstream = Some(place.address);
+                self.on(place, downstream).await.map_err(|failure| (failure, true))
+            }
+        }
+    }
+
+    async fn on(&mut self, place: Place, downstream: &mut impl DownstreamSide) -> Result<Ending, Failure> {
+        let side = Http2::on(place).await?;
+        match self.converse(side, downstream, &mut false).await? {
+            Conversed::Responded { ending, .. } => Ok(ending),
+            Conversed::SwitchedProtocols => Err(Failure::BadAnswer("101 in HTTP/2".into())),
+        }
     }
 
     /// A kept connection, if this request may meet one that is just being closed: because it can be repeated, or
