@@ -9,7 +9,7 @@ const MAX_LINES: usize = 400;
 /// The core of the kernel half, which decides and records: it has to be read in one sitting. What stands in files of
 /// its own beside it (rules, UDP, events) is read by itself, and asked by the core at one place each.
 const KERNEL_HALF: &str = "proxy-ebpf/src/";
-const MAX_KERNEL_LINES: usize = 800;
+const MAX_KERNEL_LINES: usize = 900;
 const BESIDE_THE_CORE: &[&str] =
     &["proxy-ebpf/src/events.rs", "proxy-ebpf/src/rules.rs", "proxy-ebpf/src/udp.rs"];
 
@@ -105,12 +105,13 @@ mod tests {
 
     #[test]
     fn a_long_kernel_half() {
-        let half = "\n".repeat(400);
-        let files = [("proxy-ebpf/src/main.rs", half.as_str()), ("proxy-ebpf/src/maps.rs", &half)];
-        let found = ["proxy-ebpf/src/: 800 lines in the kernel half's core; keep it under 800"];
-        check(sizes, &files, &found);
-        check(sizes, &[files[0], ("proxy-ebpf/src/maps.rs", &half[1..])], &[]);
-        check(sizes, &[files[0], ("proxy-ebpf/src/rules.rs", &half)], &[]);
+        let third = "\n".repeat(300);
+        let file = |name| (name, third.as_str());
+        let two = [file("proxy-ebpf/src/main.rs"), file("proxy-ebpf/src/maps.rs")];
+        let found = ["proxy-ebpf/src/: 900 lines in the kernel half's core; keep it under 900"];
+        check(sizes, &[two[0], two[1], file("proxy-ebpf/src/gate.rs")], &found);
+        check(sizes, &[two[0], two[1], ("proxy-ebpf/src/gate.rs", &third[1..])], &[]);
+        check(sizes, &[two[0], two[1], file("proxy-ebpf/src/rules.rs")], &[]);
     }
 
     #[test]
