@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::config::Backend;
+use crate::config::{Backend, Parent};
 use crate::http::authority::{Authority, Scheme};
 use crate::netns::Namespace;
 
@@ -55,6 +55,21 @@ pub enum Hop {
     Address(SocketAddr, Vantage),
     /// A server that the operator has named.
     Backend(Arc<Backend>),
+    /// A name or address behind a parent proxy; `tunnel` where the proxy is not to read what passes.
+    Parent { parent: Arc<Parent>, authority: Authority, scheme: Scheme, tunnel: bool },
+}
+
+impl Hop {
+    /// For a connection that carries no plain requests.
+    #[must_use]
+    pub fn as_tunnel(self) -> Self {
+        match self {
+            Self::Parent { parent, authority, scheme, .. } => {
+                Self::Parent { parent, authority, scheme, tunnel: true }
+            }
+            hop => hop,
+        }
+    }
 }
 
 /// Through which door it came.

@@ -96,7 +96,7 @@ fn what_is_not_http() {
     scene.check("half a ClientHello", hello, &Answer(400));
     scene.check("garbage", b"\x00\x01\x02\xff\xfe garbage\r\n\r\n", &Answer(400));
     scene.check("SSH", b"SSH-2.0-OpenSSH_9.2\r\n", &Answer(400));
-    scene.check("SOCKS5", b"\x05\x01\x00", &Answer(400));
+    scene.check("SOCKS4", b"\x04\x01\x00\x50\x7f\x00\x00\x01\x00", &Answer(400));
     scene.check("an empty connection", b"", &Closed);
     scene.check("empty lines", b"\r\n\r\n\r\n", &Closed);
     scene.check("the beginning of a head", b"GET http://x/ HTT", &Closed);

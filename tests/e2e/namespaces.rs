@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use nix::sys::signal::Signal;
 use weir_tests::netns::{self, Other};
@@ -119,8 +119,11 @@ fn connections_of_programs_that_have_ended_keep_no_namespace() {
     let mut child = other.run(|| command.spawn()).expect("weir starts");
     let (_connected, _) = server.accept().expect("weir connects");
     let inode = weir.status()["capture"]["namespaces"][0]["inode"].to_string();
-    let threads =
-        || scripts::stdout(Command::new("ps").args(["-L", "-o", "comm=", "-p", &weir.pid().to_string()]));
+    let threads = || -> String {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", weir.pid())).expect("weir runs");
+        // A thread may end between the two.
+        tasks.flatten().filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok()).collect()
+    };
     assert!(threads().contains(&inode), "a thread lives inside");
     child.kill().and_then(|()| child.wait()).expect("a child of ours");
     eventually("weir leaves", || (entered(&weir) == 0).then_some(()));

@@ -61,7 +61,7 @@ async fn request(running: &Running, url: &str) -> Result<Json<Value>, Problem> {
     let rest = url.strip_prefix("http://").ok_or_else(|| bad(&"not an http:// URL"))?;
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let authority = Authority::parse(authority, Some(80)).map_err(|error| bad(&error))?;
-    let table = Table::new(&running.config.routing);
+    let table = Table::new(&running.config);
     let Some(row) = table.gateway(Some(&authority.host), if path.is_empty() { "/" } else { path }) else {
         return Ok(Json(
             json!({ "gateway": url, "reason": "no rule matches, and there is no default backend" }),

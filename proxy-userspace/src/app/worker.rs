@@ -153,7 +153,7 @@ async fn run(index: usize, plan: Plan, doors: Doors) -> io::Result<()> {
         acl: plan.acl,
         via: plan.via,
         acceptance: plan.acceptance,
-        routes: Table::new(&plan.config.routing),
+        routes: Table::new(&plan.config),
         config: Arc::clone(&plan.config),
     });
     let shared = Shared {

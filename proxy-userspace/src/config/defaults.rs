@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{
     Access, Admin, Capture, CaptureMode, DenyErrno, Destinations, FailMode, Flows, Http2, Limits, LogFormat,
-    Logging, Relay, Server, ServerTls, Timeouts, Upstream, UpstreamTls,
+    Logging, Relay, Server, ServerTls, Timeouts, Upstream, UpstreamHttp2, UpstreamTls,
 };
 
 impl Default for Server {
@@ -17,10 +17,18 @@ impl Default for Server {
             port_range: 22180..=22189,
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             tls: ServerTls::default(),
+            pac: true,
+            socks5: true,
             timeouts: Timeouts::default(),
             limits: Limits::default(),
             http2: Http2::default(),
         }
+    }
+}
+
+impl Default for UpstreamHttp2 {
+    fn default() -> Self {
+        Self { enabled: true, prior_knowledge: Vec::new(), max_streams: 100 }
     }
 }
 
@@ -97,6 +105,9 @@ impl Default for Upstream {
             idle_per_origin: 128,
             idle_timeout: Duration::from_secs(60),
             tls: UpstreamTls::default(),
+            http2: UpstreamHttp2::default(),
+            parent: None,
+            no_proxy: Vec::new(),
         }
     }
 }

@@ -16,9 +16,9 @@ use super::section::Section;
 use super::tree::Node;
 use super::{
     Access, Acl, Admin, Capture, CaptureMode, Config, DenyErrno, Destinations, FailMode, Flows, Http2,
-    Limits, LogFormat, Logging, Relay, Security, Server, Timeouts, Upstream,
+    Limits, LogFormat, Logging, Relay, Security, Server, Timeouts, Upstream, UpstreamHttp2,
 };
-use super::{routing, rules, tls};
+use super::{parent, routing, rules, tls};
 
 pub(super) fn read(tree: &Node, report: &mut Report) -> Config {
     Section::root(tree, report, |s| Config {
@@ -50,6 +50,8 @@ fn server(s: &mut Section<'_, '_>) -> Server {
         port_range: s.read("port_range", d.port_range, port_range),
         workers: s.read("workers", d.workers, auto_or(|| Server::default().workers, number(1..=1024))),
         tls: s.section("tls", tls::server_tls),
+        pac: s.read("pac", d.pac, switch),
+        socks5: s.read("socks5", d.socks5, switch),
         timeouts: s.section("timeouts", timeouts),
         limits: s.section("limits", limits),
         http2: s.section("http2", http2),
@@ -144,6 +146,18 @@ fn upstream(s: &mut Section<'_, '_>) -> Upstream {
         idle_per_origin: s.read("idle_per_origin", d.idle_per_origin, number(0..=65_536)),
         idle_timeout: s.read("idle_timeout", d.idle_timeout, duration(ms(10)..=hours(24))),
         tls: s.section("tls", tls::upstream_tls),
+        http2: s.section("http2", upstream_http2),
+        parent: s.read("parent", d.parent, parent::parent),
+        no_proxy: s.list("no_proxy", d.no_proxy, parent::exempt),
+    }
+}
+
+fn upstream_http2(s: &mut Section<'_, '_>) -> UpstreamHttp2 {
+    let d = UpstreamHttp2::default();
+    UpstreamHttp2 {
+        enabled: s.read("enabled", d.enabled, switch),
+        prior_knowledge: s.list("prior_knowledge", d.prior_knowledge, routing::host_pattern),
+        max_streams: s.read("max_streams", d.max_streams, number(1..=10_000)),
     }
 }
 

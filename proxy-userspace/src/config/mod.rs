@@ -9,6 +9,7 @@ mod defaults;
 mod errors;
 mod keys;
 mod kinds;
+mod parent;
 mod prefix;
 mod routing;
 mod rules;
@@ -24,11 +25,13 @@ mod yaml;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use clashes::warnings;
 pub use errors::{ConfigError, ConfigErrors, Origin};
 pub use keys::keys;
+pub use parent::{Credentials, Exempt, Parent, ParentKind};
 pub use prefix::Prefix;
 pub use routing::{Backend, ForwardedFields, Forwarding, HostField, HostPattern, PathPattern, Routing, Rule};
 pub use rules::{Action, CaptureRule, MAX_RULES, Protocol};
@@ -63,6 +66,10 @@ pub struct Server {
     /// Data-plane threads; default one per available CPU.
     pub workers: usize,
     pub tls: ServerTls,
+    /// Serve /proxy.pac. Default on.
+    pub pac: bool,
+    /// Speak SOCKS5 on the same port. Default on.
+    pub socks5: bool,
     pub timeouts: Timeouts,
     pub limits: Limits,
     pub http2: Http2,
@@ -224,6 +231,22 @@ pub struct Upstream {
     /// How long such a connection is kept. Default 60s.
     pub idle_timeout: Duration,
     pub tls: UpstreamTls,
+    pub http2: UpstreamHttp2,
+    /// A proxy behind weir, for what the explicit proxy is asked for. Default none.
+    pub parent: Option<Arc<Parent>>,
+    /// What does not go through it.
+    pub no_proxy: Vec<Exempt>,
+}
+
+/// `upstream.http2`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UpstreamHttp2 {
+    /// Offer HTTP/2 in TLS handshakes. Default on.
+    pub enabled: bool,
+    /// Servers of http:// URLs that are spoken to in HTTP/2 at once. Default none.
+    pub prior_knowledge: Vec<HostPattern>,
+    /// Requests on one connection before another is opened. Default 100.
+    pub max_streams: usize,
 }
 
 /// `relay`.

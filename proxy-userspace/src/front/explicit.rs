@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{Inbox, Shared, accept, http1, http2, secure};
+use super::{Inbox, Shared, accept, http1, http2, secure, socks5};
 use crate::http::authority::Scheme;
 use crate::net::deadline::Deadline;
 use crate::net::frames::PREFACE;
@@ -48,6 +48,9 @@ async fn serve(engine: Rc<Engine>, mut downstream: Downstream) {
         (Some(acceptance), _) if acceptance.is_required() => {
             let failure = Failure::BadRequest("this port speaks TLS only: use an https:// URL".into());
             http1::refuse(&engine, downstream, &base, &failure).await;
+        }
+        (_, [socks5::VERSION, ..]) if engine.config.server.socks5 => {
+            Box::pin(socks5::serve(Rc::clone(&engine), downstream, base)).await;
         }
         _ => match first_look(&engine, &mut downstream).await {
             Spoken::Http1 => http1::serve(Rc::clone(&engine), downstream, base).await,

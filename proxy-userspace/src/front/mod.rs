@@ -5,6 +5,7 @@ pub mod explicit;
 mod http1;
 mod http2;
 mod secure;
+mod socks5;
 pub mod transparent;
 
 use std::future::Future;

@@ -50,6 +50,8 @@ pub struct Form<'a> {
     pub upgrade: bool,
     /// What the server is told of the client, if anything.
     pub forwarded: Option<Forwarded<'a>>,
+    /// For a proxy that it is sent to.
+    pub proxy_authorization: Option<String>,
 }
 
 /// Appends the request head for the next hop to `out`.
@@ -60,6 +62,9 @@ pub fn request(head: &RequestHead, form: &Form<'_>, via: &Pseudonym, out: &mut V
     end_to_end(&head.headers, replaced, out);
     if let Some(forwarded) = &form.forwarded {
         forwarded.write(&head.headers, out);
+    }
+    if let Some(credentials) = &form.proxy_authorization {
+        let _ = write!(out, "Proxy-Authorization: {credentials}\r\n");
     }
     write_framing(form.framing, out);
     if form.upgrade {
@@ -242,7 +247,14 @@ mod tests {
         let host = Authority::parse("example.com:80", None).unwrap();
         let mut out = Vec::new();
         let host = Shown(&host, Scheme::Http);
-        let form = Form { target: "/", host, framing: Framing::None, upgrade, forwarded: None };
+        let form = Form {
+            target: "/",
+            host,
+            framing: Framing::None,
+            upgrade,
+            forwarded: None,
+            proxy_authorization: None,
+        };
         request(&head, &form, &Pseudonym::new(1), &mut out);
         let expected =
             format!("GET / HTTP/1.1\r\nHost: example.com\r\n{expected}Via: 1.1 weir-00000001\r\n\r\n");

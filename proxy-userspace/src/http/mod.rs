@@ -8,6 +8,7 @@ pub mod framing;
 pub mod head;
 pub mod headers;
 pub mod http2;
+pub mod pac;
 pub mod parse;
 pub mod status;
 

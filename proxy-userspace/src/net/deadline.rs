@@ -7,10 +7,11 @@
 
 use std::cell::RefCell;
 use std::future::Future;
-use std::pin::pin;
+use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use pin_project_lite::pin_project;
 use slab::Slab;
 
 /// How often a worker ticks: deadlines advance, and the kernel half hears a heartbeat.
@@ -82,9 +83,9 @@ impl Deadline {
     ///
     /// # Errors
     /// [`Expired`] if the time was up first.
-    pub async fn limit<T>(&self, after: Duration, future: impl Future<Output = T>) -> Result<T, Expired> {
+    pub fn limit<F: Future>(&self, after: Duration, future: F) -> Limited<'_, F> {
         self.arm(after);
-        self.race(future).await
+        self.race(future)
     }
 
     /// `future`, a wait in which nothing is under way: no longer than `after`, and into a drain no longer than
@@ -92,29 +93,17 @@ impl Deadline {
     ///
     /// # Errors
     /// [`Expired`] if the time was up or a drain ended it first.
-    pub async fn limit_idle<T>(
-        &self,
-        after: Duration,
-        in_drain: Duration,
-        future: impl Future<Output = T>,
-    ) -> Result<T, Expired> {
+    pub fn limit_idle<F: Future>(&self, after: Duration, in_drain: Duration, future: F) -> Limited<'_, F> {
         self.arm_idle(after, in_drain);
-        self.race(future).await
+        self.race(future)
     }
 
     /// `future`, until the deadline that was armed before.
     ///
     /// # Errors
     /// [`Expired`] if that passed first.
-    pub async fn race<T>(&self, future: impl Future<Output = T>) -> Result<T, Expired> {
-        let mut future = pin!(future);
-        std::future::poll_fn(|cx| {
-            if let Poll::Ready(value) = future.as_mut().poll(cx) {
-                return Poll::Ready(Ok(value));
-            }
-            self.poll_expired(cx).map(Err)
-        })
-        .await
+    pub fn race<F: Future>(&self, future: F) -> Limited<'_, F> {
+        Limited { deadline: self, future }
     }
 
     fn set(&self, after: Duration, in_drain: Option<Duration>) {
@@ -131,6 +120,30 @@ impl Deadline {
                 slot.drain(now);
             }
         });
+    }
+}
+
+pin_project! {
+    /// A wait with a bound. A struct, since an `async fn` would hold the future that it is given twice: these nest, and the
+    /// state of a request is moved in memory for each one.
+    #[derive(Debug)]
+    #[must_use = "a wait does nothing unless it is awaited"]
+    pub struct Limited<'a, F> {
+        deadline: &'a Deadline,
+        #[pin]
+        future: F,
+    }
+}
+
+impl<F: Future> Future for Limited<'_, F> {
+    type Output = Result<F::Output, Expired>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let wait = self.project();
+        if let Poll::Ready(value) = wait.future.poll(cx) {
+            return Poll::Ready(Ok(value));
+        }
+        wait.deadline.poll_expired(cx).map(Err)
     }
 }
 
@@ -261,7 +274,7 @@ mod tests {
                     None => deadline.limit(after, pending::<()>()).await,
                 }
             };
-            let mut wait = pin!(wait);
+            let mut wait = std::pin::pin!(wait);
             let mut cx = Context::from_waker(Waker::noop());
             assert!(wait.as_mut().poll(&mut cx).is_pending());
             if drain_first {

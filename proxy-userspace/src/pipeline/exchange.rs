@@ -7,6 +7,7 @@ use std::pin::pin;
 use super::Engine;
 use super::failure::Failure;
 use super::hop::http1::Http1;
+use super::hop::http2::Http2;
 use super::recording::Recording;
 use super::request::{Request, body_limit};
 use super::response::{deliver, final_head, within};
@@ -23,7 +24,7 @@ use crate::net::transport::Transport;
 use crate::relay::body::{Patience, Terms, transfer};
 use crate::relay::stage::Stages;
 use crate::target::{Front, Hop};
-use crate::upstream::{Addresses, Connection, Idle};
+use crate::upstream::{Addresses, Connection, Idle, Place, Speaks, Way, basic};
 
 /// How an exchange left the downstream side.
 #[derive(Debug)]
@@ -69,9 +70,50 @@ impl Exchange<'_> {
                 result => return result,
             }
         }
-        let connection = self.engine.upstream.connect(self.addresses).await?;
-        (self.flow.timings.connect_us, self.flow.timings.tls_us) = (connection.connect_us, connection.tls_us);
-        self.over(connection, downstream, own).await
+        // A shared connection may be ended by the server just now, too.
+        // Boxed: a request that meets a kept connection needs none of that memory.
+        let again = match Box::pin(self.open(downstream, own)).await {
+            Err((Failure::NoAnswer, true)) if self.may_repeat() => Box::pin(self.open(downstream, own)).await,
+            result => result,
+        };
+        again.map_err(|(failure, _)| failure)
+    }
+
+    /// Opens a way to the upstream, and goes it. With a failure: whether the connection was a shared one.
+    async fn open(
+        &mut self,
+        downstream: &mut impl DownstreamSide,
+        own: &mut Option<Idle>,
+    ) -> Result<Ending, (Failure, bool)> {
+        let upgrade = forward::wants_upgrade(&self.request.head);
+        // What an upgrade asks for needs a connection of its own.
+        let opened = match upgrade || self.request.target.front == Front::Captured {
+            true => {
+                let addresses = Addresses { speaks: Speaks::Http1, ..self.addresses.clone() };
+                self.engine.upstream.connect(&addresses).await.map(Way::Http1)
+            }
+            false => self.engine.upstream.open(self.addresses).await,
+        };
+        let timings = &mut self.flow.timings;
+        match opened.map_err(|error| (error.into(), false))? {
+            Way::Http1(connection) => {
+                (timings.connect_us, timings.tls_us) = (connection.connect_us, connection.tls_us);
+                self.over(connection, downstream, own).await.map_err(|failure| (failure, false))
+            }
+            Way::Http2(place) => {
+                (timings.connect_us, timings.tls_us) = (place.connect_us, place.tls_us);
+                self.flow.upstream = Some(place.address);
+                self.on(place, downstream).await.map_err(|failure| (failure, true))
+            }
+        }
+    }
+
+    async fn on(&mut self, place: Place, downstream: &mut impl DownstreamSide) -> Result<Ending, Failure> {
+        let side = Http2::on(place).await?;
+        match self.converse(side, downstream, &mut false).await? {
+            Conversed::Responded { ending, .. } => Ok(ending),
+            Conversed::SwitchedProtocols => Err(Failure::BadAnswer("101 in HTTP/2".into())),
+        }
     }
 
     /// A kept connection, if this request may meet one that is just being closed: because it can be repeated, or
@@ -140,7 +182,8 @@ impl Exchange<'_> {
         let progress = self.flow.progress();
         let sending_deadline = Deadline::new();
         let (host, scheme) = self.host();
-        let form = self.form(Shown(&host, scheme));
+        let target = self.request_target(Shown(&host, scheme));
+        let form = self.form(&target, Shown(&host, scheme));
         let (sink, mut answer) = upstream.begin(&Onward { head: &request.head, form, via: &engine.via })?;
         let downstream = downstream.open(self.framing);
         let (mut reply, patience) = (downstream.reply, self.patience(downstream.deadline));
@@ -156,11 +199,17 @@ impl Exchange<'_> {
         let mut sending = Sending::new(sending);
 
         let limits = &engine.config.server.limits;
-        let head = final_head(&mut answer, &mut reply, limits, &engine.via, patience);
-        let head = sending.beside(head).await?;
+        let head = {
+            let head = pin!(final_head(&mut answer, &mut reply, limits, &engine.via, patience));
+            sending.beside(head).await?
+        };
         self.flow.timings.ttfb_us = Some(crate::telemetry::flow::micros(sending.ended().elapsed()));
         self.flow.status = Some(head.status);
         *authenticates |= authenticates_connection(&head.headers, Name::WwwAuthenticate);
+        if head.status == 407 && matches!(self.hop, Hop::Parent { tunnel: false, .. }) {
+            let why = "it is a parent proxy that wants credentials, or others than those in upstream.parent";
+            return Err(Failure::BadAnswer(why.into()));
+        }
         if head.status == 101 {
             self.check_upgrade(sending.is_complete())?;
             within(patience, reply.switch_protocols(&head, &engine.via, answer.beyond())).await?;
@@ -173,8 +222,10 @@ impl Exchange<'_> {
         // Who compresses, inspects or stores the body adds a stage of his own here, and says so in the head before.
         let mut stages = Stages::new();
         let body = answer.body(framing);
-        let delivery = deliver(body, &mut reply, &mut stages, Some(&progress.received), patience);
-        let result = sending.beside(delivery).await;
+        let result = {
+            let delivery = pin!(deliver(body, &mut reply, &mut stages, Some(&progress.received), patience));
+            sending.beside(delivery).await
+        };
         self.flow.end = match &result {
             Ok(()) => "complete".into(),
             Err(failure) => failure.to_string().into(),
@@ -201,14 +252,29 @@ impl Exchange<'_> {
         }
     }
 
+    /// The request target: as a server expects it, or a parent proxy (RFC 9112 §3.2.2).
+    fn request_target(&self, host: Shown<'_>) -> Cow<'_, str> {
+        let path = &*self.request.path;
+        match self.hop {
+            Hop::Parent { tunnel: false, .. } if path == "*" => Cow::Owned(format!("{}://{host}", host.1)),
+            Hop::Parent { tunnel: false, .. } => Cow::Owned(format!("{}://{host}{path}", host.1)),
+            _ => Cow::Borrowed(path),
+        }
+    }
+
     /// The form in which the request is sent on.
-    fn form<'a>(&'a self, host: Shown<'a>) -> Form<'a> {
+    fn form<'a>(&'a self, target: &'a str, host: Shown<'a>) -> Form<'a> {
+        let proxy_authorization = match self.hop {
+            Hop::Parent { parent, tunnel: false, .. } => parent.credentials.as_ref().map(basic),
+            _ => None,
+        };
         Form {
-            target: &self.request.path,
+            target,
             host,
             framing: self.framing,
             upgrade: forward::wants_upgrade(&self.request.head),
             forwarded: self.forwarded(),
+            proxy_authorization,
         }
     }
 

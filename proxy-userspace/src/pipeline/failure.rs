@@ -69,6 +69,7 @@ impl Failure {
             Self::Unresolved(DnsError::Busy { .. }) => (503, "dns_error"),
             Self::Unresolved(_) => (502, "dns_error"),
             Self::Connect(ConnectError::TimedOut { .. }) => (504, "connection_timeout"),
+            Self::Connect(ConnectError::Parent(_)) => (502, "destination_unavailable"),
             Self::Connect(ConnectError::Tls(insecure)) => (502, insecure.kind),
             Self::Connect(ConnectError::NoAddress) => (502, "destination_ip_unroutable"),
             Self::Connect(ConnectError::Failed { error, .. }) => (502, connect_error_type(error)),

@@ -12,17 +12,19 @@ mod sending;
 pub mod side;
 pub mod tunnel;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use crate::config::Config;
+use crate::http::authority::{Authority, Host};
 use crate::http::forward::Pseudonym;
-use crate::policy::acl::{Acl, Denied};
+use crate::policy::acl::Acl;
 use crate::relay;
 use crate::route;
 use crate::target::Hop;
 use crate::tls::server::Acceptance;
-use crate::upstream::Upstream;
+use crate::upstream::{Addresses, Upstream};
+use failure::Failure;
 
 /// What one worker needs to serve requests.
 #[derive(Debug)]
@@ -37,12 +39,26 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Whether an address may be connected to as this hop.
-    fn allow(&self, hop: &Hop, address: SocketAddr) -> Result<(), Denied> {
-        match hop {
-            Hop::Backend(_) => self.acl.check_named(address),
-            Hop::Authority(..) | Hop::Address(..) => self.acl.check(address),
+    /// The addresses of a hop, each of which may be connected to.
+    async fn addresses(&self, hop: &Hop) -> Result<Addresses, Failure> {
+        if let Hop::Parent { authority, .. } = hop {
+            self.check_behind(authority)?;
         }
+        let allow = |address| match hop {
+            Hop::Backend(_) | Hop::Parent { .. } => self.acl.check_named(address),
+            Hop::Authority(..) | Hop::Address(..) => self.acl.check(address),
+        };
+        Ok(self.upstream.addresses(hop, allow).await?)
+    }
+
+    /// What a parent proxy is asked for it resolves itself; what can be told without that is checked here.
+    fn check_behind(&self, authority: &Authority) -> Result<(), Failure> {
+        let address = match &authority.host {
+            Host::Address(address) => *address,
+            Host::Name(name) if is_local(name) => IpAddr::from(Ipv4Addr::LOCALHOST),
+            Host::Name(_) => return Ok(()),
+        };
+        self.acl.check(SocketAddr::new(address, authority.port)).map_err(Failure::Denied)
     }
 
     fn relay_settings(&self) -> relay::Settings {
@@ -52,4 +68,10 @@ impl Engine {
             idle: self.config.server.timeouts.tunnel_idle,
         }
     }
+}
+
+/// RFC 6761 §6.3: names that are always this machine.
+fn is_local(name: &str) -> bool {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    name == "localhost" || name.ends_with(".localhost")
 }

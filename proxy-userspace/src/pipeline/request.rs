@@ -5,10 +5,14 @@ use super::exchange::{Ending, Exchange};
 use super::failure::Failure;
 use super::recording::Recording;
 use super::respond::{self, Ask};
-use super::side::DownstreamSide;
+use super::side::{DownstreamSide, Manner};
 use super::tunnel::Opened;
+use crate::http::authority::Scheme;
 use crate::http::framing::Framing;
-use crate::http::head::RequestHead;
+use crate::http::head::{RequestHead, ResponseHead, Version};
+use crate::http::{forward, pac};
+use crate::relay::Side;
+use crate::relay::body::held::Held;
 use crate::target::{Front, Target};
 use crate::telemetry::{metrics, redact};
 use crate::upstream::Idle;
@@ -80,13 +84,60 @@ async fn forward(
     check_length(framing, body_limit(engine, &request.target))?;
     filters::check(filters::Request { head: &request.head, target: &request.target, via: &engine.via })?;
     flow.cache = Some(cache::lookup(&request.head));
+    if serves_pac(engine, request) {
+        return pac(engine, downstream, request, flow).await;
+    }
     let hop = engine.routes.next_hop(&request.target, &request.path).ok_or(Failure::NoRoute(NO_ROUTE))?;
-    let addresses = engine.upstream.addresses(&hop, |address| engine.allow(&hop, address)).await?;
+    // A proxy can't be relied upon to pass an Upgrade on.
+    let hop = if forward::wants_upgrade(&request.head) { hop.as_tunnel() } else { hop };
+    let addresses = engine.addresses(&hop).await?;
     flow.timings.dns_us = addresses.dns_us;
     let client = downstream.client().address.ip();
     Exchange { engine, request, framing, hop: &hop, client, addresses: &addresses, flow }
         .run(downstream, own)
         .await
+}
+
+fn serves_pac(engine: &Engine, request: &Request) -> bool {
+    request.target.front == Front::Gateway
+        && request.path == pac::PATH
+        && matches!(request.head.method(), "GET" | "HEAD")
+        && engine.config.server.pac
+}
+
+/// Answers with the file that tells browsers to use this proxy, at the address that they have reached it by.
+async fn pac(
+    engine: &Engine,
+    downstream: &mut impl DownstreamSide,
+    request: &Request,
+    flow: &mut Recording,
+) -> Result<Ending, Failure> {
+    let Some(proxy) = &request.target.authority else {
+        return Err(Failure::BadRequest(
+            "the Host field is missing: at which address is this proxy reached?".into(),
+        ));
+    };
+    let file = pac::file(proxy, request.target.scheme == Scheme::Https);
+    let mut head = ResponseHead::new(Version::Http11, 200, "OK");
+    head.headers.push(b"Content-Type", pac::MEDIA_TYPE);
+    head.headers.push(b"Content-Length", file.len().to_string().as_bytes());
+    let (framing, content) = match request.head.method() {
+        "HEAD" => (Framing::None, ""),
+        _ => (Framing::Length(file.len() as u64), file.as_str()),
+    };
+    let sent = downstream.framing(&request.head) == Ok(Framing::None);
+    let manner = Manner { framing, via: None, may_keep: sent };
+    flow.status = Some(200);
+    respond::respond(
+        engine,
+        downstream,
+        (&head, manner),
+        Held::new(Side::Upstream, content.as_bytes()),
+        None,
+    )
+    .await?;
+    flow.end = "complete".into();
+    Ok(Ending::Complete { sent })
 }
 
 const NO_ROUTE: &str = "no route leads from here: this is a proxy, so ask for a full URL (curl -x) or use CONNECT; \

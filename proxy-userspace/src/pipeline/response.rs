@@ -44,15 +44,15 @@ async fn head(
         if let Some(head) = answer.next_head(limits)? {
             return Ok(head);
         }
-        let more = async {
+        let more = patience.deadline.limit(patience.read, async {
             tokio::select! {
                 biased;
                 more = answer.more() => more,
                 // A client that has reset its connection waits for nothing any more.
                 () = reply.gone() => Err(Failure::ClientGone),
             }
-        };
-        patience.deadline.limit(patience.read, more).await.map_err(|_| Failure::AnswerTimedOut)??;
+        });
+        more.await.map_err(|_| Failure::AnswerTimedOut)??;
     }
 }
 

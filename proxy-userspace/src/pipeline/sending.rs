@@ -2,7 +2,7 @@
 //! has read everything (RFC 9112 §9.3).
 
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::Poll;
 use std::time::Instant;
 
@@ -32,9 +32,8 @@ impl<'a, F: Future<Output = Result<(), BodyError>>> Sending<'a, F> {
     /// Drives `foreground` to its end, and the request as far as it gets meanwhile.
     pub(super) async fn beside<T>(
         &mut self,
-        foreground: impl Future<Output = Result<T, Failure>>,
+        mut foreground: Pin<&mut impl Future<Output = Result<T, Failure>>>,
     ) -> Result<T, Failure> {
-        let mut foreground = pin!(foreground);
         poll_fn(|cx| {
             if let Some(transfer) = &mut self.transfer
                 && let Poll::Ready(result) = transfer.as_mut().poll(cx)

@@ -58,9 +58,14 @@ pub fn abandon(client: &Client, target: &Target) {
     respond::note(&mut Recording::begin(client, target, Protocol::Opaque), &Failure::ClientGone);
 }
 
+/// Records a connection that was refused before anything was opened for it.
+pub fn refuse(client: &Client, target: &Target, protocol: Protocol, failure: &Failure) {
+    respond::note(&mut Recording::begin(client, target, protocol), failure);
+}
+
 async fn connect(engine: &Engine, target: &Target, flow: &mut Recording) -> Result<Transport, Failure> {
     let hop = engine.routes.next_hop(target, "").ok_or(Failure::NoRoute("the tunnel has no target"))?;
-    let addresses = engine.upstream.addresses(&hop, |address| engine.allow(&hop, address)).await?;
+    let addresses = engine.addresses(&hop.as_tunnel()).await?;
     flow.timings.dns_us = addresses.dns_us;
     let connection = engine.upstream.connect(&addresses).await?;
     flow.upstream = Some(connection.address);
@@ -177,6 +182,17 @@ impl Drop for Relaying {
 }
 
 impl Refused {
+    /// Why.
+    #[must_use]
+    pub fn failure(&self) -> &Failure {
+        &self.failure
+    }
+
+    /// Records it; the front has answered in its own way.
+    pub fn note(mut self) {
+        respond::note(&mut self.flow, &self.failure);
+    }
+
     /// Answers a CONNECT that failed. Returns whether an answer went out.
     pub async fn answer(mut self, engine: &Engine, downstream: &mut impl DownstreamSide) -> bool {
         respond::failure(engine, downstream, &mut self.flow, &self.failure, Ask::Unknown).await

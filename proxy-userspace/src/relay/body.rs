@@ -212,15 +212,15 @@ async fn fill(
     patience: Patience<'_>,
 ) -> Result<(), BodyError> {
     let (side, sink_side) = (source.side(), sink.side());
-    let more = async {
+    let more = patience.deadline.limit(patience.read, async {
         tokio::select! {
             biased;
             filled = source.fill() => filled,
             // Whoever has reset its connection waits for nothing any more.
             () = sink.gone() => Err(BodyError::Io(sink_side, io::ErrorKind::ConnectionReset.into())),
         }
-    };
-    match patience.deadline.limit(patience.read, more).await {
+    });
+    match more.await {
         Ok(filled) => filled,
         Err(Expired::TimedOut | Expired::Drained) => Err(BodyError::TimedOut(side)),
     }

@@ -1,12 +1,13 @@
 //! Which way a target is reached: captured ones to their original destination, explicit ones to their authority,
-//! requests to the gateway by its rules. Parent proxies and balanced groups become further rows.
+//! perhaps through a parent proxy, and
+//! requests to the gateway by its rules. Balanced groups become further rows.
 
 mod path;
 
 use std::sync::Arc;
 
-use crate::config::{Backend, PathPattern, Routing, Rule};
-use crate::http::authority::Host;
+use crate::config::{Backend, Config, Exempt, Parent, ParentKind, PathPattern, Rule};
+use crate::http::authority::{Authority, Host, Scheme};
 use crate::target::{Front, Hop, Target};
 
 /// The routes of a configuration.
@@ -14,6 +15,8 @@ use crate::target::{Front, Hop, Target};
 pub struct Table {
     rules: Vec<Rule>,
     default_backend: Option<Arc<Backend>>,
+    parent: Option<Arc<Parent>>,
+    no_proxy: Vec<Exempt>,
 }
 
 /// Which row of the table decided, and where it leads.
@@ -26,8 +29,13 @@ pub enum Row<'a> {
 
 impl Table {
     #[must_use]
-    pub fn new(routing: &Routing) -> Self {
-        Self { rules: routing.rules.clone(), default_backend: routing.default_backend.clone() }
+    pub fn new(config: &Config) -> Self {
+        Self {
+            rules: config.routing.rules.clone(),
+            default_backend: config.routing.default_backend.clone(),
+            parent: config.upstream.parent.clone(),
+            no_proxy: config.upstream.no_proxy.clone(),
+        }
     }
 
     /// The next hop for a target and the path of its request. None if no row leads from there.
@@ -40,7 +48,19 @@ impl Table {
                 let host = target.authority.as_ref().map(|authority| &authority.host);
                 self.gateway(host, path).map(|row| Hop::Backend(Arc::clone(row.backend())))
             }
-            (None, _) => target.authority.clone().map(|authority| Hop::Authority(authority, target.scheme)),
+            (None, _) => target.authority.clone().map(|authority| self.outward(authority, target.scheme)),
+        }
+    }
+
+    /// To a server that a client has named: through the parent proxy, if there is one for it.
+    fn outward(&self, authority: Authority, scheme: Scheme) -> Hop {
+        let exempt = || self.no_proxy.iter().any(|exempt| exempt.matches(&authority.host));
+        match &self.parent {
+            Some(parent) if !exempt() => {
+                let tunnel = scheme == Scheme::Https || parent.kind == ParentKind::Socks5;
+                Hop::Parent { parent: Arc::clone(parent), authority, scheme, tunnel }
+            }
+            _ => Hop::Authority(authority, scheme),
         }
     }
 
@@ -84,7 +104,6 @@ fn path_matches(pattern: &PathPattern, path: &str) -> bool {
 mod tests {
     use super::*;
     use crate::config;
-    use crate::http::authority::Authority;
 
     fn table() -> Table {
         let rules = "[{match: {host: api.example, path: /v1/*}, forward: {target: 'http://v1:1'}},\
@@ -95,7 +114,7 @@ mod tests {
         let overrides =
             vec!["routing.default_backend=http://default:1".to_owned(), format!("routing.rules={rules}")];
         let sources = config::Sources { overrides, ..config::Sources::default() };
-        Table::new(&config::load(&sources).unwrap().routing)
+        Table::new(&config::load(&sources).unwrap())
     }
 
     #[track_caller]
@@ -137,6 +156,6 @@ mod tests {
 
     #[test]
     fn without_rules_there_is_no_way() {
-        assert_eq!(Table::new(&Routing::default()).gateway(None, "/"), None);
+        assert_eq!(Table::new(&Config::default()).gateway(None, "/"), None);
     }
 }

@@ -62,6 +62,7 @@ pub enum Protocol {
     Http1,
     Http2,
     Tls,
+    Socks5,
     Opaque,
 }
 
@@ -148,6 +149,7 @@ impl fmt::Display for Flow {
             Protocol::Http1 => "http1",
             Protocol::Http2 => "http2",
             Protocol::Tls => "tls",
+            Protocol::Socks5 => "socks5",
             Protocol::Opaque => "opaque",
         };
         match self.status {

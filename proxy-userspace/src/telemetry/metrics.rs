@@ -21,6 +21,7 @@ pub struct Worker {
     pub upstream_connects: Counter,
     pub upstream_failures: Counter,
     pub upstream_reuses: Counter,
+    pub upstream_http2_connections: Counter,
     pub downstream_tls_sessions: Counter,
     pub downstream_tls_failures: Counter,
     pub upstream_tls_sessions: Counter,
@@ -32,7 +33,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    fn each(&self) -> [(&'static str, &'static str, &Counter); 21] {
+    fn each(&self) -> [(&'static str, &'static str, &Counter); 22] {
         [
             (
                 "explicit_connections_total",
@@ -90,6 +91,11 @@ impl Worker {
                 "upstream_tls_failures_total",
                 "TLS handshakes with upstreams that failed.",
                 &self.upstream_tls_failures,
+            ),
+            (
+                "upstream_http2_connections_total",
+                "Connections to upstreams that speak HTTP/2.",
+                &self.upstream_http2_connections,
             ),
             ("sent_bytes_total", "Bytes relayed from downstream to upstream.", &self.sent_bytes),
             ("received_bytes_total", "Bytes relayed from upstream to downstream.", &self.received_bytes),

@@ -11,6 +11,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout};
 
+use super::parent::NoPassage;
 use super::secure::Insecure;
 use crate::target::Vantage;
 use crate::telemetry::metrics;
@@ -30,6 +31,8 @@ pub enum ConnectError {
     Failed { address: SocketAddr, error: io::Error },
     #[error("there is no address to connect to")]
     NoAddress,
+    #[error(transparent)]
+    Parent(Box<NoPassage>),
     #[error(transparent)]
     Tls(Box<Insecure>),
 }

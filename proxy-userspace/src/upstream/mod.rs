@@ -3,10 +3,14 @@
 
 mod connect;
 pub mod dns;
+mod http2;
+mod parent;
 mod pool;
 mod secure;
 
 pub use connect::ConnectError;
+pub use http2::{Place, Speaks, Way};
+pub use parent::{NoPassage, Through, basic};
 pub use pool::Idle;
 pub use secure::Insecure;
 
@@ -34,6 +38,7 @@ pub struct Upstream {
     tls: Arc<ClientTls>,
     resolver: Resolver,
     pool: Pool,
+    shared: http2::Shared,
 }
 
 /// Addresses that may be connected to.
@@ -44,6 +49,10 @@ pub struct Addresses {
     pub vantage: Vantage,
     /// Whose certificate the server must have; None for a connection in the clear.
     pub tls: Option<Host>,
+    /// What the server is asked to speak, if it is asked for HTTP at all.
+    pub speaks: Speaks,
+    /// The place behind a parent proxy, whose addresses these are.
+    pub through: Option<Through>,
     /// How long the name took to resolve, in microseconds.
     pub dns_us: Option<u64>,
 }
@@ -57,6 +66,8 @@ pub struct Connection {
     pub vantage: Vantage,
     /// Whose certificate the server has shown, if it had to.
     pub tls: Option<Host>,
+    /// The place behind a parent proxy that it leads to.
+    pub through: Option<Through>,
     /// How long the handshake took, in microseconds; None for one that is used again.
     pub connect_us: Option<u64>,
     /// That of TLS.
@@ -79,6 +90,7 @@ impl Upstream {
             tls,
             resolver: Resolver::new(settings.dns_cache_ttl, settings.dns_cache_size),
             pool: Pool::new(settings.idle_per_origin, settings.idle_timeout),
+            shared: http2::Shared::new(&settings.http2, settings.idle_timeout),
         }
     }
 
@@ -95,11 +107,26 @@ impl Upstream {
             Hop::Address(address, vantage) => (vec![*address], vantage.clone(), None),
             Hop::Authority(authority, _) => self.resolve(authority).await?,
             Hop::Backend(backend) => self.resolve(&backend.authority).await?,
+            Hop::Parent { parent, .. } => self.resolve(&parent.authority).await?,
         };
         let tls = match hop {
-            Hop::Authority(authority, Scheme::Https) => Some(authority.host.clone()),
+            Hop::Authority(authority, Scheme::Https)
+            | Hop::Parent { authority, scheme: Scheme::Https, .. } => Some(authority.host.clone()),
             Hop::Backend(backend) if backend.scheme == Scheme::Https => Some(backend.authority.host.clone()),
-            Hop::Address(..) | Hop::Authority(..) | Hop::Backend(_) => None,
+            Hop::Address(..) | Hop::Authority(..) | Hop::Backend(_) | Hop::Parent { .. } => None,
+        };
+        let through = match hop {
+            Hop::Parent { parent, authority, tunnel: true, .. } => {
+                Some(Through { parent: Arc::clone(parent), authority: authority.clone() })
+            }
+            _ => None,
+        };
+        let speaks = match hop {
+            Hop::Authority(authority, _) => self.speaks(authority, tls.is_some()),
+            Hop::Backend(backend) => self.speaks(&backend.authority, tls.is_some()),
+            // Through a tunnel, the server is spoken to as without one; a parent that forwards is spoken to in HTTP/1.1.
+            Hop::Parent { authority, tunnel: true, .. } => self.speaks(authority, tls.is_some()),
+            Hop::Address(..) | Hop::Parent { .. } => Speaks::Http1,
         };
         // Checked here and nowhere else: what passes is what gets connected to, whatever DNS says next.
         let mut refusal = None;
@@ -112,7 +139,16 @@ impl Upstream {
         });
         match (addresses.is_empty(), refusal) {
             (true, Some(refusal)) => Err(AddressError::Refused(refusal)),
-            _ => Ok(Addresses { addresses, vantage, tls, dns_us }),
+            _ => Ok(Addresses { addresses, vantage, tls, speaks, through, dns_us }),
+        }
+    }
+
+    fn speaks(&self, authority: &Authority, tls: bool) -> Speaks {
+        let http2 = &self.settings.http2;
+        match tls {
+            true if http2.enabled => Speaks::Either,
+            false if http2.prior_knowledge.iter().any(|host| host.matches(&authority.host)) => Speaks::Http2,
+            _ => Speaks::Http1,
         }
     }
 
@@ -141,7 +177,7 @@ impl Upstream {
         let (limit, vantage) = (self.settings.connect_timeout, addresses.vantage.clone());
         let began = Instant::now();
         let connect = || connect_any(&addresses.addresses, &addresses.vantage, limit);
-        let (stream, address) = match connect().await {
+        let (mut stream, address) = match connect().await {
             // Out of descriptors: those of connections that nobody uses are the first to give back.
             Err(ConnectError::Failed { error, .. }) if is_out_of_files(&error) => {
                 self.pool.close_all();
@@ -149,12 +185,17 @@ impl Upstream {
             }
             result => result?,
         };
+        if let Some(through) = &addresses.through {
+            parent::pass(&mut stream, through, limit).await?;
+        }
         let connect_us = Some(micros(began.elapsed()));
         let (stream, tls_us) = match &addresses.tls {
             None => (Transport::Plain(stream), None),
             Some(host) => {
                 let began = Instant::now();
-                let secure = secure(&self.tls, stream, address, host, limit).await;
+                // Boxed: what the handshake needs, a plain connection does not.
+                let secure =
+                    Box::pin(secure(&self.tls, stream, address, host, addresses.speaks, limit)).await;
                 metrics::with(|metrics| match &secure {
                     Ok(_) => metrics.upstream_tls_sessions.increment(),
                     Err(_) => metrics.upstream_tls_failures.increment(),
@@ -162,13 +203,19 @@ impl Upstream {
                 (secure?, Some(micros(began.elapsed())))
             }
         };
-        Ok(Connection { stream, address, vantage, tls: addresses.tls.clone(), connect_us, tls_us })
+        let (tls, through) = (addresses.tls.clone(), addresses.through.clone());
+        Ok(Connection { stream, address, vantage, tls, through, connect_us, tls_us })
     }
 
     /// A kept connection to one of `addresses`, if there is one that is still quiet.
     #[must_use]
     pub fn reuse(&self, addresses: &Addresses) -> Option<Connection> {
-        let key = |address| Key { address, vantage: addresses.vantage.clone(), tls: addresses.tls.clone() };
+        let key = |address| Key {
+            address,
+            vantage: addresses.vantage.clone(),
+            tls: addresses.tls.clone(),
+            through: addresses.through.clone(),
+        };
         let kept = addresses.addresses.iter().find_map(|address| self.pool.take(&key(*address)))?;
         metrics::with(|metrics| metrics.upstream_reuses.increment());
         Some(kept)
@@ -182,6 +229,7 @@ impl Upstream {
     /// Closes kept connections that have been idle for too long. Called by the worker's tick.
     pub fn sweep(&self) {
         self.pool.sweep();
+        self.shared.sweep();
     }
 }
 

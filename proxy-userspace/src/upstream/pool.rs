@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
-use super::{Addresses, Connection};
+use super::{Addresses, Connection, Through};
 use crate::http::authority::Host;
 use crate::target::Vantage;
 
@@ -38,6 +38,7 @@ impl Idle {
         self.connection.as_ref().is_some_and(|connection| {
             addresses.addresses.contains(&connection.address)
                 && (&addresses.vantage, &addresses.tls) == (&connection.vantage, &connection.tls)
+                && addresses.through == connection.through
         })
     }
 }
@@ -65,11 +66,12 @@ pub(super) struct Key {
     pub(super) address: SocketAddr,
     pub(super) vantage: Vantage,
     pub(super) tls: Option<Host>,
+    pub(super) through: Option<Through>,
 }
 
 fn key(connection: &Connection) -> Key {
-    let Connection { address, vantage, tls, .. } = connection;
-    Key { address: *address, vantage: vantage.clone(), tls: tls.clone() }
+    let Connection { address, vantage, tls, through, .. } = connection;
+    Key { address: *address, vantage: vantage.clone(), tls: tls.clone(), through: through.clone() }
 }
 
 /// A worker's idle connections.
@@ -155,15 +157,27 @@ mod tests {
         stream.set_nonblocking(true).unwrap();
         let stream = tokio::net::TcpStream::from_std(stream).unwrap();
         let (stream, vantage) = (Transport::Plain(stream), Vantage::default());
-        let connection =
-            Connection { stream, address, vantage, tls: None, connect_us: Some(1), tls_us: None };
+        let connection = Connection {
+            stream,
+            address,
+            vantage,
+            tls: None,
+            through: None,
+            connect_us: Some(1),
+            tls_us: None,
+        };
         (connection, listener.accept().unwrap().0)
     }
 
     #[tokio::test]
     async fn a_connection_that_is_no_longer_quiet_is_not_used() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let key = Key { address: listener.local_addr().unwrap(), vantage: Vantage::default(), tls: None };
+        let key = Key {
+            address: listener.local_addr().unwrap(),
+            vantage: Vantage::default(),
+            tls: None,
+            through: None,
+        };
         let pool = Pool::new(8, Duration::from_secs(60));
         let (quiet, _peer) = connection(&listener);
         let (closed, peer) = connection(&listener);
@@ -181,7 +195,12 @@ mod tests {
     #[tokio::test]
     async fn an_origin_has_a_bound_and_old_ones_go() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let key = Key { address: listener.local_addr().unwrap(), vantage: Vantage::default(), tls: None };
+        let key = Key {
+            address: listener.local_addr().unwrap(),
+            vantage: Vantage::default(),
+            tls: None,
+            through: None,
+        };
         let pool = Pool::new(2, Duration::ZERO);
         let (connections, _peers): (Vec<_>, Vec<_>) = (0..3).map(|_| connection(&listener)).unzip();
         connections.into_iter().for_each(|connection| pool.keep(connection.into()));

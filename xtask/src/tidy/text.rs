@@ -106,12 +106,12 @@ mod tests {
     #[test]
     fn a_long_kernel_half() {
         let third = "\n".repeat(300);
-        let file = |name| (name, third.as_str());
-        let two = [file("proxy-ebpf/src/main.rs"), file("proxy-ebpf/src/maps.rs")];
+        let names = ["proxy-ebpf/src/attempt.rs", "proxy-ebpf/src/main.rs", "proxy-ebpf/src/maps.rs"];
+        let files = names.map(|name| (name, third.as_str()));
         let found = ["proxy-ebpf/src/: 900 lines in the kernel half's core; keep it under 900"];
-        check(sizes, &[two[0], two[1], file("proxy-ebpf/src/gate.rs")], &found);
-        check(sizes, &[two[0], two[1], ("proxy-ebpf/src/gate.rs", &third[1..])], &[]);
-        check(sizes, &[two[0], two[1], file("proxy-ebpf/src/rules.rs")], &[]);
+        check(sizes, &files, &found);
+        check(sizes, &[files[0], files[1], (names[2], &third[1..])], &[]);
+        check(sizes, &[files[0], files[1], ("proxy-ebpf/src/rules.rs", &third)], &[]);
     }
 
     #[test]

@@ -31,7 +31,8 @@ pub(super) async fn serve(engine: Rc<Engine>, mut downstream: Downstream, base: 
         let head = match read_head(&engine, &mut downstream).await {
             Ok(Some(head)) => head,
             Ok(None) => return downstream.close_idle(),
-            Err(failure) => return refuse(&engine, downstream, &base, &failure).await,
+            // Boxed, as it is rare: every connection would have the memory.
+            Err(failure) => return Box::pin(refuse(&engine, downstream, &base, &failure)).await,
         };
         let (next, keeps) = match aim(head, &base, follows) {
             Ok(Aim::Request(request)) => {
@@ -41,7 +42,7 @@ pub(super) async fn serve(engine: Rc<Engine>, mut downstream: Downstream, base: 
                 (next, side.keeps())
             }
             Ok(Aim::Tunnel(target)) => return connect(&engine, downstream, &target).await,
-            Err(failure) => return refuse(&engine, downstream, &base, &failure).await,
+            Err(failure) => return Box::pin(refuse(&engine, downstream, &base, &failure)).await,
         };
         match next {
             Next::Done { sent: true } if keeps => follows = true,
@@ -201,7 +202,7 @@ async fn connect(engine: &Rc<Engine>, mut downstream: Downstream, target: &Targe
     let opened = match opened {
         Ok(opened) => opened.with_status(200),
         Err(refused) => {
-            if refused.answer(engine, &mut Http1::last(&mut downstream)).await {
+            if Box::pin(refused.answer(engine, &mut Http1::last(&mut downstream))).await {
                 downstream.close().await;
             }
             return;
