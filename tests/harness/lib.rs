@@ -13,5 +13,6 @@ pub mod pattern;
 pub mod prompt;
 pub mod scripts;
 pub mod strict;
+pub mod venv;
 pub mod weir;
 pub mod who;
