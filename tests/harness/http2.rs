@@ -1,10 +1,13 @@
-//! An HTTP/2 client, as far as tests need one.
+//! An HTTP/2 client and an HTTP/2 server, as far as tests need them.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use h2::client::SendRequest;
+use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::{Method, Request, Response};
 use tokio::net::TcpStream;
@@ -61,4 +64,99 @@ pub async fn send(stream: &mut SendStream<Bytes>, mut content: Bytes) -> Result<
         stream.send_data(content.split_to(room?.min(content.len())), false)?;
     }
     stream.send_data(Bytes::new(), true)
+}
+
+/// A server that speaks HTTP/2 in the clear, and answers by path: `/` with what it was sent, and the request's trailers
+/// behind it; `/reset` with the beginning of a body; `/refuse` not at all the first time; `/last` as the last one on its
+/// connection.
+#[derive(Debug)]
+pub struct Server {
+    pub address: SocketAddr,
+    seen: Arc<Seen>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    connections: AtomicUsize,
+    refused: AtomicUsize,
+    heads: Mutex<Vec<Request<()>>>,
+}
+
+impl Server {
+    pub fn start() -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("a bound socket");
+        listener.set_nonblocking(true).expect("a socket");
+        let seen = Arc::new(Seen::default());
+        let noting = Arc::clone(&seen);
+        std::thread::spawn(move || {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async {
+                let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
+                while let Ok((stream, _)) = listener.accept().await {
+                    noting.connections.fetch_add(1, Ordering::SeqCst);
+                    tokio::spawn(serve(stream, Arc::clone(&noting)));
+                }
+            });
+        });
+        Self { address, seen }
+    }
+
+    /// Connections accepted so far.
+    pub fn connections(&self) -> usize {
+        self.seen.connections.load(Ordering::SeqCst)
+    }
+
+    /// The heads of all requests so far.
+    pub fn heads(&self) -> Vec<Request<()>> {
+        self.seen.heads.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+async fn serve(stream: TcpStream, seen: Arc<Seen>) {
+    let Ok(mut connection) = h2::server::Builder::new()
+        .initial_window_size(1 << 20)
+        .initial_connection_window_size(8 << 20)
+        .handshake(stream)
+        .await
+    else {
+        return;
+    };
+    while let Some(Ok((request, respond))) = connection.accept().await {
+        if request.uri().path() == "/last" {
+            connection.graceful_shutdown();
+        }
+        tokio::spawn(answer(request, respond, Arc::clone(&seen)));
+    }
+}
+
+async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, seen: Arc<Seen>) {
+    let (head, mut body) = request.into_parts();
+    let path = head.uri.path().to_owned();
+    let head = Request::from_parts(head, ());
+    seen.heads.lock().unwrap_or_else(PoisonError::into_inner).push(head.clone());
+    if path == "/refuse" && seen.refused.fetch_add(1, Ordering::SeqCst) == 0 {
+        return respond.send_reset(Reason::REFUSED_STREAM);
+    }
+    let Ok(content) = content(&mut body).await else { return };
+    let trailers = body.trailers().await.ok().flatten();
+    let response = Response::builder().header("x-from", "upstream").body(()).expect("a response");
+    let mut stream = respond.send_response(response, false).expect("a stream");
+    if path == "/reset" {
+        stream.send_data(Bytes::from_static(b"only the begi"), false).expect("a stream");
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        return stream.send_reset(Reason::INTERNAL_ERROR);
+    }
+    let mut content = Bytes::from(content);
+    while !content.is_empty() {
+        stream.reserve_capacity(content.len());
+        let Some(Ok(room)) = poll_fn(|cx| stream.poll_capacity(cx)).await else { return };
+        if stream.send_data(content.split_to(room.min(content.len())), false).is_err() {
+            return;
+        }
+    }
+    let mut end = trailers.unwrap_or_default();
+    end.insert("grpc-status", "0".parse().expect("a value"));
+    let _ = stream.send_trailers(end);
 }

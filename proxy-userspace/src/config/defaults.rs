@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{
     Access, Admin, Capture, CaptureMode, DenyErrno, Destinations, FailMode, Flows, Http2, Limits, LogFormat,
-    Logging, Relay, Server, ServerTls, Timeouts, Upstream, UpstreamTls,
+    Logging, Relay, Server, ServerTls, Timeouts, Upstream, UpstreamHttp2, UpstreamTls,
 };
 
 impl Default for Server {
@@ -23,6 +23,12 @@ impl Default for Server {
             limits: Limits::default(),
             http2: Http2::default(),
         }
+    }
+}
+
+impl Default for UpstreamHttp2 {
+    fn default() -> Self {
+        Self { enabled: true, prior_knowledge: Vec::new(), max_streams: 100 }
     }
 }
 
@@ -99,6 +105,7 @@ impl Default for Upstream {
             idle_per_origin: 128,
             idle_timeout: Duration::from_secs(60),
             tls: UpstreamTls::default(),
+            http2: UpstreamHttp2::default(),
             parent: None,
             no_proxy: Vec::new(),
         }

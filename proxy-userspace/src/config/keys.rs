@@ -6,6 +6,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::cache;
 use super::defaults::default_state_dir;
 use super::errors::Report;
 use super::kinds::{
@@ -16,7 +17,7 @@ use super::section::Section;
 use super::tree::Node;
 use super::{
     Access, Acl, Admin, Capture, CaptureMode, Config, DenyErrno, Destinations, FailMode, Flows, Http2,
-    Limits, LogFormat, Logging, Relay, Security, Server, Timeouts, Upstream,
+    Limits, LogFormat, Logging, Relay, Security, Server, Timeouts, Upstream, UpstreamHttp2,
 };
 use super::{parent, routing, rules, tls};
 
@@ -25,6 +26,7 @@ pub(super) fn read(tree: &Node, report: &mut Report) -> Config {
         server: s.section("server", server),
         capture: s.section("capture", capture),
         security: s.section("security", security),
+        cache: s.section("cache", cache::cache),
         routing: s.section("routing", routing::routing),
         forwarded: s.section("forwarded", routing::forwarding),
         upstream: s.section("upstream", upstream),
@@ -146,8 +148,18 @@ fn upstream(s: &mut Section<'_, '_>) -> Upstream {
         idle_per_origin: s.read("idle_per_origin", d.idle_per_origin, number(0..=65_536)),
         idle_timeout: s.read("idle_timeout", d.idle_timeout, duration(ms(10)..=hours(24))),
         tls: s.section("tls", tls::upstream_tls),
+        http2: s.section("http2", upstream_http2),
         parent: s.read("parent", d.parent, parent::parent),
         no_proxy: s.list("no_proxy", d.no_proxy, parent::exempt),
+    }
+}
+
+fn upstream_http2(s: &mut Section<'_, '_>) -> UpstreamHttp2 {
+    let d = UpstreamHttp2::default();
+    UpstreamHttp2 {
+        enabled: s.read("enabled", d.enabled, switch),
+        prior_knowledge: s.list("prior_knowledge", d.prior_knowledge, routing::host_pattern),
+        max_streams: s.read("max_streams", d.max_streams, number(1..=10_000)),
     }
 }
 

@@ -4,6 +4,7 @@
 //! → checked keys (`keys`, through `section` and `kinds`) → checked combinations (`clashes`). This file is
 //! what the rest of weir sees.
 
+mod cache;
 mod clashes;
 mod defaults;
 mod errors;
@@ -28,6 +29,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use cache::Cache;
 pub use clashes::warnings;
 pub use errors::{ConfigError, ConfigErrors, Origin};
 pub use keys::keys;
@@ -45,6 +47,7 @@ pub struct Config {
     pub server: Server,
     pub capture: Capture,
     pub security: Security,
+    pub cache: Cache,
     pub routing: Routing,
     pub forwarded: Forwarding,
     pub upstream: Upstream,
@@ -231,10 +234,22 @@ pub struct Upstream {
     /// How long such a connection is kept. Default 60s.
     pub idle_timeout: Duration,
     pub tls: UpstreamTls,
+    pub http2: UpstreamHttp2,
     /// A proxy behind weir, for what the explicit proxy is asked for. Default none.
     pub parent: Option<Arc<Parent>>,
     /// What does not go through it.
     pub no_proxy: Vec<Exempt>,
+}
+
+/// `upstream.http2`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UpstreamHttp2 {
+    /// Offer HTTP/2 in TLS handshakes. Default on.
+    pub enabled: bool,
+    /// Servers of http:// URLs that are spoken to in HTTP/2 at once. Default none.
+    pub prior_knowledge: Vec<HostPattern>,
+    /// Requests on one connection before another is opened. Default 100.
+    pub max_streams: usize,
 }
 
 /// `relay`.

@@ -4,9 +4,10 @@
 //! control character, pseudo-fields are complete, connection-specific fields absent. What is left is checked here.
 
 use ::http::header::{HeaderMap, HeaderName, HeaderValue};
-use ::http::{Request, Response, StatusCode};
+use ::http::{Method, Request, Response, StatusCode, Uri};
 
-use super::forward::{Pseudonym, end_to_end_fields};
+use super::authority::Scheme;
+use super::forward::{Form, Pseudonym, end_to_end_fields};
 use super::framing::Framing;
 use super::head::{RequestHead, ResponseHead, Version};
 use super::headers::{Headers, Name};
@@ -109,6 +110,54 @@ pub fn response(head: &ResponseHead, framing: Framing, via: Option<&Pseudonym>) 
         append_via(fields, head.version, via);
     }
     response
+}
+
+/// A request for an HTTP/2 server. None: its target has no place in a URI.
+#[must_use]
+pub fn onward(head: &RequestHead, form: &Form<'_>, via: &Pseudonym) -> Option<Request<()>> {
+    let scheme = match form.host.1 {
+        Scheme::Http => "http",
+        Scheme::Https => "https",
+    };
+    let uri = Uri::builder().scheme(scheme).authority(form.host.to_string()).path_and_query(form.target);
+    let mut request = Request::new(());
+    *request.uri_mut() = uri.build().ok()?;
+    *request.method_mut() = Method::from_bytes(head.method().as_bytes()).ok()?;
+    let fields = request.headers_mut();
+    let replaced = |name: &[u8]| form.forwarded.is_some_and(|forwarded| forwarded.replaces(name));
+    for field in end_to_end_fields(&head.headers).filter(|field| !replaced(field.name)) {
+        append(fields, field.name, field.value);
+    }
+    if let Some(forwarded) = &form.forwarded {
+        let mut lines = Vec::new();
+        forwarded.write(&head.headers, &mut lines);
+        for line in lines.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii) {
+            if let Some(colon) = line.iter().position(|byte| *byte == b':') {
+                append(fields, &line[..colon], line[colon + 1..].trim_ascii());
+            }
+        }
+    }
+    if let Framing::Length(length) = form.framing {
+        fields.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    // RFC 9113 §8.2.2: the one thing that may be said of it; gRPC asks for it.
+    if head.headers.lists(Name::Te, "trailers") {
+        fields.insert("te", HeaderValue::from_static("trailers"));
+    }
+    append_via(fields, head.version, via);
+    Some(request)
+}
+
+/// A response's head.
+#[must_use]
+pub fn response_head(response: &Response<()>) -> ResponseHead {
+    let status = response.status();
+    let reason = status.canonical_reason().unwrap_or_default();
+    let mut head = ResponseHead::new(Version::Http2, status.as_u16(), reason);
+    for (name, value) in response.headers() {
+        head.headers.push(name.as_str().as_bytes(), value.as_bytes());
+    }
+    head
 }
 
 const CONTENT_LENGTH: &str = "content-length";

@@ -5,8 +5,10 @@ use std::net::IpAddr;
 use std::pin::pin;
 
 use super::Engine;
+use super::caching::{Fetch, Verdict, store_and_deliver};
 use super::failure::Failure;
 use super::hop::http1::Http1;
+use super::hop::http2::Http2;
 use super::recording::Recording;
 use super::request::{Request, body_limit};
 use super::response::{deliver, final_head, within};
@@ -17,13 +19,14 @@ use crate::http::authority::{Authority, Host, Scheme, Shown};
 use crate::http::forward::{self, Form};
 use crate::http::forwarded::Forwarded;
 use crate::http::framing::Framing;
+use crate::http::head::ResponseHead;
 use crate::http::headers::{Headers, Name};
 use crate::net::deadline::Deadline;
 use crate::net::transport::Transport;
 use crate::relay::body::{Patience, Terms, transfer};
 use crate::relay::stage::Stages;
 use crate::target::{Front, Hop};
-use crate::upstream::{Addresses, Connection, Idle, basic};
+use crate::upstream::{Addresses, Connection, Idle, Place, Speaks, Way, basic};
 
 /// How an exchange left the downstream side.
 #[derive(Debug)]
@@ -34,10 +37,12 @@ pub(super) enum Ending {
     Abort,
     /// The upstream connection goes on in another protocol.
     Upgraded(Transport),
+    /// The answer was for the cache alone; the client has got nothing yet.
+    Withheld(Box<ResponseHead>),
 }
 
 /// A request about to be sent.
-pub(super) struct Exchange<'a> {
+pub(super) struct Exchange<'a, 'f> {
     pub engine: &'a Engine,
     pub request: &'a Request,
     pub framing: Framing,
@@ -46,6 +51,8 @@ pub(super) struct Exchange<'a> {
     pub client: IpAddr,
     pub addresses: &'a Addresses,
     pub flow: &'a mut Recording,
+    /// Sees the answer for the cache.
+    pub fetch: Option<&'a mut Fetch<'f>>,
 }
 
 /// How a conversation left both sides.
@@ -54,7 +61,7 @@ enum Conversed {
     Responded { ending: Ending, upstream: Afterwards },
 }
 
-impl Exchange<'_> {
+impl Exchange<'_, '_> {
     /// Sends the request, delivers the response. `own` is the upstream connection that belongs to this
     /// downstream one alone, if there is one.
     pub(super) async fn run(
@@ -69,9 +76,50 @@ impl Exchange<'_> {
                 result => return result,
             }
         }
-        let connection = self.engine.upstream.connect(self.addresses).await?;
-        (self.flow.timings.connect_us, self.flow.timings.tls_us) = (connection.connect_us, connection.tls_us);
-        self.over(connection, downstream, own).await
+        // A shared connection may be ended by the server just now, too.
+        // Boxed: a request that meets a kept connection needs none of that memory.
+        let again = match Box::pin(self.open(downstream, own)).await {
+            Err((Failure::NoAnswer, true)) if self.may_repeat() => Box::pin(self.open(downstream, own)).await,
+            result => result,
+        };
+        again.map_err(|(failure, _)| failure)
+    }
+
+    /// Opens a way to the upstream, and goes it. With a failure: whether the connection was a shared one.
+    async fn open(
+        &mut self,
+        downstream: &mut impl DownstreamSide,
+        own: &mut Option<Idle>,
+    ) -> Result<Ending, (Failure, bool)> {
+        let upgrade = forward::wants_upgrade(&self.request.head);
+        // What an upgrade asks for needs a connection of its own.
+        let opened = match upgrade || self.request.target.front == Front::Captured {
+            true => {
+                let addresses = Addresses { speaks: Speaks::Http1, ..self.addresses.clone() };
+                self.engine.upstream.connect(&addresses).await.map(Way::Http1)
+            }
+            false => self.engine.upstream.open(self.addresses).await,
+        };
+        let timings = &mut self.flow.timings;
+        match opened.map_err(|error| (error.into(), false))? {
+            Way::Http1(connection) => {
+                (timings.connect_us, timings.tls_us) = (connection.connect_us, connection.tls_us);
+                self.over(connection, downstream, own).await.map_err(|failure| (failure, false))
+            }
+            Way::Http2(place) => {
+                (timings.connect_us, timings.tls_us) = (place.connect_us, place.tls_us);
+                self.flow.upstream = Some(place.address);
+                self.on(place, downstream).await.map_err(|failure| (failure, true))
+            }
+        }
+    }
+
+    async fn on(&mut self, place: Place, downstream: &mut impl DownstreamSide) -> Result<Ending, Failure> {
+        let side = Http2::on(place).await?;
+        match self.converse(side, downstream, &mut false).await? {
+            Conversed::Responded { ending, .. } => Ok(ending),
+            Conversed::SwitchedProtocols => Err(Failure::BadAnswer("101 in HTTP/2".into())),
+        }
     }
 
     /// A kept connection, if this request may meet one that is just being closed: because it can be repeated, or
@@ -157,7 +205,7 @@ impl Exchange<'_> {
         let mut sending = Sending::new(sending);
 
         let limits = &engine.config.server.limits;
-        let head = {
+        let mut head = {
             let head = pin!(final_head(&mut answer, &mut reply, limits, &engine.via, patience));
             sending.beside(head).await?
         };
@@ -176,13 +224,33 @@ impl Exchange<'_> {
         let framing = answer
             .framing(&head, request.head.method())
             .map_err(|error| Failure::BadAnswer(error.to_string()))?;
+        let verdict = match &mut self.fetch {
+            Some(fetch) => fetch.judge(&mut head, framing),
+            None => Verdict::Pass,
+        };
+        if matches!(verdict, Verdict::Withhold) {
+            let rests = framing == Framing::None && sending.is_complete();
+            return Ok(Conversed::Responded {
+                upstream: if rests { answer.afterwards(&head, framing) } else { Afterwards::Broken },
+                ending: Ending::Withheld(Box::new(head)),
+            });
+        }
         reply.head(&head, Manner { framing, via: Some(&engine.via), may_keep: sending.may_end_well() });
         // Who compresses, inspects or stores the body adds a stage of his own here, and says so in the head before.
         let mut stages = Stages::new();
         let body = answer.body(framing);
-        let result = {
-            let delivery = pin!(deliver(body, &mut reply, &mut stages, Some(&progress.received), patience));
-            sending.beside(delivery).await
+        let received = &progress.received;
+        let result = match (verdict, &mut self.fetch) {
+            (Verdict::Store(ends), Some(fetch)) => {
+                let ways = (&mut reply, &mut stages);
+                // Boxed: who stores nothing does not carry its state.
+                let mut storing = Box::pin(store_and_deliver(body, *ends, fetch, ways, received, patience));
+                sending.beside(storing.as_mut()).await
+            }
+            _ => {
+                let delivery = pin!(deliver(body, &mut reply, &mut stages, Some(received), patience));
+                sending.beside(delivery).await
+            }
         };
         self.flow.end = match &result {
             Ok(()) => "complete".into(),

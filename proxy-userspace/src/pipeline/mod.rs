@@ -1,6 +1,7 @@
 //! The way of a request, once a front knows where it goes: policy, filters, cache, route, upstream, relay,
 //! record. [`request`] and [`tunnel`] read as that straight line.
 
+mod caching;
 mod exchange;
 pub mod failure;
 mod hop;
@@ -15,6 +16,7 @@ pub mod tunnel;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
+use crate::cache::Cache;
 use crate::config::Config;
 use crate::http::authority::{Authority, Host};
 use crate::http::forward::Pseudonym;
@@ -33,6 +35,8 @@ pub struct Engine {
     pub acl: Acl,
     pub via: Pseudonym,
     pub upstream: Upstream,
+    /// Shared by all workers; None where nothing is cached.
+    pub cache: Option<Arc<Cache>>,
     pub routes: route::Table,
     /// For TLS with clients, where that is configured.
     pub acceptance: Option<Arc<Acceptance>>,

@@ -3,11 +3,13 @@
 
 mod connect;
 pub mod dns;
+mod http2;
 mod parent;
 mod pool;
 mod secure;
 
 pub use connect::ConnectError;
+pub use http2::{Place, Speaks, Way};
 pub use parent::{NoPassage, Through, basic};
 pub use pool::Idle;
 pub use secure::Insecure;
@@ -36,6 +38,7 @@ pub struct Upstream {
     tls: Arc<ClientTls>,
     resolver: Resolver,
     pool: Pool,
+    shared: http2::Shared,
 }
 
 /// Addresses that may be connected to.
@@ -46,6 +49,8 @@ pub struct Addresses {
     pub vantage: Vantage,
     /// Whose certificate the server must have; None for a connection in the clear.
     pub tls: Option<Host>,
+    /// What the server is asked to speak, if it is asked for HTTP at all.
+    pub speaks: Speaks,
     /// The place behind a parent proxy, whose addresses these are.
     pub through: Option<Through>,
     /// How long the name took to resolve, in microseconds.
@@ -85,6 +90,7 @@ impl Upstream {
             tls,
             resolver: Resolver::new(settings.dns_cache_ttl, settings.dns_cache_size),
             pool: Pool::new(settings.idle_per_origin, settings.idle_timeout),
+            shared: http2::Shared::new(&settings.http2, settings.idle_timeout),
         }
     }
 
@@ -115,6 +121,13 @@ impl Upstream {
             }
             _ => None,
         };
+        let speaks = match hop {
+            Hop::Authority(authority, _) => self.speaks(authority, tls.is_some()),
+            Hop::Backend(backend) => self.speaks(&backend.authority, tls.is_some()),
+            // Through a tunnel, the server is spoken to as without one; a parent that forwards is spoken to in HTTP/1.1.
+            Hop::Parent { authority, tunnel: true, .. } => self.speaks(authority, tls.is_some()),
+            Hop::Address(..) | Hop::Parent { .. } => Speaks::Http1,
+        };
         // Checked here and nowhere else: what passes is what gets connected to, whatever DNS says next.
         let mut refusal = None;
         addresses.retain(|address| match allow(*address) {
@@ -126,7 +139,16 @@ impl Upstream {
         });
         match (addresses.is_empty(), refusal) {
             (true, Some(refusal)) => Err(AddressError::Refused(refusal)),
-            _ => Ok(Addresses { addresses, vantage, tls, through, dns_us }),
+            _ => Ok(Addresses { addresses, vantage, tls, speaks, through, dns_us }),
+        }
+    }
+
+    fn speaks(&self, authority: &Authority, tls: bool) -> Speaks {
+        let http2 = &self.settings.http2;
+        match tls {
+            true if http2.enabled => Speaks::Either,
+            false if http2.prior_knowledge.iter().any(|host| host.matches(&authority.host)) => Speaks::Http2,
+            _ => Speaks::Http1,
         }
     }
 
@@ -172,7 +194,8 @@ impl Upstream {
             Some(host) => {
                 let began = Instant::now();
                 // Boxed: what the handshake needs, a plain connection does not.
-                let secure = Box::pin(secure(&self.tls, stream, address, host, limit)).await;
+                let secure =
+                    Box::pin(secure(&self.tls, stream, address, host, addresses.speaks, limit)).await;
                 metrics::with(|metrics| match &secure {
                     Ok(_) => metrics.upstream_tls_sessions.increment(),
                     Err(_) => metrics.upstream_tls_failures.increment(),
@@ -206,6 +229,7 @@ impl Upstream {
     /// Closes kept connections that have been idle for too long. Called by the worker's tick.
     pub fn sweep(&self) {
         self.pool.sweep();
+        self.shared.sweep();
     }
 }
 

@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::{TlsConnector, TlsStream};
 
-use super::ConnectError;
+use super::{ConnectError, Speaks, http2};
 use crate::http::authority::Host;
 use crate::net::buffered::Inbox;
 use crate::net::transport::{Socket, Transport};
@@ -31,6 +31,7 @@ pub(super) async fn secure(
     stream: TcpStream,
     address: SocketAddr,
     host: &Host,
+    speaks: Speaks,
     limit: Duration,
 ) -> Result<Transport, ConnectError> {
     let failed = |kind, why| ConnectError::Tls(Box::new(Insecure { host: host.clone(), address, why, kind }));
@@ -39,7 +40,14 @@ pub(super) async fn secure(
     };
     let (socket, own) = Socket::pair(stream, Inbox::default());
     let connector = TlsConnector::from(tls.settings_for(host));
-    match timeout(limit, connector.connect(name, own)).await {
+    let connecting = match speaks {
+        Speaks::Http1 => connector.connect(name, own),
+        Speaks::Either | Speaks::Http2 => {
+            let protocols = vec![http2::ALPN.to_vec(), b"http/1.1".to_vec()];
+            connector.with_alpn(protocols).connect(name, own)
+        }
+    };
+    match timeout(limit, connecting).await {
         Ok(Ok(session)) => Ok(Transport::tls(TlsStream::Client(session), socket)),
         Ok(Err(error)) => Err(match error.get_ref().and_then(|error| error.downcast_ref()) {
             Some(error) => failed(kind(error), client::reason(error)),

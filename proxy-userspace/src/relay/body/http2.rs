@@ -16,7 +16,8 @@ use crate::relay::tunnel::Side;
 #[derive(Debug)]
 pub struct Received {
     side: Side,
-    stream: RecvStream,
+    /// None: nothing came behind the head.
+    stream: Option<RecvStream>,
     /// What was received last.
     part: Bytes,
     /// It was given as content.
@@ -29,7 +30,13 @@ impl Received {
     /// The body on `stream`.
     #[must_use]
     pub fn new(side: Side, stream: RecvStream) -> Self {
-        let ended = stream.is_end_stream();
+        Self::after_head(side, Some(stream))
+    }
+
+    /// The body behind a head; without a stream, none.
+    #[must_use]
+    pub fn after_head(side: Side, stream: Option<RecvStream>) -> Self {
+        let ended = stream.as_ref().is_none_or(RecvStream::is_end_stream);
         Self { side, stream, part: Bytes::new(), given: false, ended, trailers: None }
     }
 
@@ -48,8 +55,10 @@ impl Source for Received {
     fn next(&mut self) -> Result<Piece<'_>, BodyError> {
         if std::mem::take(&mut self.given) {
             let used = std::mem::take(&mut self.part).len();
-            // Fails only if more is given back than was received.
-            let _ = self.stream.flow_control().release_capacity(used);
+            if let Some(stream) = &mut self.stream {
+                // Fails only if more is given back than was received.
+                let _ = stream.flow_control().release_capacity(used);
+            }
         }
         if !self.part.is_empty() {
             self.given = true;
@@ -60,10 +69,11 @@ impl Source for Received {
 
     async fn fill(&mut self) -> Result<(), BodyError> {
         let failed = |error| BodyError::Io(self.side, into_io(error));
-        match self.stream.data().await {
+        let Some(stream) = &mut self.stream else { return Ok(()) };
+        match stream.data().await {
             Some(part) => self.part = part.map_err(failed)?,
             None => {
-                let trailers = self.stream.trailers().await.map_err(failed)?;
+                let trailers = stream.trailers().await.map_err(failed)?;
                 self.trailers = trailers.map(|fields| Box::new(http2::trailers(&fields)));
                 self.ended = true;
             }
@@ -80,6 +90,7 @@ pub struct Sent {
     staged: BytesMut,
     /// The body is whole, and its end still has to be sent.
     ending: Option<Trailers>,
+    over: bool,
 }
 
 impl Sent {
@@ -91,7 +102,13 @@ impl Sent {
         staged: BytesMut,
         ending: Option<Trailers>,
     ) -> Self {
-        Self { side, stream, staged, ending }
+        Self { side, stream, staged, ending, over: false }
+    }
+
+    /// Whether the end was sent.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.over
     }
 
     /// Ends the stream at once, and tells the peer that its body is not whole.
@@ -116,14 +133,15 @@ impl Sent {
                 self.stream.send_data(part, last)?;
             }
             if last {
-                self.ending = None;
+                (self.ending, self.over) = (None, true);
             }
         }
-        match self.ending.take() {
-            None => Poll::Ready(Ok(())),
-            Some(None) => Poll::Ready(self.stream.send_data(Bytes::new(), true)),
-            Some(Some(trailers)) => Poll::Ready(self.stream.send_trailers(http2::sent_trailers(&trailers))),
-        }
+        let Some(trailers) = self.ending.take() else { return Poll::Ready(Ok(())) };
+        self.over = true;
+        Poll::Ready(match trailers {
+            None => self.stream.send_data(Bytes::new(), true),
+            Some(trailers) => self.stream.send_trailers(http2::sent_trailers(&trailers)),
+        })
     }
 }
 
