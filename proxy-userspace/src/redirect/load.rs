@@ -71,7 +71,11 @@ pub(super) fn load(
         .load(object()?)?;
     for hook in &HOOKS {
         let program = ebpf.program_mut(hook.program).ok_or(RedirectError::Mismatch(hook.program))?;
-        hooks::load(program).map_err(|source| RedirectError::Load { hook: hook.name, source })?;
+        hooks::load(program).map_err(|source| {
+            // With the verifier's log: long, and for whoever mends the programs.
+            tracing::debug!(hook = hook.name, "{source}");
+            RedirectError::Load { hook: hook.name, source }
+        })?;
     }
     Ok(ebpf)
 }
