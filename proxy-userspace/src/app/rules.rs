@@ -33,9 +33,11 @@ pub(super) async fn refresh(running: Arc<Running>) {
 fn tell(repaired: Repaired) {
     match repaired {
         Repaired::Nothing => {}
-        Repaired::Programs => tracing::warn!("somebody detached weir's programs; they are attached again"),
+        Repaired::Programs => {
+            tracing::warn!("somebody detached weir's programs; they are attached again");
+        }
         Repaired::Cgroup => {
-            tracing::warn!("the attach cgroup was removed and made again; weir is attached to it")
+            tracing::warn!("the attach cgroup was removed and made again; weir is attached to it");
         }
     }
 }
