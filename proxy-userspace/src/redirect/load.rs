@@ -96,7 +96,7 @@ pub(super) fn attach(
 }
 
 /// EPERM with all privileges means that a program which tolerates no other is there, or further up.
-fn attach_error(mount: &Mount, cgroup: &Cgroup, hook: &Hook, source: io::Error) -> RedirectError {
+pub(super) fn attach_error(mount: &Mount, cgroup: &Cgroup, hook: &Hook, source: io::Error) -> RedirectError {
     match support::exclusive_program(mount, &cgroup.path, hook.attach_type) {
         Some((path, programs)) => RedirectError::ForeignProgram { cgroup: path, hook: hook.name, programs },
         None => RedirectError::Attach { cgroup: cgroup.path.clone(), hook: hook.name, source },
