@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::{Bytes, BytesMut};
 use tokio::sync::watch;
 
+use super::Reservation;
 use super::entry::{Body, Stored};
 use super::range::Span;
 
@@ -25,6 +26,7 @@ pub struct Filling {
     taken: watch::Sender<u64>,
     /// Readers beside the first.
     followers: AtomicUsize,
+    _reserved: Option<Reservation>,
 }
 
 #[derive(Debug, Default)]
@@ -61,7 +63,12 @@ const BLOCK: usize = 64 << 10;
 impl Filling {
     /// A response of which nothing has arrived yet; its writer, and its first reader.
     #[must_use]
-    pub fn begin(stored: Stored, length: Option<u64>, part: Option<(Span, u64)>) -> (Writer, Reader) {
+    pub fn begin(
+        stored: Stored,
+        length: Option<u64>,
+        part: Option<(Span, u64)>,
+        reserved: Option<Reservation>,
+    ) -> (Writer, Reader) {
         let filling = Arc::new(Self {
             stored,
             length,
@@ -70,6 +77,7 @@ impl Filling {
             written: watch::Sender::new(0),
             taken: watch::Sender::new(0),
             followers: AtomicUsize::new(0),
+            _reserved: reserved,
         });
         let reader = Reader {
             written: filling.written.subscribe(),
@@ -264,7 +272,7 @@ mod tests {
         let exchanged = Exchanged { sent: 0, received: 0 };
         let freshness = Freshness::of(&response, &directives, false, exchanged, &RULES);
         let storable = Storable { freshness, selection: Selection::default(), directives };
-        Filling::begin(Stored::of(&response, storable), length, None)
+        Filling::begin(Stored::of(&response, storable), length, None, None)
     }
 
     /// What a reader can have without waiting, and how that ends.

@@ -22,6 +22,7 @@ pub mod targeted;
 pub mod vary;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use entry::Entry;
@@ -47,6 +48,22 @@ pub struct Cache {
     flights: Arc<Flights>,
     /// Keys whose answers were not for everybody, and until when nobody need wait for one of them.
     personal: quick_cache::sync::Cache<Key, u64>,
+    /// Bytes that responses under way may take until their slowest reader is done, and the most of that.
+    under_way: Arc<AtomicU64>,
+    most_under_way: u64,
+}
+
+/// Memory set aside for a response under way.
+#[derive(Debug)]
+pub struct Reservation {
+    bytes: u64,
+    total: Arc<AtomicU64>,
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.total.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 /// Keys that are remembered as [`Cache::personal`], and for how many milliseconds.
@@ -61,6 +78,8 @@ impl Cache {
             memory: Memory::new(capacity, max_object),
             flights: Arc::default(),
             personal: quick_cache::sync::Cache::new(PERSONAL_KEYS),
+            under_way: Arc::default(),
+            most_under_way: capacity / 2,
         }
     }
 
@@ -104,6 +123,14 @@ impl Cache {
         self.memory.purge(|key, variants| purge.wants(key, variants)).len()
     }
 
+    /// Sets memory aside. None: so much is under way that what comes now is only passed on, at its client's pace.
+    #[must_use]
+    pub fn reserve(&self, bytes: u64) -> Option<Reservation> {
+        let fits = |taken: u64| taken.checked_add(bytes).filter(|total| *total <= self.most_under_way);
+        self.under_way.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).ok()?;
+        Some(Reservation { bytes, total: Arc::clone(&self.under_way) })
+    }
+
     /// Remembers that the answers for a key are not stored: nobody need wait for another's.
     pub fn note_personal(&self, key: &Key, now: u64) {
         self.personal.insert(key.clone(), now + PERSONAL_SPAN);
@@ -129,6 +156,17 @@ mod tests {
     use crate::config::Limits;
     use crate::http::head::{RequestHead, ResponseHead};
     use crate::http::parse::{self, Parsed};
+
+    /// Clients that read slowly can't make more of memory theirs than the operator has given.
+    #[test]
+    fn what_is_under_way_is_bounded() {
+        let cache = super::Cache::new(8 << 20, 1 << 20);
+        let held: Vec<_> = std::iter::from_fn(|| cache.reserve(1 << 20)).collect();
+        assert_eq!(held.len(), 4);
+        assert!(cache.reserve(1).is_none());
+        drop(held);
+        assert!(cache.reserve(4 << 20).is_some());
+    }
 
     pub(super) const RULES: Rules = Rules { default_ttl: 300, targeted: false };
 

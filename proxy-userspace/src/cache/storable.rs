@@ -44,6 +44,8 @@ pub enum NotStored {
     Partial,
     /// More content than `cache.max_object`.
     TooLarge,
+    /// Too much is under way.
+    Busy,
     /// It ends with its connection: whether it is whole can't be told.
     NoEnd,
 }
@@ -288,6 +290,7 @@ impl fmt::Display for NotStored {
             Self::Partial => "partial",
             Self::TooLarge => "too large",
             Self::NoEnd => "no framing",
+            Self::Busy => "busy",
         })
     }
 }

@@ -37,6 +37,9 @@ pub(in crate::pipeline) struct Fetch<'a> {
     max_stale: u64,
 }
 
+/// The largest body of unknown length that is stored: so much is set aside for each that arrives.
+const UNKNOWN: u64 = 1 << 20;
+
 /// What becomes of an answer.
 pub(in crate::pipeline) enum Verdict {
     /// It is delivered as it comes.
@@ -145,9 +148,11 @@ impl<'a> Fetch<'a> {
             // Its end can't be told from its being cut off.
             Framing::UntilClose => return Err(Some(NotStored::NoEnd)),
         };
-        let (writer, reader) = Filling::begin(Stored::of(head, storable), length, None);
+        let most = length.unwrap_or(self.max_object.min(UNKNOWN));
+        let reserved = self.cache.reserve(most).ok_or(Some(NotStored::Busy))?;
+        let (writer, reader) = Filling::begin(Stored::of(head, storable), length, None, Some(reserved));
         lead.announce(writer.filling());
-        Ok((writer.limited_to(self.max_object), reader))
+        Ok((writer.limited_to(most), reader))
     }
 
     /// Whether a response says that it is what is found at the request's own target (RFC 9110 §8.7).
