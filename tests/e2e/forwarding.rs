@@ -9,10 +9,11 @@ use weir_tests::origin::{Origin, read_answer, read_request};
 use weir_tests::pattern::{self, Pattern};
 use weir_tests::weir::{Weir, connect};
 
-/// The fields of a head without its first line, in lower case, Via and Host aside.
+/// The fields of a head without its first line, in lower case, Via, Host and Date aside.
 fn fields(head: &str) -> Vec<String> {
     let lines = head.trim_end().lines().skip(1).map(str::to_lowercase);
-    lines.filter(|line| !line.starts_with("via:") && !line.starts_with("host:")).collect()
+    let aside = ["via:", "host:", "date:"];
+    lines.filter(|line| !aside.iter().any(|name| line.starts_with(name))).collect()
 }
 
 #[track_caller]

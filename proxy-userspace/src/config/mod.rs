@@ -7,6 +7,7 @@
 mod clashes;
 mod defaults;
 mod errors;
+mod headers;
 mod keys;
 mod kinds;
 mod parent;
@@ -30,6 +31,7 @@ use std::time::Duration;
 
 pub use clashes::warnings;
 pub use errors::{ConfigError, ConfigErrors, Origin};
+pub use headers::SecurityHeaders;
 pub use keys::keys;
 pub use parent::{Credentials, Exempt, Parent, ParentKind};
 pub use prefix::Prefix;
@@ -190,6 +192,7 @@ pub enum DenyErrno {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Security {
     pub acl: Acl,
+    pub headers: SecurityHeaders,
 }
 
 /// `security.acl`.

@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::pin::pin;
 
-use super::Engine;
 use super::failure::Failure;
 use super::hop::http1::Http1;
 use super::hop::http2::Http2;
@@ -13,6 +12,7 @@ use super::request::{Request, body_limit};
 use super::response::{deliver, final_head, within};
 use super::sending::Sending;
 use super::side::{Afterwards, Answer, DownstreamSide, Manner, Onward, Reply, UpstreamSide};
+use super::{Engine, additions};
 use crate::config::{ForwardedFields, HostField};
 use crate::http::authority::{Authority, Host, Scheme, Shown};
 use crate::http::forward::{self, Form};
@@ -199,10 +199,11 @@ impl Exchange<'_> {
         let mut sending = Sending::new(sending);
 
         let limits = &engine.config.server.limits;
-        let head = {
+        let mut head = {
             let head = pin!(final_head(&mut answer, &mut reply, limits, &engine.via, patience));
             sending.beside(head).await?
         };
+        additions::complete(engine, &request.target, &mut head);
         self.flow.timings.ttfb_us = Some(crate::telemetry::flow::micros(sending.ended().elapsed()));
         self.flow.status = Some(head.status);
         *authenticates |= authenticates_connection(&head.headers, Name::WwwAuthenticate);
