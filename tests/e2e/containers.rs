@@ -1,9 +1,12 @@
 //! Containers of a real engine, captured as they are: their programs, their networks, their names.
 
-use std::process::Command;
+use std::io::Write;
+use std::process::{Command, Stdio};
 
+use nix::sys::signal::Signal;
 use weir_tests::engine::{Docker, IMAGE};
 use weir_tests::netns;
+use weir_tests::podman::Podman;
 use weir_tests::scripts::stdout;
 use weir_tests::weir::{Weir, eventually};
 
@@ -232,4 +235,111 @@ fn cgroups_are_captured_by_path_and_by_unit() {
     assert_eq!(attempt(), "captured");
     std::fs::remove_dir(&group).expect("it is empty");
     captured(&weir, 0);
+}
+
+/// Containers that connect with the first thing they do; gives the connections of how many went direct.
+#[track_caller]
+fn escaped(weir: &Weir, docker: &Docker, url: &str, round: usize) -> usize {
+    let names: Vec<String> = (0..PARALLEL).map(|nth| format!("quick-{round}-{nth}")).collect();
+    let before = count(weir);
+    let start = |name: &String| {
+        let run = ["run", "--rm", "--name", name, "--label", "weir=yes", IMAGE, "wget", "-qO-", url];
+        docker.command(&run).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("docker runs")
+    };
+    let children: Vec<_> = names.iter().map(start).collect();
+    for child in children {
+        let output = child.wait_with_output().expect("a child of ours");
+        assert!(output.status.success() && !output.stdout.is_empty(), "{output:?}");
+    }
+    PARALLEL - usize::try_from(count(weir) - before).expect("a number")
+}
+
+/// Containers started at one time.
+const PARALLEL: usize = 10;
+
+#[test]
+fn with_the_hook_not_one_first_connection_escapes() {
+    let (weir, docker) = weir_and_docker("");
+    let url = format!("http://{}/", docker.who("server", &[]));
+    capture(&weir, &["add", "--label", "weir=yes"]);
+    let without = escaped(&weir, &docker, &url, 0);
+    println!("{without} of {PARALLEL} first connections escaped the watcher");
+
+    let daemon = docker.config().display().to_string();
+    let socket = docker.socket().display().to_string();
+    let engine = ["--engine", "docker", "--docker-config", &daemon, "--docker-socket", &socket];
+    let admin = weir.folder().join("state/admin.sock").display().to_string();
+    let before = std::fs::read(&daemon).expect("the engine's configuration");
+    capture(&weir, &[&["install-hook", "--admin", &admin][..], &engine].concat());
+    docker.wait_for_runtime("weir");
+    for round in 1..=3 {
+        assert_eq!(escaped(&weir, &docker, &url, round), 0);
+    }
+    // Others start as ever.
+    docker.docker(&["run", "--rm", IMAGE, "true"]);
+    docker.idle("renamed", &["--label", "weir=yes"]);
+    captured(&weir, 1);
+    docker.docker(&["exec", "renamed", "wget", "-qO-", &url]);
+    docker.docker(&["rm", "--force", "renamed"]);
+    captured(&weir, 0);
+
+    // A dead weir keeps nobody from starting.
+    weir.signal(Signal::SIGKILL);
+    docker.docker(&["run", "--rm", "--label", "weir=yes", IMAGE, "wget", "-qO-", &url]);
+    capture(&weir, &[&["remove-hook"][..], &engine].concat());
+    docker.wait_for_runtime("runc");
+    assert_eq!(std::fs::read(&daemon).expect("the engine's configuration"), before);
+    docker.docker(&["run", "--rm", IMAGE, "true"]);
+}
+
+#[test]
+fn a_required_hook_keeps_containers_from_starting_uncaptured() {
+    let (weir, docker) = weir_and_docker("");
+    let daemon = docker.config().display().to_string();
+    let socket = docker.socket().display().to_string();
+    let engine = ["--engine", "docker", "--docker-config", &daemon, "--docker-socket", &socket, "--required"];
+    let admin = weir.folder().join("state/admin.sock").display().to_string();
+    capture(&weir, &["add", "container:wanted"]);
+    capture(&weir, &[&["install-hook", "--admin", &admin][..], &engine].concat());
+    docker.wait_for_runtime("weir");
+    docker.docker(&["run", "--rm", "--name", "wanted", IMAGE, "true"]);
+    weir.signal(Signal::SIGKILL);
+    let output =
+        docker.command(&["run", "--rm", "--name", "wanted", IMAGE, "true"]).output().expect("docker runs");
+    assert!(!output.status.success(), "{output:?}");
+}
+
+/// While podman starts a container it tells nothing of it: the hook captures it, and what podman says later decides.
+#[test]
+fn podmans_containers_are_captured_with_and_without_the_hook() {
+    netns::enter();
+    let cgroup = weir_tests::weir::new_cgroup();
+    let podman = Podman::start(&cgroup, &["198.18.7.1/32"]);
+    let overlay = format!("capture: {{engine_sockets: ['{}']}}", podman.socket().display());
+    let weir = Weir::capturing_in(cgroup, &overlay);
+    let server = podman.netns.run(|| {
+        weir_tests::http::server("198.18.7.1", |mut stream| {
+            weir_tests::http::read_head(&mut stream);
+            // A client that is gone needs no answer.
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        })
+    });
+    let url = format!("http://{server}/");
+    capture(&weir, &["add", "container:named"]);
+    let ask = format!("wget -qO- {url}");
+    let later = format!("sleep 1; {ask}");
+    assert_eq!(podman.run(&["--name", "named"], &["sh", "-c", &later]), "ok");
+    assert_eq!(count(&weir), 1, "the watcher has seen it");
+    assert_eq!(weir.flows(1)[0]["process"]["container"]["name"], "named");
+
+    let hooks = podman.hooks().display().to_string();
+    let admin = weir.folder().join("state/admin.sock").display().to_string();
+    let engine = ["--engine", "podman", "--podman-hooks", &hooks];
+    capture(&weir, &[&["install-hook", "--admin", &admin][..], &engine].concat());
+    assert_eq!(podman.run(&["--name", "named"], &["wget", "-qO-", &url]), "ok");
+    assert_eq!(count(&weir), 2, "its first connection");
+    assert_eq!(podman.run(&["--name", "another"], &["sh", "-c", &later]), "ok");
+    assert_eq!(count(&weir), 2, "it is let go when podman tells its name");
+    capture(&weir, &[&["remove-hook"][..], &engine].concat());
+    assert_eq!(std::fs::read_dir(&hooks).expect("a folder").count(), 0);
 }

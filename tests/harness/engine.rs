@@ -43,12 +43,25 @@ impl Docker {
         let child = spawn(folder.path(), &netns, &cgroup, arguments);
         let docker = Self { child, folder, netns, cgroup };
         docker.wait_until_ready();
-        docker.import_image();
+        docker.docker(&["import", &image(docker.folder.path()), IMAGE]);
         docker
     }
 
     pub fn socket(&self) -> PathBuf {
         self.folder.path().join("docker.sock")
+    }
+
+    /// The engine's own configuration.
+    pub fn config(&self) -> PathBuf {
+        self.folder.path().join("daemon.json")
+    }
+
+    /// Waits until the engine has taken up another default runtime.
+    #[track_caller]
+    pub fn wait_for_runtime(&self, name: &str) {
+        eventually(&format!("the runtime is {name}"), || {
+            (self.docker(&["info", "--format", "{{.DefaultRuntime}}"]) == name).then_some(())
+        });
     }
 
     /// The configuration that makes a weir look here.
@@ -123,23 +136,6 @@ impl Docker {
             probe.status.success().then_some(())
         });
     }
-
-    fn import_image(&self) {
-        let root = self.folder.path().join("image");
-        for folder in ["bin", "etc", "tmp", "usr", "root"] {
-            std::fs::create_dir_all(root.join(folder)).expect("a folder");
-        }
-        std::fs::copy("/bin/busybox", root.join("bin/busybox")).expect("busybox-static is installed");
-        for program in ["sh", "wget", "nslookup", "sleep", "cat", "ip", "true"] {
-            symlink("busybox", root.join("bin").join(program)).expect("a link");
-        }
-        for folder in ["lib", "lib64"] {
-            symlink(format!("usr/{folder}"), root.join(folder)).expect("a link");
-        }
-        let tar = self.folder.path().join("image.tar").display().to_string();
-        stdout(Command::new("tar").arg("-C").arg(&root).args(["-cf", &tar, "."]));
-        self.docker(&["import", &tar, IMAGE]);
-    }
 }
 
 impl Drop for Docker {
@@ -161,6 +157,24 @@ impl Drop for Docker {
     }
 }
 
+/// Makes the archive of [`IMAGE`] in a folder.
+pub(crate) fn image(folder: &Path) -> String {
+    let root = folder.join("image");
+    for name in ["bin", "etc", "tmp", "usr", "root"] {
+        std::fs::create_dir_all(root.join(name)).expect("a folder");
+    }
+    std::fs::copy("/bin/busybox", root.join("bin/busybox")).expect("busybox-static is installed");
+    for program in ["sh", "wget", "nslookup", "sleep", "cat", "ip", "true"] {
+        symlink("busybox", root.join("bin").join(program)).expect("a link");
+    }
+    for name in ["lib", "lib64"] {
+        symlink(format!("usr/{name}"), root.join(name)).expect("a link");
+    }
+    let tar = folder.join("image.tar").display().to_string();
+    stdout(Command::new("tar").arg("-C").arg(&root).args(["-cf", &tar, "."]));
+    tar
+}
+
 fn spawn(folder: &Path, netns: &Other, cgroup: &str, arguments: &[&str]) -> Child {
     let log = std::fs::File::create(folder.join("log")).expect("a log file");
     let path = |name: &str| folder.join(name).display().to_string();
@@ -180,7 +194,7 @@ fn spawn(folder: &Path, netns: &Other, cgroup: &str, arguments: &[&str]) -> Chil
 }
 
 /// Namespaces and file systems that the engine has left mounted in its folder.
-fn unmount_below(folder: &Path) {
+pub(crate) fn unmount_below(folder: &Path) {
     let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
     let points = mounts.lines().filter_map(|line| line.split(' ').nth(1));
     let mut points: Vec<&str> = points.filter(|point| Path::new(point).starts_with(folder)).collect();
@@ -192,7 +206,7 @@ fn unmount_below(folder: &Path) {
 }
 
 /// On a host with both versions the engine has made its cgroup in each hierarchy.
-fn remove_v1_cgroups(cgroup: &str) {
+pub(crate) fn remove_v1_cgroups(cgroup: &str) {
     for hierarchy in std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
         // Version 2's is the test's own.
         if hierarchy.file_name() != "unified" {

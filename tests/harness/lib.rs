@@ -10,6 +10,7 @@ pub mod leaks;
 pub mod netns;
 pub mod origin;
 pub mod pattern;
+pub mod podman;
 pub mod prompt;
 pub mod scripts;
 pub mod strict;

@@ -1,6 +1,7 @@
 //! Development commands. `cargo xtask --help` lists them; each is a file of its own.
 
 mod build_ebpf;
+mod conformance;
 mod kernels;
 mod privilege;
 mod run;
@@ -30,6 +31,8 @@ enum Command {
     Run(run::Options),
     /// Run every check and every test, those that need root too.
     Test(test::Options),
+    /// Run public test suites against weir.
+    Conformance(conformance::Options),
     /// Boot Debian's kernels under qemu and try weir on each.
     Kernels(kernels::Options),
     /// Check the rules of this workspace that the compiler does not know.
@@ -56,6 +59,7 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         }
         Command::Run(options) => return run::run(&options),
         Command::Test(options) => test::test(&options)?,
+        Command::Conformance(options) => conformance::conformance(&options)?,
         Command::Kernels(options) => kernels::kernels(&options)?,
         Command::Tidy => tidy::run(&workspace())?,
     }

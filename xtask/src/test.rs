@@ -27,7 +27,9 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("npm", "npm"),
     ("openssl", "openssl"),
     ("pip3", "python3-pip"),
+    ("podman", "podman"),
     ("python3", "python3"),
+    ("runc", "runc"),
     ("wget", "wget"),
 ];
 

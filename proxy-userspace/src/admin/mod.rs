@@ -9,6 +9,7 @@ mod explain;
 mod flows;
 mod guard;
 mod health;
+mod hook;
 mod metrics;
 mod problem;
 mod rules;
@@ -158,7 +159,8 @@ fn questions() -> Router<Arc<Running>> {
 
 /// What changes something, and what tells where everybody's programs went.
 fn for_owner() -> Router<Arc<Running>> {
-    let changes = capture::changes().merge(rules::changes()).merge(targets::changes());
+    let targets = targets::changes().merge(hook::changes());
+    let changes = capture::changes().merge(rules::changes()).merge(targets);
     questions().merge(changes).merge(existing::for_owner()).merge(flows::routes())
 }
 

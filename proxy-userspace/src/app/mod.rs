@@ -21,6 +21,7 @@ use std::time::Instant;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::cache::Cache;
 use crate::config::{CaptureMode, Config, Sources};
 use crate::containers::{Namespaces, Targets};
 use crate::http::forward::Pseudonym;
@@ -111,10 +112,13 @@ async fn run(config: Arc<Config>, sources: Sources) -> Result<(), StartError> {
         reloading: Mutex::new(()),
     });
     let (drain, draining) = watch::channel(false);
+    let cache = &config.cache;
+    let cache = cache.enabled.then(|| Arc::new(Cache::new(cache.max_memory, cache.max_object)));
     let plan = Plan {
         config: Arc::clone(&config),
         acl,
         via: Pseudonym::new(random_seed()),
+        cache,
         tls,
         acceptance: acceptance.clone(),
         admission: Arc::clone(&running.admission),

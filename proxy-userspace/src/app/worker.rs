@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::Transparent;
+use crate::cache::Cache;
 use crate::config::Config;
 use crate::containers::{Door, Targets};
 use crate::front::{self, Shared, explicit, transparent};
@@ -43,6 +44,7 @@ pub(super) struct Plan {
     pub config: Arc<Config>,
     pub acl: Acl,
     pub via: Pseudonym,
+    pub cache: Option<Arc<Cache>>,
     pub tls: Arc<ClientTls>,
     pub acceptance: Option<Arc<Acceptance>>,
     pub admission: Arc<Admission>,
@@ -152,6 +154,7 @@ async fn run(index: usize, plan: Plan, doors: Doors) -> io::Result<()> {
         upstream: Upstream::new(&plan.config.upstream, plan.tls),
         acl: plan.acl,
         via: plan.via,
+        cache: plan.cache,
         acceptance: plan.acceptance,
         routes: Table::new(&plan.config),
         config: Arc::clone(&plan.config),

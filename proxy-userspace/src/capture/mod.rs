@@ -1,8 +1,10 @@
 //! What is captured, and how it comes and goes: the control plane's side of the kernel half.
 
+mod hook;
 mod inside;
 mod resolve;
 mod targets;
 
+pub use hook::{Starting, about_to_start};
 pub use inside::enter;
 pub use targets::start;

@@ -1,6 +1,6 @@
 //! From targets to the cgroups they select at this moment.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -72,9 +72,16 @@ fn units(name: &str, root: &Path) -> Vec<PathBuf> {
 #[derive(Debug, Default)]
 pub(super) struct Inspected {
     processes: HashMap<Box<str>, u32>,
+    /// All that run, selected or not.
+    running: HashSet<Box<str>>,
 }
 
 impl Inspected {
+    /// Whether the engine said so when it was asked last.
+    pub(super) fn is_running(&self, id: &str) -> bool {
+        self.running.contains(id)
+    }
+
     /// The cgroups of the containers that are selected.
     pub(super) async fn containers(
         &mut self,
@@ -84,7 +91,9 @@ impl Inspected {
     ) -> Result<Vec<Found>, EngineError> {
         let mut found = Vec::new();
         let mut processes = HashMap::new();
-        for known in engine.containers(Which::Running).await? {
+        let listed = engine.containers(Which::Running).await?;
+        self.running = listed.iter().map(|known| known.container.id.clone()).collect();
+        for known in listed {
             let Some(selector) = selectors.iter().find(|selector| known.is_selected_by(selector)) else {
                 continue;
             };

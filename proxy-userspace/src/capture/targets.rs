@@ -2,7 +2,7 @@
 //! every so often, as cgroups come and go without a word.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,8 +12,8 @@ use tokio::time::sleep;
 use super::inside::enter;
 use super::resolve::{Found, Inspected, plain};
 use crate::config::Selector;
-use crate::containers::{Asked, Captured, Engine};
-use crate::redirect::{CgroupId, Mount, Redirect};
+use crate::containers::{Asked, Captured, Engine, Starting};
+use crate::redirect::{CgroupId, Mount, Redirect, cgroup_of};
 use crate::running::{Capture, Running};
 
 /// How often cgroups are looked at.
@@ -57,7 +57,7 @@ async fn listen(engine: Engine, running: Arc<Running>) {
 
 struct Watcher {
     mount: Mount,
-    engines: BTreeMap<std::path::PathBuf, Seen>,
+    engines: BTreeMap<PathBuf, Seen>,
     running: Arc<Running>,
 }
 
@@ -122,10 +122,28 @@ impl Watcher {
         self.apply(&selectors);
     }
 
+    /// What was captured before it started, and its engine doesn't list yet.
+    fn starting(&self, selectors: &[Selector]) -> impl Iterator<Item = Found> {
+        let is_alive = |Starting { captured, first_process, .. }: &Starting| {
+            let lives_there = |path: PathBuf| path.starts_with(&captured.path);
+            let id = captured.container.as_ref().map_or("", |container| &container.id);
+            let is_listed = self.engines.values().any(|seen| seen.inspected.is_running(id));
+            let is_wanted = !is_listed && selectors.contains(&captured.selector);
+            is_wanted && cgroup_of(*first_process, &self.mount).is_ok_and(lives_there)
+        };
+        self.running.targets.starting(is_alive).into_iter().map(
+            |Starting { captured, first_process, .. }| {
+                let Captured { path, selector, container, .. } = captured;
+                Found { path, selector, container, processes: vec![first_process] }
+            },
+        )
+    }
+
     /// Captures what is found and wasn't captured, and lets go what was and isn't found any more.
     fn apply(&self, selectors: &[Selector]) {
         let mut found = plain(selectors, &self.mount);
         found.extend(self.engines.values().flat_map(|seen| seen.found.iter().cloned()));
+        found.extend(self.starting(selectors));
         let capture = self.running.capture();
         let Capture::On(redirect) = &*capture else { return };
         let before: HashMap<CgroupId, Captured> =
@@ -171,7 +189,7 @@ fn capture_one(running: &Arc<Running>, redirect: &Redirect, found: &Found, is_ne
     let mut problem = None;
     for pid in &found.processes {
         if let Err(error) = enter(running, redirect, *pid)
-            && Path::new(&format!("/proc/{pid}")).exists()
+            && !error.is_of_the_dead()
         {
             problem = Some(error.to_string());
         }

@@ -3,7 +3,7 @@
 use hyper::Method;
 use serde_json::{Value, json};
 
-use super::{FAILED, Failed, MISUSED, client, say};
+use super::{FAILED, Failed, MISUSED, client, install, say};
 use crate::config::Selector;
 use crate::telemetry::flow::printable;
 
@@ -20,6 +20,10 @@ pub(crate) enum Command {
     },
     /// Lets go what is named: it connects directly from now on.
     Remove(Targets),
+    /// Makes container engines tell weir of each container before it starts, so that not one connection escapes.
+    InstallHook(install::Install),
+    /// Undoes install-hook.
+    RemoveHook(install::Engines),
     /// Reads the configuration again and puts its capture.rules in force. Wrong ones change nothing.
     Reload,
     /// Ends the connections that were there before they would have been captured, so that their programs connect anew.
@@ -79,6 +83,8 @@ pub(super) fn run(command: &Command, admin: Option<&str>) -> Result<(), Failed> 
             change(admin, &Method::DELETE, selector)?;
             say(&format!("{selector} is no longer captured"))
         }),
+        Command::InstallHook(arguments) => install::install(arguments, admin),
+        Command::RemoveHook(engines) => install::remove(engines),
         Command::Reload => {
             let answer = client::ask(admin, &Method::POST, "/capture/reload")?;
             say(&format!("{} rules in force", answer["rules"]))

@@ -169,7 +169,7 @@ fn broken(error: &hyper::Error) -> Failed {
     Failed::new(FAILED, format!("the connection to weir broke: {error}"))
 }
 
-fn block_on<T>(task: impl Future<Output = Result<T, Failed>>) -> Result<T, Failed> {
+pub(super) fn block_on<T>(task: impl Future<Output = Result<T, Failed>>) -> Result<T, Failed> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|error| Failed::new(FAILED, format!("can't start a runtime: {error}")))?.block_on(task)
 }

@@ -8,6 +8,8 @@ mod exec;
 mod explain;
 mod flows;
 mod hold;
+mod install;
+mod oci;
 mod serve;
 mod status;
 
@@ -49,6 +51,12 @@ enum Command {
     /// Keeps the programs of a weir attached when it has died. For weir itself to start.
     #[command(hide = true)]
     Hold(hold::Arguments),
+    /// Tells weir of a container that is about to start. For container runtimes to start.
+    #[command(hide = true)]
+    OciHook(oci::Hook),
+    /// Adds the hook to containers. For container engines to start, in place of a runtime.
+    #[command(hide = true)]
+    OciRuntime(oci::Runtime),
     /// Checks and shows the configuration.
     #[command(subcommand)]
     Config(config::Command),
@@ -95,6 +103,8 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Explain(arguments) => explain::run(&arguments, admin.as_deref()),
         Command::Capture(command) => capture::run(&command, admin.as_deref()),
         Command::Hold(arguments) => hold::run(&arguments),
+        Command::OciHook(arguments) => oci::hook(&arguments, admin.as_deref()),
+        Command::OciRuntime(arguments) => oci::runtime(&arguments, admin.as_deref()),
         Command::Config(command) => config::run(&command),
     };
     match result {

@@ -16,6 +16,7 @@ pub(super) fn check(config: &Config, tree: &Node, report: &mut Report) {
         (&["admin.port", "server.port"], same_port(config)),
         (&["admin.socket", "admin.state_dir"], long_socket_path(config)),
         (&["server.limits.url", "server.limits.head"], url_over_head(config)),
+        (&["cache.max_object", "cache.max_memory"], object_over_memory(config)),
         (&["capture.rules"], too_many_rules(config).or_else(|| same_rule_name(config))),
     ] {
         let Some(message) = clash else { continue };
@@ -52,6 +53,16 @@ fn public_admin(config: &Config) -> Option<String> {
         format!(
             "{host} is not a loopback address, and the admin API controls this machine's traffic; \
              use 127.0.0.1 or ::1, and reach it through ssh -L"
+        )
+    })
+}
+
+fn object_over_memory(config: &Config) -> Option<String> {
+    let cache = &config.cache;
+    (cache.max_object > cache.max_memory / 4).then(|| {
+        format!(
+            "max_object is {} bytes, more than a quarter of max_memory, {}: one object would drive out all others",
+            cache.max_object, cache.max_memory
         )
     })
 }

@@ -6,6 +6,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::cache;
 use super::defaults::default_state_dir;
 use super::errors::Report;
 use super::kinds::{
@@ -25,6 +26,7 @@ pub(super) fn read(tree: &Node, report: &mut Report) -> Config {
         server: s.section("server", server),
         capture: s.section("capture", capture),
         security: s.section("security", security),
+        cache: s.section("cache", cache::cache),
         routing: s.section("routing", routing::routing),
         forwarded: s.section("forwarded", routing::forwarding),
         upstream: s.section("upstream", upstream),

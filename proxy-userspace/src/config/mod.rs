@@ -4,6 +4,7 @@
 //! → checked keys (`keys`, through `section` and `kinds`) → checked combinations (`clashes`). This file is
 //! what the rest of weir sees.
 
+mod cache;
 mod clashes;
 mod defaults;
 mod errors;
@@ -29,6 +30,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use cache::Cache;
 pub use clashes::warnings;
 pub use errors::{ConfigError, ConfigErrors, Origin};
 pub use headers::SecurityHeaders;
@@ -47,6 +49,7 @@ pub struct Config {
     pub server: Server,
     pub capture: Capture,
     pub security: Security,
+    pub cache: Cache,
     pub routing: Routing,
     pub forwarded: Forwarding,
     pub upstream: Upstream,

@@ -24,6 +24,8 @@ const PREFIX: &str = "WEIR__";
 const SHORT_NAMES: &[(&str, &str)] = &[
     ("PROXY_HOST", "server.host"),
     ("PROXY_PORT", "server.port"),
+    ("CACHE_ENABLED", "cache.enabled"),
+    ("CACHE_MAX_MEMORY", "cache.max_memory"),
     ("LOG_LEVEL", "logging.level"),
     ("LOG_FORMAT", "logging.format"),
     ("DEFAULT_BACKEND", "routing.default_backend"),

@@ -56,9 +56,9 @@ fn unknown_keys() {
         "a.yaml:1:33: security.acl.destinations.privat: unknown key (did you mean `private`?)",
     );
     check(
-        "cache:\n  enabled: true\n",
-        "a.yaml:1:1: cache: unknown key; known here: \
-         server, capture, security, routing, forwarded, upstream, relay, admin, flows, logging",
+        "compression:\n  enabled: true\n",
+        "a.yaml:1:1: compression: unknown key; known here: \
+         server, capture, security, cache, routing, forwarded, upstream, relay, admin, flows, logging",
     );
 }
 

@@ -104,6 +104,15 @@ impl Engine {
         Ok(Some(inspected.state.pid).filter(|pid| *pid != 0))
     }
 
+    /// The runtime that it starts containers with, if they name no other.
+    ///
+    /// # Errors
+    /// [`EngineError`]
+    pub async fn default_runtime(&self) -> Result<String, EngineError> {
+        let info: Info = self.ask("/info").await?;
+        Ok(info.default_runtime)
+    }
+
     /// Asks to be told of changes.
     ///
     /// # Errors
@@ -238,6 +247,13 @@ struct Inspected {
 #[serde(rename_all = "PascalCase")]
 struct Process {
     pid: u32,
+}
+
+/// What is used of GET /info.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Info {
+    default_runtime: String,
 }
 
 impl From<Listed> for Known {

@@ -9,4 +9,4 @@ mod targets;
 pub use engine::{Engine, EngineError, Known, Which};
 pub use names::Names;
 pub use namespaces::{Door, EnterError, Namespaces};
-pub use targets::{Asked, Captured, Origin, Targets};
+pub use targets::{Asked, Captured, Origin, Starting, Targets};

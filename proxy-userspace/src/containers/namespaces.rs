@@ -68,6 +68,17 @@ pub enum EnterError {
     Busy { pid: u32 },
 }
 
+impl EnterError {
+    /// Whether the process has simply ended; one that nobody has waited for yet has no namespaces any more, either.
+    #[must_use]
+    pub fn is_of_the_dead(&self) -> bool {
+        let ended = |error: &io::Error| {
+            error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
+        };
+        matches!(self, Self::Unseen { source, .. } if ended(source))
+    }
+}
+
 impl Namespaces {
     /// None yet, and for each worker what it will be given.
     #[must_use]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -31,6 +32,8 @@ const MAX_ASKING: usize = 64;
 struct State {
     targets: Vec<(Selector, Origin)>,
     captured: Vec<Captured>,
+    /// Containers that were captured before they started: the engine doesn't list them yet.
+    starting: Vec<Starting>,
     /// What is wrong with an engine, by its socket.
     engines: BTreeMap<PathBuf, Option<String>>,
 }
@@ -55,6 +58,14 @@ pub struct Captured {
     pub container: Option<Arc<Container>>,
     /// Why its connections can't be taken, though it is selected.
     pub problem: Option<String>,
+}
+
+/// A container between its runtime's word and its engine's.
+#[derive(Debug, Clone)]
+pub struct Starting {
+    pub captured: Captured,
+    pub first_process: u32,
+    until: Option<Instant>,
 }
 
 impl Targets {
@@ -116,6 +127,23 @@ impl Targets {
             changed
         });
         self.lock().captured = captured;
+    }
+
+    /// Notes that a container is captured which the engine doesn't say is running; if it must say so in time, until when.
+    pub fn note_starting(&self, container: Captured, first_process: u32, until: Option<Instant>) {
+        let mut captured = self.captured();
+        captured.retain(|known| known.id != container.id);
+        captured.push(container.clone());
+        self.lock().starting.push(Starting { captured: container, first_process, until });
+        self.set_captured(captured);
+    }
+
+    /// Those of [`Targets::note_starting`] that `is_alive` holds for; the others are forgotten.
+    pub fn starting(&self, is_alive: impl Fn(&Starting) -> bool) -> Vec<Starting> {
+        let starting = &mut self.lock().starting;
+        let now = Instant::now();
+        starting.retain(|starting| starting.until.is_none_or(|until| now < until) && is_alive(starting));
+        starting.clone()
     }
 
     /// Notes how an engine is; true if that is new.

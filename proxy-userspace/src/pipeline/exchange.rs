@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::pin::pin;
 
+use super::caching::{Fetch, Verdict, store_and_deliver};
 use super::failure::Failure;
 use super::hop::http1::Http1;
 use super::hop::http2::Http2;
@@ -18,6 +19,7 @@ use crate::http::authority::{Authority, Host, Scheme, Shown};
 use crate::http::forward::{self, Form};
 use crate::http::forwarded::Forwarded;
 use crate::http::framing::Framing;
+use crate::http::head::ResponseHead;
 use crate::http::headers::{Headers, Name};
 use crate::net::deadline::Deadline;
 use crate::net::transport::Transport;
@@ -35,10 +37,12 @@ pub(super) enum Ending {
     Abort,
     /// The upstream connection goes on in another protocol.
     Upgraded(Transport),
+    /// The answer was for the cache alone; the client has got nothing yet.
+    Withheld(Box<ResponseHead>),
 }
 
 /// A request about to be sent.
-pub(super) struct Exchange<'a> {
+pub(super) struct Exchange<'a, 'f> {
     pub engine: &'a Engine,
     pub request: &'a Request,
     pub framing: Framing,
@@ -47,6 +51,8 @@ pub(super) struct Exchange<'a> {
     pub client: IpAddr,
     pub addresses: &'a Addresses,
     pub flow: &'a mut Recording,
+    /// Sees the answer for the cache.
+    pub fetch: Option<&'a mut Fetch<'f>>,
 }
 
 /// How a conversation left both sides.
@@ -55,7 +61,7 @@ enum Conversed {
     Responded { ending: Ending, upstream: Afterwards },
 }
 
-impl Exchange<'_> {
+impl Exchange<'_, '_> {
     /// Sends the request, delivers the response. `own` is the upstream connection that belongs to this
     /// downstream one alone, if there is one.
     pub(super) async fn run(
@@ -219,13 +225,33 @@ impl Exchange<'_> {
         let framing = answer
             .framing(&head, request.head.method())
             .map_err(|error| Failure::BadAnswer(error.to_string()))?;
+        let verdict = match &mut self.fetch {
+            Some(fetch) => fetch.judge(&mut head, framing),
+            None => Verdict::Pass,
+        };
+        if matches!(verdict, Verdict::Withhold) {
+            let rests = framing == Framing::None && sending.is_complete();
+            return Ok(Conversed::Responded {
+                upstream: if rests { answer.afterwards(&head, framing) } else { Afterwards::Broken },
+                ending: Ending::Withheld(Box::new(head)),
+            });
+        }
         reply.head(&head, Manner { framing, via: Some(&engine.via), may_keep: sending.may_end_well() });
         // Who compresses, inspects or stores the body adds a stage of his own here, and says so in the head before.
         let mut stages = Stages::new();
         let body = answer.body(framing);
-        let result = {
-            let delivery = pin!(deliver(body, &mut reply, &mut stages, Some(&progress.received), patience));
-            sending.beside(delivery).await
+        let received = &progress.received;
+        let result = match (verdict, &mut self.fetch) {
+            (Verdict::Store(ends), Some(fetch)) => {
+                let ways = (&mut reply, &mut stages);
+                // Boxed: who stores nothing does not carry its state.
+                let mut storing = Box::pin(store_and_deliver(body, *ends, fetch, ways, received, patience));
+                sending.beside(storing.as_mut()).await
+            }
+            _ => {
+                let delivery = pin!(deliver(body, &mut reply, &mut stages, Some(received), patience));
+                sending.beside(delivery).await
+            }
         };
         self.flow.end = match &result {
             Ok(()) => "complete".into(),

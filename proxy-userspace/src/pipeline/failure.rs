@@ -44,6 +44,11 @@ pub enum Failure {
     RequestBody(BodyError),
     #[error("the client did not send its request in time")]
     RequestTimedOut,
+    /// RFC 9111 §5.2.1.7
+    #[error("the client takes a response from the cache only, and there is none")]
+    NotCached,
+    #[error("{0}")]
+    Internal(&'static str),
     /// The client is gone; nobody is there to answer to.
     #[error("the client closed the connection")]
     ClientGone,
@@ -73,6 +78,8 @@ impl Failure {
             Self::Connect(ConnectError::Tls(insecure)) => (502, insecure.kind),
             Self::Connect(ConnectError::NoAddress) => (502, "destination_ip_unroutable"),
             Self::Connect(ConnectError::Failed { error, .. }) => (502, connect_error_type(error)),
+            Self::NotCached => (504, "destination_unavailable"),
+            Self::Internal(_) => (500, "proxy_internal_error"),
             Self::NoAnswer => (502, "connection_terminated"),
             Self::BadAnswer(_) => (502, "http_protocol_error"),
             Self::AnswerTimedOut => (504, "http_response_timeout"),
@@ -88,6 +95,12 @@ impl Failure {
             }
             Self::RequestBody(BodyError::Io(Side::Upstream, _)) => (502, "connection_terminated"),
         })
+    }
+
+    /// Whether the upstream could not be asked at all, or gave no answer (RFC 9111 §4.2.4: "disconnected").
+    #[must_use]
+    pub fn is_upstreams_absence(&self) -> bool {
+        matches!(self, Self::Unresolved(_) | Self::Connect(_) | Self::NoAnswer | Self::AnswerTimedOut)
     }
 
     /// Whether the upstream is to blame: then a captured client, which knows of no proxy, must see its connection

@@ -2,6 +2,7 @@
 //! record. [`request`] and [`tunnel`] read as that straight line.
 
 mod additions;
+mod caching;
 mod exchange;
 pub mod failure;
 mod hop;
@@ -16,6 +17,7 @@ pub mod tunnel;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
+use crate::cache::Cache;
 use crate::config::Config;
 use crate::http::authority::{Authority, Host};
 use crate::http::forward::Pseudonym;
@@ -34,6 +36,8 @@ pub struct Engine {
     pub acl: Acl,
     pub via: Pseudonym,
     pub upstream: Upstream,
+    /// Shared by all workers; None where nothing is cached.
+    pub cache: Option<Arc<Cache>>,
     pub routes: route::Table,
     /// For TLS with clients, where that is configured.
     pub acceptance: Option<Arc<Acceptance>>,

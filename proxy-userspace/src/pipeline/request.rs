@@ -1,12 +1,16 @@
 //! The way of an HTTP request, from its head to its record.
 
+use std::rc::Rc;
+
 use super::Engine;
+use super::caching::{self, Fetch};
 use super::exchange::{Ending, Exchange};
 use super::failure::Failure;
 use super::recording::Recording;
 use super::respond::{self, Ask};
 use super::side::{DownstreamSide, Manner};
 use super::tunnel::Opened;
+use crate::filters;
 use crate::http::authority::Scheme;
 use crate::http::framing::Framing;
 use crate::http::head::{RequestHead, ResponseHead, Version};
@@ -17,10 +21,9 @@ use crate::relay::body::held::Held;
 use crate::target::{Front, Target};
 use crate::telemetry::{metrics, redact};
 use crate::upstream::Idle;
-use crate::{cache, filters};
 
 /// A request, ready to be sent on.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Request {
     pub head: RequestHead,
     pub target: Target,
@@ -28,6 +31,14 @@ pub struct Request {
     pub path: String,
     /// It is not the first on its connection.
     pub follows: bool,
+}
+
+impl Request {
+    /// The same request with another head.
+    #[must_use]
+    pub(super) fn with_head(&self, head: RequestHead) -> Self {
+        Self { head, target: self.target.clone(), path: self.path.clone(), follows: self.follows }
+    }
 }
 
 /// What the front does with the connection or stream next.
@@ -43,7 +54,7 @@ pub enum Next {
 
 /// Serves one request. `own` is the upstream connection that belongs to this downstream one alone, if any.
 pub async fn serve(
-    engine: &Engine,
+    engine: &Rc<Engine>,
     downstream: &mut impl DownstreamSide,
     request: &Request,
     own: &mut Option<Idle>,
@@ -52,12 +63,14 @@ pub async fn serve(
     let mut flow = Recording::begin(downstream.client(), &request.target, downstream.protocol());
     flow.method = Some(request.head.method().to_owned());
     flow.url = Some(redact::url(&request.target, &request.path));
-    let failure = match forward(engine, downstream, request, own, &mut flow).await {
+    let failure = match answer(engine, downstream, request, own, &mut flow).await {
         Ok(Ending::Complete { sent }) => return Next::Done { sent },
         Ok(Ending::Abort) => return Next::Abort,
         Ok(Ending::Upgraded(upstream)) => {
             return Next::Tunnel(Opened::upgraded(flow, upstream, &request.target));
         }
+        // Only what the cache has sent on its own behalf ends so, and there it ends.
+        Ok(Ending::Withheld(_)) => return Next::Abort,
         Err(failure) => failure,
     };
     refuse(engine, downstream, request, &mut flow, &failure).await
@@ -74,8 +87,8 @@ pub async fn refuse_head(
     respond::failure(engine, downstream, &mut flow, failure, Ask::Unknown).await
 }
 
-async fn forward(
-    engine: &Engine,
+async fn answer(
+    engine: &Rc<Engine>,
     downstream: &mut impl DownstreamSide,
     request: &Request,
     own: &mut Option<Idle>,
@@ -84,17 +97,36 @@ async fn forward(
     let framing = downstream.framing(&request.head)?;
     check_length(framing, body_limit(engine, &request.target))?;
     filters::check(filters::Request { head: &request.head, target: &request.target, via: &engine.via })?;
-    flow.cache = Some(cache::lookup(&request.head));
     if serves_pac(engine, request) {
         return pac(engine, downstream, request, flow).await;
     }
+    match &engine.cache {
+        // Who asks for another protocol wants a connection, not a response.
+        Some(cache) if !forward::wants_upgrade(&request.head) => {
+            // Boxed: who has no cache does not carry its state.
+            Box::pin(caching::serve(engine, cache, downstream, request, framing, own, flow)).await
+        }
+        _ => forward(engine, downstream, request, framing, own, flow, None).await,
+    }
+}
+
+/// Asks the next hop. `fetch` sees the answer for the cache.
+pub(super) async fn forward(
+    engine: &Engine,
+    downstream: &mut impl DownstreamSide,
+    request: &Request,
+    framing: Framing,
+    own: &mut Option<Idle>,
+    flow: &mut Recording,
+    fetch: Option<&mut Fetch<'_>>,
+) -> Result<Ending, Failure> {
     let hop = engine.routes.next_hop(&request.target, &request.path).ok_or(Failure::NoRoute(NO_ROUTE))?;
     // A proxy can't be relied upon to pass an Upgrade on.
     let hop = if forward::wants_upgrade(&request.head) { hop.as_tunnel() } else { hop };
     let addresses = engine.addresses(&hop).await?;
     flow.timings.dns_us = addresses.dns_us;
     let client = downstream.client().address.ip();
-    Exchange { engine, request, framing, hop: &hop, client, addresses: &addresses, flow }
+    Exchange { engine, request, framing, hop: &hop, client, addresses: &addresses, flow, fetch }
         .run(downstream, own)
         .await
 }

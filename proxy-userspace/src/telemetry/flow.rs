@@ -42,9 +42,9 @@ pub struct Flow {
     pub sent: u64,
     /// Bytes of content from the upstream that the client took.
     pub received: u64,
-    /// Why the cache did not answer.
+    /// What the cache did with it; absent where no cache was asked.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub cache: Option<CacheForward>,
+    pub cache: Option<CacheUse>,
     /// Policy's verdict, if it was not simply to allow.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verdict: Option<Cow<'static, str>>,
@@ -66,14 +66,39 @@ pub enum Protocol {
     Opaque,
 }
 
-/// Why a request went on to the upstream instead of being answered from a cache (`fwd` in RFC 9211 §2.2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum CacheForward {
-    /// The method's semantics require it.
-    Method,
-    /// The cache was not asked.
-    Bypass,
+/// What the cache did with a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheUse {
+    /// Answered from store, fresh.
+    Hit,
+    /// Answered from store although it was stale.
+    StaleHit,
+    /// Answered from store after its origin was asked.
+    Revalidated,
+    /// Answered with the response to another request, as that arrived.
+    Collapsed,
+    /// Sent on, for this reason (`fwd` in RFC 9211 §2.2).
+    Forward(&'static str),
+}
+
+impl CacheUse {
+    /// As the flow's record says it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::StaleHit => "stale-hit",
+            Self::Revalidated => "revalidated",
+            Self::Collapsed => "collapsed",
+            Self::Forward(why) => why,
+        }
+    }
+}
+
+impl Serialize for CacheUse {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
 }
 
 /// Durations in microseconds; absent where the phase did not take place.
@@ -158,6 +183,9 @@ impl fmt::Display for Flow {
         }
         write!(line, " sent={} received={}", self.sent, self.received)?;
         write!(line, " {:.1}ms", self.timings.total_us as f64 / 1000.0)?;
+        if let Some(cache) = self.cache {
+            write!(line, " cache={}", cache.as_str())?;
+        }
         if let Some(verdict) = &self.verdict {
             write!(line, " verdict=\"{verdict}\"")?;
         }

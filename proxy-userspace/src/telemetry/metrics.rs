@@ -30,10 +30,17 @@ pub struct Worker {
     pub received_bytes: Counter,
     pub broken_tunnels: Counter,
     pub dropped_flows: Counter,
+    pub cache_hits: Counter,
+    pub cache_stale_hits: Counter,
+    pub cache_revalidations: Counter,
+    pub cache_collapsed: Counter,
+    pub cache_misses: Counter,
+    pub cache_stores: Counter,
+    pub cache_bytes: Counter,
 }
 
 impl Worker {
-    fn each(&self) -> [(&'static str, &'static str, &Counter); 22] {
+    fn each(&self) -> [(&'static str, &'static str, &Counter); 29] {
         [
             (
                 "explicit_connections_total",
@@ -105,6 +112,29 @@ impl Worker {
                 "Flow records lost because nobody took them fast enough.",
                 &self.dropped_flows,
             ),
+            ("cache_hits_total", "Requests answered from store with a fresh response.", &self.cache_hits),
+            (
+                "cache_stale_hits_total",
+                "Requests answered from store with a stale response.",
+                &self.cache_stale_hits,
+            ),
+            (
+                "cache_revalidations_total",
+                "Requests answered from store after their origin was asked.",
+                &self.cache_revalidations,
+            ),
+            (
+                "cache_collapsed_total",
+                "Requests answered with the response to another one under way.",
+                &self.cache_collapsed,
+            ),
+            (
+                "cache_misses_total",
+                "Requests that the cache had to send on, unsafe methods included.",
+                &self.cache_misses,
+            ),
+            ("cache_stores_total", "Responses stored.", &self.cache_stores),
+            ("cache_bytes_total", "Bytes of content delivered from store.", &self.cache_bytes),
         ]
     }
 }

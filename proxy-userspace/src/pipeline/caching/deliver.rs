@@ -1,0 +1,235 @@
+//! Answers from store (RFC 9111 §4): whole, a range of them, or the news that the client has them already.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use super::Ask;
+use super::fetch::Fetch;
+use super::fill::Follow;
+use crate::cache;
+use crate::cache::conditional;
+use crate::cache::entry::{Body, Entry, Stored};
+use crate::cache::filling::Reader;
+use crate::cache::range::{Found, Span, Wanted};
+use crate::cache::report::{Forward, Outcome, Why};
+use crate::cache::stored_head::write_age;
+use crate::http::framing::Framing;
+use crate::http::head::ResponseHead;
+use crate::pipeline::exchange::Ending;
+use crate::pipeline::failure::Failure;
+use crate::pipeline::recording::Recording;
+use crate::pipeline::respond::respond;
+use crate::pipeline::side::{DownstreamSide, Manner};
+use crate::relay::Side;
+use crate::relay::body::{BodyError, Piece, Source};
+use crate::telemetry::flow::CacheUse;
+use crate::telemetry::metrics;
+
+impl Ask<'_> {
+    /// Delivers what was found.
+    pub(super) async fn deliver_hit(
+        &self,
+        entry: &Arc<Entry>,
+        downstream: &mut impl DownstreamSide,
+        flow: &mut Recording,
+    ) -> Result<Ending, Failure> {
+        let ttl = entry.stored.freshness.left(cache::now());
+        metrics::with(|metrics| {
+            if ttl > 0 { metrics.cache_hits.increment() } else { metrics.cache_stale_hits.increment() }
+        });
+        flow.cache = Some(if ttl > 0 { CacheUse::Hit } else { CacheUse::StaleHit });
+        self.deliver(entry, Outcome::Hit { ttl }, downstream, flow).await
+    }
+
+    /// Delivers what another request has brought into store meanwhile.
+    pub(super) async fn deliver_awaited(
+        &self,
+        entry: &Arc<Entry>,
+        downstream: &mut impl DownstreamSide,
+        flow: &mut Recording,
+    ) -> Result<Ending, Failure> {
+        metrics::with(|metrics| metrics.cache_collapsed.increment());
+        flow.cache = Some(CacheUse::Collapsed);
+        let report = Forward { collapsed: true, ..Forward::because(Why::UriMiss) };
+        self.deliver(entry, Outcome::Forward(report), downstream, flow).await
+    }
+
+    /// Delivers what is stale, for want of better.
+    pub(super) async fn deliver_stale(
+        &self,
+        entry: &Arc<Entry>,
+        downstream: &mut impl DownstreamSide,
+        flow: &mut Recording,
+    ) -> Result<Ending, Failure> {
+        self.deliver_hit(entry, downstream, flow).await
+    }
+
+    /// Delivers what its origin has just confirmed, or failed to.
+    pub(super) async fn deliver_validated(
+        &self,
+        entry: &Arc<Entry>,
+        fetch: &Fetch<'_>,
+        downstream: &mut impl DownstreamSide,
+        flow: &mut Recording,
+    ) -> Result<Ending, Failure> {
+        metrics::with(|metrics| metrics.cache_revalidations.increment());
+        let report = Forward { status: flow.status, ..Forward::because(fetch.why()) };
+        flow.cache = Some(CacheUse::Revalidated);
+        self.deliver(entry, Outcome::Forward(report), downstream, flow).await
+    }
+
+    /// Delivers what another request has fetched, as it arrives.
+    pub(super) async fn deliver_collapsed(
+        &self,
+        why: Why,
+        reader: Reader,
+        downstream: &mut impl DownstreamSide,
+        flow: &mut Recording,
+    ) -> Result<Ending, Failure> {
+        metrics::with(|metrics| metrics.cache_collapsed.increment());
+        flow.cache = Some(CacheUse::Collapsed);
+        let report = Forward { collapsed: true, ..Forward::because(why) };
+        let filling = Arc::clone(reader.filling());
+        let framing = framing_of(filling.stored.head.status(), filling.length.unwrap_or(0));
+        let fields = self.fields(&filling.stored, Outcome::Forward(report));
+        let head = filling.stored.head.with(&fields).ok_or(Failure::Internal(DAMAGED))?;
+        self.send(&head, framing, Follow::new(reader), downstream, flow).await
+    }
+
+    async fn deliver(
+        &self,
+        entry: &Arc<Entry>,
+        outcome: Outcome,
+        downstream: &mut impl DownstreamSide,
+        flow: &mut Recording,
+    ) -> Result<Ending, Failure> {
+        let request = &self.request.head.headers;
+        let stored = &entry.stored;
+        let mut fields = self.fields(stored, outcome);
+        let now = cache::now() / 1000;
+        // RFC 9110 §13.2.1: preconditions are for what would else be a success.
+        let success = stored.head.status() == 200;
+        if success && conditional::is_not_modified(request, &stored.validators, stored.date, now) {
+            let head = not_modified(stored, &fields).ok_or(Failure::Internal(DAMAGED))?;
+            return self.send(&head, Framing::None, Pieces::of(&Body::default()), downstream, flow).await;
+        }
+        let (has, length) =
+            entry.part.unwrap_or((Span { start: 0, end: entry.body.len() }, entry.body.len()));
+        let wanted = match Wanted::of(request) {
+            wanted if success && conditional::range_applies(request, &stored.validators) => {
+                wanted.of_length(length)
+            }
+            _ => Found::Whole,
+        };
+        let (status, body) = match wanted {
+            Found::Whole => (stored.head.status(), entry.body.clone()),
+            Found::Part(span) => {
+                // Writing to a Vec does not fail.
+                let _ = write!(fields, "Content-Range: bytes {}-{}/{length}\r\n", span.start, span.end - 1);
+                let within = Span { start: span.start - has.start, end: span.end - has.start };
+                (206, entry.body.slice(within))
+            }
+            Found::Nothing => {
+                let _ = write!(fields, "Content-Range: bytes */{length}\r\n");
+                (416, Body::default())
+            }
+        };
+        let mut framing = framing_of(status, body.len());
+        if self.request.head.method() == "HEAD" {
+            if framing != Framing::None {
+                let _ = write!(fields, "Content-Length: {}\r\n", body.len());
+            }
+            framing = Framing::None;
+        }
+        let mut head = stored.head.with(&fields).ok_or(Failure::Internal(DAMAGED))?;
+        head.status = status;
+        let body = if framing == Framing::None { Body::default() } else { body };
+        self.send(&head, framing, Pieces::of(&body), downstream, flow).await
+    }
+
+    async fn send(
+        &self,
+        head: &ResponseHead,
+        framing: Framing,
+        body: impl Source,
+        downstream: &mut impl DownstreamSide,
+        flow: &mut Recording,
+    ) -> Result<Ending, Failure> {
+        flow.status = Some(head.status);
+        let progress = flow.progress();
+        let manner = Manner { framing, via: Some(&self.engine.via), may_keep: true };
+        let sent = respond(self.engine, downstream, (head, manner), body, Some(&progress.received)).await;
+        metrics::with(|metrics| metrics.cache_bytes.add(progress.received.get()));
+        flow.end = match &sent {
+            Ok(()) => "complete".into(),
+            Err(failure) => failure.to_string().into(),
+        };
+        Ok(if sent.is_ok() { Ending::Complete { sent: true } } else { Ending::Abort })
+    }
+
+    /// What is said anew with every use.
+    fn fields(&self, stored: &Stored, outcome: Outcome) -> Vec<u8> {
+        let mut fields = Vec::with_capacity(128);
+        write_age(stored.freshness.age(cache::now()), &mut fields);
+        fields.extend_from_slice(b"Cache-Status: ");
+        fields.extend_from_slice(&outcome.value());
+        fields.extend_from_slice(b"\r\n");
+        fields
+    }
+}
+
+/// What is stored was made by us; a store that keeps it elsewhere checks it.
+const DAMAGED: &str = "a stored response is damaged";
+
+/// 304 (RFC 9110 §15.4.5): the fields that a cache goes by, without those of the content.
+fn not_modified(stored: &Stored, fields: &[u8]) -> Option<ResponseHead> {
+    let whole = stored.head.with(fields)?;
+    let mut text = b"HTTP/1.1 304 Not Modified\r\n".to_vec();
+    for field in whole.headers.iter() {
+        let of_content = field.name.len() > 8 && field.name[..8].eq_ignore_ascii_case(b"content-");
+        if !of_content || field.name.eq_ignore_ascii_case(b"content-location") {
+            for part in [field.name, b": ", field.value, b"\r\n"] {
+                text.extend_from_slice(part);
+            }
+        }
+    }
+    cache::stored_head::StoredHead::from_lines(304, &text).with(b"")
+}
+
+/// How the body of a stored response goes out.
+fn framing_of(status: u16, length: u64) -> Framing {
+    if matches!(status, 204 | 304) { Framing::None } else { Framing::Length(length) }
+}
+
+/// A stored body, as a source.
+struct Pieces {
+    pieces: std::vec::IntoIter<bytes::Bytes>,
+    held: bytes::Bytes,
+}
+
+impl Pieces {
+    fn of(body: &Body) -> Self {
+        let pieces: Vec<_> = body.pieces().cloned().collect();
+        Self { pieces: pieces.into_iter(), held: bytes::Bytes::new() }
+    }
+}
+
+impl Source for Pieces {
+    fn side(&self) -> Side {
+        Side::Upstream
+    }
+
+    fn next(&mut self) -> Result<Piece<'_>, BodyError> {
+        match self.pieces.next() {
+            Some(piece) => {
+                self.held = piece;
+                Ok(Piece::Content(&self.held))
+            }
+            None => Ok(Piece::End(None)),
+        }
+    }
+
+    async fn fill(&mut self) -> Result<(), BodyError> {
+        Ok(())
+    }
+}

@@ -1,0 +1,237 @@
+//! What the cache does with the answer to a request that was sent on.
+
+use std::sync::Arc;
+
+use super::Ask;
+use crate::cache::conditional::{self, Validators};
+use crate::cache::directives::RequestDirectives;
+use crate::cache::entry::{Body, Entry, Stored};
+use crate::cache::filling::{Filling, Reader, Writer};
+use crate::cache::flights::{Boarding, Lead};
+use crate::cache::freshness::Exchanged;
+use crate::cache::key::Key;
+use crate::cache::report::{Forward, Outcome, Why};
+use crate::cache::storable::{self, NotStored};
+use crate::cache::{self, Cache, Rules, headers};
+use crate::http::framing::Framing;
+use crate::http::head::{RequestHead, ResponseHead};
+use crate::pipeline::failure::Failure;
+use crate::pipeline::request::Request;
+use crate::telemetry::metrics;
+
+/// A request under way, and what its answer is for.
+pub(in crate::pipeline) struct Fetch<'a> {
+    cache: &'a Arc<Cache>,
+    request: &'a RequestHead,
+    key: &'a Key,
+    framing: Framing,
+    directives: RequestDirectives,
+    rules: Rules,
+    why: Why,
+    /// What is validated.
+    stale: Option<Arc<Entry>>,
+    /// None: nothing is to be stored.
+    lead: Option<Lead>,
+    sent: u64,
+    max_object: u64,
+    max_stale: u64,
+}
+
+/// What becomes of an answer.
+pub(in crate::pipeline) enum Verdict {
+    /// It is delivered as it comes.
+    Pass,
+    /// It is delivered, and stored.
+    Store(Box<(Writer, Reader)>),
+    /// It is not for the client.
+    Withhold,
+}
+
+impl<'a> Fetch<'a> {
+    pub(super) fn new(ask: &'a Ask<'a>, why: Why, stale: Option<Arc<Entry>>, lead: Option<Lead>) -> Self {
+        let config = &ask.engine.config.cache;
+        let millis = |span: std::time::Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        Self {
+            cache: ask.cache,
+            request: &ask.request.head,
+            key: &ask.key,
+            framing: ask.framing,
+            directives: ask.directives,
+            rules: ask.rules,
+            why,
+            stale,
+            lead,
+            sent: cache::now(),
+            max_object: config.max_object,
+            max_stale: millis(config.max_stale),
+        }
+    }
+
+    /// The request that is sent, where it is not the client's own: one that validates.
+    pub(super) fn request(&mut self, ask: &Ask<'_>) -> Option<Request> {
+        let stale = self.stale.as_ref()?;
+        let head = conditional::validating(self.request, std::iter::once(&stale.stored.validators));
+        if head.is_none() {
+            // There is nothing to validate it with; but it may still be needed if its origin is gone.
+            let whole = conditional::unconditional(self.request)?;
+            return Some(ask.request.with_head(whole));
+        }
+        head.map(|head| ask.request.with_head(head))
+    }
+
+    /// The same fetch, of the whole.
+    pub(super) fn without_stale(self) -> Self {
+        Self { stale: None, sent: cache::now(), ..self }
+    }
+
+    /// Judges a final head. What the client is to know of the cache's part is added to it.
+    pub(in crate::pipeline) fn judge(&mut self, head: &mut ResponseHead, framing: Framing) -> Verdict {
+        if self.withholds(head) {
+            return Verdict::Withhold;
+        }
+        self.effects(head);
+        let mut report = Forward::because(self.why);
+        let exchanged = Exchanged { sent: self.sent, received: cache::now() };
+        let verdict = match self.store(head, framing, exchanged) {
+            Ok(store) => {
+                report.stored = true;
+                Verdict::Store(Box::new(store))
+            }
+            Err(why) => {
+                report.detail = why;
+                self.let_go(why, exchanged.received);
+                Verdict::Pass
+            }
+        };
+        head.headers.push(b"Cache-Status", &Outcome::Forward(report).value());
+        verdict
+    }
+
+    /// Whether this answer tells of what is stored, instead of being one for the client.
+    fn withholds(&self, head: &ResponseHead) -> bool {
+        let Some(stale) = &self.stale else { return false };
+        match head.status {
+            304 => stale.stored.validators.are_there(),
+            // RFC 5861 §4
+            500 | 502 | 503 | 504 => {
+                let freshness = &stale.stored.freshness;
+                freshness.usable_in_need(&self.directives, true, 0, cache::now())
+            }
+            _ => false,
+        }
+    }
+
+    fn store(
+        &mut self,
+        head: &ResponseHead,
+        framing: Framing,
+        exchanged: Exchanged,
+    ) -> Result<(Writer, Reader), Option<NotStored>> {
+        let names_itself = self.request.method() == "POST" && self.is_about_itself(head);
+        if self.lead.is_none()
+            && names_itself
+            && let Boarding::Lead(lead) = self.cache.flights().board(self.key)
+        {
+            self.lead = Some(lead);
+        }
+        let Some(lead) = &self.lead else { return Err(None) };
+        let storable =
+            storable::check(self.request, self.framing, head, names_itself, exchanged, &self.rules)?;
+        let length = match framing {
+            Framing::Length(length) if length > self.max_object => return Err(Some(NotStored::TooLarge)),
+            Framing::Length(length) => Some(length),
+            Framing::None => Some(0),
+            Framing::Chunked => None,
+            // Its end can't be told from its being cut off.
+            Framing::UntilClose => return Err(Some(NotStored::NoEnd)),
+        };
+        let (writer, reader) = Filling::begin(Stored::of(head, storable), length, None);
+        lead.announce(writer.filling());
+        Ok((writer.limited_to(self.max_object), reader))
+    }
+
+    /// Whether a response says that it is what is found at the request's own target (RFC 9110 §8.7).
+    fn is_about_itself(&self, head: &ResponseHead) -> bool {
+        let location = headers::single(&head.headers, "content-location");
+        let location = location.and_then(|location| std::str::from_utf8(location).ok());
+        location.and_then(|location| self.key.of_reference(location)).as_ref() == Some(self.key)
+    }
+
+    /// Nothing is going to be stored: who waits need wait no longer, nor need others.
+    fn let_go(&mut self, why: Option<NotStored>, now: u64) {
+        // What was this request's own doing says nothing of others.
+        if self.lead.take().is_some() && why.is_some_and(NotStored::is_for_all) {
+            self.cache.note_personal(self.key, now);
+        }
+    }
+
+    /// Whether somebody waits who has not begun to read.
+    pub(in crate::pipeline) fn is_awaited(&self) -> bool {
+        self.lead.as_ref().is_some_and(Lead::is_awaited)
+    }
+
+    /// The response has been received whole.
+    pub(in crate::pipeline) fn filled(&mut self, filling: &Filling, body: Body) {
+        let Some(lead) = self.lead.take() else { return };
+        let entry = Entry { stored: filling.stored.clone(), body, part: filling.part };
+        metrics::with(|metrics| metrics.cache_stores.increment());
+        self.cache.store(&lead, entry);
+    }
+
+    /// What is to be delivered instead of an answer that was withheld. None: it does not fit what is stored.
+    pub(super) fn resolve(&mut self, ask: &Ask<'_>, head: &ResponseHead) -> Option<Arc<Entry>> {
+        let stale = self.stale.as_ref()?;
+        if head.status != 304 {
+            self.lead = None;
+            return Some(Arc::clone(stale));
+        }
+        if !stale.stored.validators.are_confirmed_by(&Validators::of(&head.headers)) {
+            return None;
+        }
+        let exchanged = Exchanged { sent: self.sent, received: cache::now() };
+        let updated = stale.stored.updated(&ask.request.head, head, exchanged, &self.rules);
+        let Some(stored) = updated else {
+            // Good for this request, but not to be kept.
+            self.cache.replace(self.key, stale, None);
+            return Some(Arc::clone(stale));
+        };
+        let entry = Arc::new(Entry { stored, ..Entry::clone(stale) });
+        self.cache.replace(self.key, stale, Some(Arc::clone(&entry)));
+        self.lead = None;
+        Some(entry)
+    }
+
+    /// What is stored, if that may be used although the origin could not be asked (RFC 9111 §4.2.4).
+    pub(super) fn in_need(&self, ask: &Ask<'_>, failure: &Failure) -> Option<Arc<Entry>> {
+        let stale = self.stale.as_ref()?;
+        let freshness = &stale.stored.freshness;
+        let usable = freshness.usable_in_need(&ask.directives, false, self.max_stale, cache::now());
+        (failure.is_upstreams_absence() && usable).then(|| Arc::clone(stale))
+    }
+
+    pub(super) fn why(&self) -> Why {
+        self.why
+    }
+
+    pub(super) fn cache(&self) -> &Cache {
+        self.cache
+    }
+
+    /// The client's request.
+    pub(super) fn asked(&self) -> &RequestHead {
+        self.request
+    }
+
+    pub(super) fn key(&self) -> &Key {
+        self.key
+    }
+
+    pub(super) fn rules(&self) -> Rules {
+        self.rules
+    }
+
+    /// When the request was sent.
+    pub(super) fn sent(&self) -> u64 {
+        self.sent
+    }
+}

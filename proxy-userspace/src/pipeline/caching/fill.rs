@@ -1,0 +1,131 @@
+//! A body that is stored on its way to the client. The store takes it as it arrives, the client as it can: whoever reads
+//! slowly does not keep others waiting for the rest, and whoever leaves does not take it from them.
+
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use super::Fetch;
+use crate::cache::entry::Body;
+use crate::cache::filling::{Given, Reader, Writer};
+use crate::net::deadline::{Deadline, Expired};
+use crate::pipeline::failure::Failure;
+use crate::pipeline::response::deliver;
+use crate::pipeline::side::Reply;
+use crate::relay::Side;
+use crate::relay::body::{BodyError, Patience, Piece, Source};
+use crate::relay::stage::Stages;
+
+/// Stores and delivers a body. It is in store before the client has the last of it: who then asks again finds it.
+pub(in crate::pipeline) async fn store_and_deliver(
+    body: impl Source,
+    (writer, reader): (Writer, Reader),
+    fetch: &mut Fetch<'_>,
+    (reply, stages): (&mut impl Reply, &mut Stages),
+    received: &Cell<u64>,
+    patience: Patience<'_>,
+) -> Result<(), Failure> {
+    let filling = Arc::clone(writer.filling());
+    let own_deadline = Deadline::new();
+    let mut fill = pin!(fill(body, writer, Patience { deadline: &own_deadline, ..patience }));
+    let mut deliver = pin!(deliver(Follow::new(reader), reply, stages, Some(received), patience));
+    let (mut filled, mut delivered) = (None, None);
+    poll_fn(|cx| {
+        if filled.is_none()
+            && let Poll::Ready(result) = fill.as_mut().poll(cx)
+        {
+            filled = Some(result.map(|body| {
+                if let Some(body) = body {
+                    fetch.filled(&filling, body);
+                }
+            }));
+        }
+        if delivered.is_none()
+            && let Poll::Ready(result) = deliver.as_mut().poll(cx)
+        {
+            delivered = Some(result);
+        }
+        match (&filled, &delivered) {
+            (Some(_), Some(_)) => Poll::Ready(()),
+            // The client is gone, and nobody else is there.
+            (None, Some(Err(_))) if !filling.has_followers() && !fetch.is_awaited() => Poll::Ready(()),
+            _ => Poll::Pending,
+        }
+    })
+    .await;
+    match (filled, delivered) {
+        // What went wrong with the source is the reason, not that the reader saw it cut off.
+        (Some(Err(error)), _) => Err(Failure::ResponseBody(error)),
+        (_, delivered) => delivered.unwrap_or(Ok(())),
+    }
+}
+
+/// Puts a body into the store's hands.
+async fn fill(
+    mut body: impl Source,
+    mut writer: Writer,
+    patience: Patience<'_>,
+) -> Result<Option<Body>, BodyError> {
+    loop {
+        match body.next()? {
+            Piece::Content(content) => writer.put(content),
+            Piece::Nothing => {
+                writer.show();
+                writer.room().await;
+                match patience.deadline.limit(patience.read, body.fill()).await {
+                    Ok(filled) => filled?,
+                    Err(Expired::TimedOut | Expired::Drained) => {
+                        return Err(BodyError::TimedOut(body.side()));
+                    }
+                }
+            }
+            Piece::End(_) => return Ok(writer.complete()),
+        }
+    }
+}
+
+/// A response under way, as the source of a body.
+pub(super) struct Follow {
+    reader: Reader,
+    held: bytes::Bytes,
+    /// It was seen that the response is cut off.
+    cut: bool,
+}
+
+impl Follow {
+    pub(super) fn new(reader: Reader) -> Self {
+        Self { reader, held: bytes::Bytes::new(), cut: false }
+    }
+}
+
+impl Source for Follow {
+    fn side(&self) -> Side {
+        Side::Upstream
+    }
+
+    fn next(&mut self) -> Result<Piece<'_>, BodyError> {
+        match self.reader.take() {
+            Given::Piece(piece) => {
+                self.held = piece;
+                Ok(Piece::Content(&self.held))
+            }
+            Given::Nothing => Ok(Piece::Nothing),
+            Given::Whole => Ok(Piece::End(None)),
+            // What came before goes out first.
+            Given::Cut if !self.cut => {
+                self.cut = true;
+                Ok(Piece::Nothing)
+            }
+            Given::Cut => Err(BodyError::Truncated(Side::Upstream)),
+        }
+    }
+
+    async fn fill(&mut self) -> Result<(), BodyError> {
+        if !self.cut {
+            self.reader.more().await;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,128 @@
+//! What there is for a request: in store, or under way.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Ask;
+use crate::cache::entry::Entry;
+use crate::cache::filling::Reader;
+use crate::cache::flights::{Boarding, Landing, Lead};
+use crate::cache::freshness::Usable;
+use crate::cache::key::Scope;
+use crate::cache::range::{Found as Within, Wanted};
+use crate::cache::report::Why;
+use crate::cache::{self, conditional};
+use crate::pipeline::Engine;
+use crate::target::{Front, Hop, Target};
+
+/// What is in store for a request.
+pub(super) enum Found {
+    Usable { entry: Arc<Entry>, revalidate: bool },
+    Stale { why: Why, entry: Arc<Entry> },
+    Nothing { why: Why },
+}
+
+/// What became of the wish to ask the origin.
+pub(super) enum Settled {
+    Lead(Lead),
+    Follow(Reader),
+    Again,
+}
+
+/// How long a request waits for the answer to another one to begin. Longer, and it asks for itself.
+const WAIT: Duration = Duration::from_secs(5);
+
+/// How long a captured request waits to know whether its authority leads where it is going.
+const AGREEMENT: Duration = Duration::from_millis(200);
+
+/// Whose answers a request may be given. A captured request is somebody's claim to be for an authority: it shares
+/// entries only if that authority's own addresses have the one that it goes to.
+pub(super) async fn scope(engine: &Engine, target: &Target) -> Scope {
+    match (target.front, target.original_destination) {
+        (_, Some(destination)) if agrees(engine, target, destination).await => Scope::Authority,
+        (_, Some(destination)) => {
+            let namespace = target.vantage.namespace.as_ref().map(|namespace| namespace.cookie());
+            Scope::Address(destination, namespace)
+        }
+        (Front::Gateway, None) => Scope::Gateway,
+        (_, None) => Scope::Authority,
+    }
+}
+
+async fn agrees(engine: &Engine, target: &Target, destination: SocketAddr) -> bool {
+    let Some(authority) = target.authority.clone() else { return false };
+    // Another network namespace may have another server at the same address.
+    if authority.port != destination.port() || target.vantage.namespace.is_some() {
+        return false;
+    }
+    let hop = Hop::Authority(authority, target.scheme);
+    let addresses = engine.upstream.addresses(&hop, |_| Ok::<_, std::convert::Infallible>(()));
+    match tokio::time::timeout(AGREEMENT, addresses).await {
+        Ok(Ok(found)) => found.addresses.contains(&destination),
+        Ok(Err(_)) | Err(_) => false,
+    }
+}
+
+impl Ask<'_> {
+    /// Looks into the store.
+    pub(super) fn look(&self) -> Found {
+        let headers = &self.request.head.headers;
+        // What only an origin can decide.
+        if conditional::is_for_origin(headers) || Wanted::of(headers) == Wanted::Other {
+            return Found::Nothing { why: Why::Bypass };
+        }
+        let Some(variants) = self.cache.find(&self.key) else { return Found::Nothing { why: Why::UriMiss } };
+        let Some(entry) = variants.select(headers) else { return Found::Nothing { why: Why::VaryMiss } };
+        if !self.covers(entry) {
+            return Found::Nothing { why: Why::Partial };
+        }
+        let entry = Arc::clone(entry);
+        match entry.stored.freshness.usable(&self.directives, cache::now()) {
+            Usable::Fresh | Usable::Stale => Found::Usable { entry, revalidate: false },
+            Usable::WhileRevalidating => Found::Usable { entry, revalidate: true },
+            Usable::Validate if entry.stored.freshness.left(cache::now()) > 0 => {
+                Found::Stale { why: Why::Request, entry }
+            }
+            Usable::Validate => Found::Stale { why: Why::Stale, entry },
+        }
+    }
+
+    /// Whether an entry has all that is wanted of its representation.
+    fn covers(&self, entry: &Entry) -> bool {
+        let Some((has, length)) = entry.part else { return true };
+        let headers = &self.request.head.headers;
+        if !conditional::range_applies(headers, &entry.stored.validators) {
+            return false;
+        }
+        match Wanted::of(headers).of_length(length) {
+            Within::Part(span) => has.start <= span.start && span.end <= has.end,
+            Within::Whole | Within::Nothing => false,
+        }
+    }
+
+    /// Finds out who asks the origin. None: this request does, for itself alone.
+    pub(super) async fn settle(&self, may_wait: bool) -> Option<Settled> {
+        // A part is not stored: nobody should wait for it.
+        if self.request.head.method() != "GET" || Wanted::of(&self.request.head.headers) != Wanted::Whole {
+            return None;
+        }
+        let waits = may_wait && !self.cache.is_personal(&self.key, cache::now());
+        let wait = match self.cache.flights().board(&self.key) {
+            Boarding::Lead(lead) => return Some(Settled::Lead(lead)),
+            Boarding::Wait(wait) if waits => wait,
+            Boarding::Wait(_) | Boarding::Full => return None,
+        };
+        match tokio::time::timeout(WAIT, wait.landing()).await {
+            Ok(Landing::Arriving(reader)) => {
+                let stored = &reader.filling().stored;
+                let fits = stored.selection.matches(&self.request.head.headers)
+                    && stored.freshness.usable(&self.directives, cache::now()) == Usable::Fresh
+                    && reader.filling().part.is_none();
+                Some(if fits { Settled::Follow(reader) } else { Settled::Again })
+            }
+            Ok(Landing::Over) => Some(Settled::Again),
+            Err(_) => None,
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! The cache: what is answered from store, what never is, and who can't be stopped from getting an answer.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier};
+use std::time::{Duration, Instant};
+
+use weir_tests::http::{self, Answer};
+use weir_tests::origin::{Origin, Request, read_answer};
+use weir_tests::pattern::Pattern;
+use weir_tests::scripts;
+use weir_tests::weir::{Weir, connect, eventually};
+
+const CACHE: &str = "cache: {enabled: true}";
+
+/// A GET of `path` through weir, on a connection of its own.
+fn get(weir: &Weir, origin: &Origin, path: &str, fields: &str) -> Answer {
+    ask(weir, origin, "GET", path, fields)
+}
+
+fn ask(weir: &Weir, origin: &Origin, method: &str, path: &str, fields: &str) -> Answer {
+    let mut client = connect(weir.proxy);
+    let length = if method == "POST" { "Content-Length: 0\r\n" } else { "" };
+    write!(client, "{method} http://{}{path} HTTP/1.1\r\nHost: x\r\n{length}{fields}\r\n", origin.address)
+        .expect("weir takes it");
+    read_answer(&mut client, method).expect("an answer")
+}
+
+fn ok(fields: &str, body: &str) -> Vec<u8> {
+    format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
+}
+
+/// An origin that counts: each answer has the number of the request in it.
+fn counting(fields: &'static str) -> Origin {
+    let count = Arc::new(AtomicUsize::new(0));
+    Origin::start(move |_| ok(fields, &format!("answer {}", count.fetch_add(1, Ordering::SeqCst))))
+}
+
+fn status_of(answer: &Answer) -> &str {
+    answer.field("cache-status").unwrap_or("none")
+}
+
+#[test]
+fn a_fresh_response_is_asked_for_once_by_all_workers() {
+    let weir = Weir::explicit("cache: {enabled: true}\nserver: {workers: 2}");
+    let origin = counting("Cache-Control: max-age=60\r\n");
+    let first = get(&weir, &origin, "/", "");
+    assert_eq!((first.text().as_str(), status_of(&first)), ("answer 0", "weir; fwd=uri-miss; stored"));
+    for _ in 0..8 {
+        let answer = get(&weir, &origin, "/", "");
+        assert_eq!((answer.status, answer.text().as_str()), (200, "answer 0"));
+        assert!(status_of(&answer).starts_with("weir; hit; ttl="), "{}", answer.head);
+        assert!(answer.field("age").is_some_and(|age| age.parse::<u64>().is_ok()), "{}", answer.head);
+    }
+    assert_eq!(origin.requests().len(), 1);
+    let hits: Vec<_> = weir.flows(9).into_iter().filter(|flow| flow["cache"] == "hit").collect();
+    assert_eq!((hits.len(), weir.metric("cache_hits_total")), (8, 8));
+    let head = ask(&weir, &origin, "HEAD", "/", "");
+    assert_eq!((head.field("content-length"), head.body.len()), (Some("8"), 0));
+    assert_eq!(origin.requests().len(), 1);
+}
+
+/// What costs nothing where nobody asked for it must not show, either.
+#[test]
+fn without_a_cache_nothing_is_stored_or_said() {
+    let weir = Weir::explicit("");
+    let origin = counting("Cache-Control: max-age=60\r\n");
+    for number in 0..2 {
+        let answer = get(&weir, &origin, "/", "");
+        assert_eq!((answer.text(), status_of(&answer)), (format!("answer {number}"), "none"));
+    }
+}
+
+#[test]
+fn curl_gets_the_same_bytes_again() {
+    let weir = Weir::explicit(CACHE);
+    let body: Vec<u8> = Pattern::bytes(7, 3_000_000);
+    let sent = body.clone();
+    let origin = Origin::start(move |_| {
+        let head = format!(
+            "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nETag: \"a\"\r\nContent-Length: {}\r\n\r\n",
+            sent.len()
+        );
+        [head.as_bytes(), &sent].concat()
+    });
+    let url = format!("http://{}/large", origin.address);
+    let out = weir.folder().join("out");
+    for range in ["", "0-99", "1000000-1999999", "2999990-", "-7"] {
+        let mut arguments = vec!["-f", "-o", out.to_str().expect("a path"), &url];
+        if !range.is_empty() {
+            arguments.extend(["-r", range]);
+        }
+        let output = weir.curl(&arguments).output().expect("curl runs");
+        assert!(output.status.success(), "{output:?}");
+        let got = std::fs::read(&out).expect("what curl wrote");
+        let expected = match range {
+            "" => &body[..],
+            "0-99" => &body[..100],
+            "1000000-1999999" => &body[1_000_000..2_000_000],
+            "2999990-" => &body[2_999_990..],
+            _ => &body[body.len() - 7..],
+        };
+        assert!(got == expected, "range {range:?}: {} bytes", got.len());
+    }
+    assert_eq!(origin.requests().len(), 1);
+}
+
+#[test]
+fn a_stale_response_is_validated_and_renewed() {
+    let weir = Weir::explicit(CACHE);
+    let origin = Origin::start(|request: &Request| match request.field("if-none-match") {
+        Some("\"a\"") => {
+            b"HTTP/1.1 304 Not Modified\r\nETag: \"a\"\r\nCache-Control: max-age=60\r\nX: new\r\n\r\n"
+                .to_vec()
+        }
+        _ => ok("ETag: \"a\"\r\nCache-Control: max-age=0\r\nX: old\r\n", "content"),
+    });
+    assert_eq!(get(&weir, &origin, "/", "").field("x"), Some("old"));
+    let validated = get(&weir, &origin, "/", "");
+    assert_eq!((validated.text().as_str(), validated.field("x")), ("content", Some("new")));
+    assert_eq!(status_of(&validated), "weir; fwd=stale; fwd-status=304");
+    assert!(status_of(&get(&weir, &origin, "/", "")).starts_with("weir; hit"));
+    let known = get(&weir, &origin, "/", "If-None-Match: W/\"a\"\r\n");
+    assert_eq!((known.status, known.field("etag"), known.body.len()), (304, Some("\"a\""), 0));
+    assert_eq!(origin.requests().len(), 2);
+}
+
+#[test]
+fn while_it_is_validated_in_the_background_a_stale_response_is_used() {
+    let weir = Weir::explicit(CACHE);
+    let origin = counting("Cache-Control: max-age=1, stale-while-revalidate=60\r\n");
+    assert_eq!(get(&weir, &origin, "/", "").text(), "answer 0");
+    std::thread::sleep(Duration::from_millis(1100));
+    let stale = get(&weir, &origin, "/", "");
+    assert_eq!(stale.text(), "answer 0");
+    assert!(status_of(&stale).contains("hit; ttl=-"), "{}", stale.head);
+    eventually("a renewed response", || (get(&weir, &origin, "/", "").text() == "answer 1").then_some(()));
+    assert_eq!(origin.requests().len(), 2);
+}
+
+#[test]
+fn an_origin_that_fails_is_stood_in_for() {
+    let weir = Weir::explicit(CACHE);
+    let down = Arc::new(AtomicUsize::new(0));
+    let state = Arc::clone(&down);
+    let origin = Origin::start(move |request: &Request| {
+        match (state.load(Ordering::SeqCst), request.head.contains("/sie")) {
+            (0, true) => ok("Cache-Control: max-age=0, stale-if-error=60\r\nETag: \"a\"\r\n", "good"),
+            (0, false) => ok("Cache-Control: max-age=0, must-revalidate\r\nETag: \"a\"\r\n", "good"),
+            (1, _) => b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 3\r\n\r\nbad".to_vec(),
+            // It closes the connection without a word.
+            _ => Vec::new(),
+        }
+    });
+    for path in ["/sie", "/strict"] {
+        assert_eq!(get(&weir, &origin, path, "").text(), "good");
+    }
+    for failure in [1, 2] {
+        down.store(failure, Ordering::SeqCst);
+        assert_eq!(get(&weir, &origin, "/sie", "").text(), "good", "failure {failure}");
+        let strict = get(&weir, &origin, "/strict", "");
+        assert_eq!(strict.status, if failure == 1 { 503 } else { 502 });
+    }
+}
+
+/// A body that was cut off is not whole, and no later client may take it for that.
+#[test]
+fn what_is_cut_off_is_never_stored() {
+    let weir = Weir::explicit(CACHE);
+    let cut: &[&str] = &[
+        "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nConnection: close\r\nContent-Length: 10\r\n\r\nhello",
+        "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+        // Whether this is all of it can't be known.
+        "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nConnection: close\r\n\r\nhello",
+    ];
+    for answer in cut {
+        let origin = Origin::fixed(answer);
+        for _ in 0..2 {
+            let mut client = connect(weir.proxy);
+            write!(client, "GET http://{}/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", origin.address)
+                .expect("weir takes it");
+            let mut bytes = Vec::new();
+            let _ = client.read_to_end(&mut bytes);
+            assert!(String::from_utf8_lossy(&bytes).contains("hello"));
+        }
+        assert_eq!(origin.requests().len(), 2, "stored: {answer}");
+    }
+}
+
+#[test]
+fn a_thousand_ask_at_once_and_the_origin_is_asked_once() {
+    let weir = Weir::explicit("cache: {enabled: true}\nserver: {workers: 2}");
+    let origin = Origin::start(|_| {
+        std::thread::sleep(Duration::from_millis(700));
+        ok("Cache-Control: max-age=60\r\n", &"x".repeat(50_000))
+    });
+    let clients: Vec<TcpStream> = (0..1000)
+        .map(|_| {
+            let mut client = connect(weir.proxy);
+            write!(client, "GET http://{}/ HTTP/1.1\r\nHost: x\r\n\r\n", origin.address)
+                .expect("weir takes it");
+            client
+        })
+        .collect();
+    for mut client in clients {
+        let answer = read_answer(&mut client, "GET").expect("an answer");
+        assert_eq!((answer.status, answer.body.len()), (200, 50_000));
+    }
+    assert_eq!(origin.requests().len(), 1);
+    assert!(weir.metric("cache_collapsed_total") > 900, "{}", weir.metric("cache_collapsed_total"));
+}
+
+/// Answers that are not for everybody can't be waited for: each client asks for itself, and none waits long.
+#[test]
+fn who_waits_for_an_answer_that_is_not_for_him_asks_himself() {
+    let weir = Weir::explicit(CACHE);
+    let origin = Origin::start(|_| {
+        std::thread::sleep(Duration::from_millis(200));
+        ok("Cache-Control: private\r\n", "mine")
+    });
+    let began = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..20 {
+            scope.spawn(|| assert_eq!(get(&weir, &origin, "/", "").text(), "mine"));
+        }
+    });
+    assert_eq!(origin.requests().len(), 20);
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+}
+
+/// A leader that goes away, or reads slowly, must not take the answer from those that wait for it.
+#[test]
+fn who_waits_depends_on_no_other_client() {
+    let weir = Weir::explicit(CACHE);
+    const LENGTH: usize = 4_000_000;
+    for leaves in [true, false] {
+        let go = Arc::new(Barrier::new(2));
+        let waits = Arc::clone(&go);
+        let origin = Origin::start(move |_| {
+            waits.wait();
+            let head =
+                format!("HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: {LENGTH}\r\n\r\n");
+            [head.into_bytes(), vec![b'x'; LENGTH]].concat()
+        });
+        let mut leader = Some(connect(weir.proxy));
+        write!(
+            leader.as_ref().expect("a socket"),
+            "GET http://{}/ HTTP/1.1\r\nHost: x\r\n\r\n",
+            origin.address
+        )
+        .expect("weir takes it");
+        let address = origin.address;
+        let mut follower = connect(weir.proxy);
+        // The leader's request is on its way before the follower's.
+        std::thread::sleep(Duration::from_millis(200));
+        write!(follower, "GET http://{address}/ HTTP/1.1\r\nHost: x\r\n\r\n").expect("weir takes it");
+        std::thread::sleep(Duration::from_millis(200));
+        go.wait();
+        let mut some = [0; 1000];
+        leader.as_ref().expect("a socket").read_exact(&mut some).expect("the beginning");
+        if leaves && let Some(leader) = leader.take() {
+            weir_tests::weir::reset(leader);
+        }
+        let answer = read_answer(&mut follower, "GET").expect("the whole answer");
+        assert_eq!((answer.status, answer.body.len(), origin.requests().len()), (200, LENGTH, 1), "{leaves}");
+    }
+}
+
+/// RFC 9111 §4.4
+#[test]
+fn what_is_changed_is_forgotten() {
+    let weir = Weir::explicit(CACHE);
+    let origin = counting("Cache-Control: max-age=60\r\n");
+    for (method, forgets) in
+        [("POST", true), ("DELETE", true), ("PUT", true), ("FROB", true), ("OPTIONS", false)]
+    {
+        let path = format!("/{method}");
+        let before = get(&weir, &origin, &path, "").text();
+        ask(&weir, &origin, method, &path, if method == "PUT" { "Content-Length: 0\r\n" } else { "" });
+        assert_eq!(get(&weir, &origin, &path, "").text() != before, forgets, "{method}");
+    }
+}
+
+#[test]
+fn only_if_cached_asks_nobody() {
+    let weir = Weir::explicit(CACHE);
+    let origin = counting("Cache-Control: max-age=60\r\n");
+    assert_eq!(get(&weir, &origin, "/", "Cache-Control: only-if-cached\r\n").status, 504);
+    assert_eq!(origin.requests().len(), 0);
+    get(&weir, &origin, "/", "");
+    assert_eq!(get(&weir, &origin, "/", "Cache-Control: only-if-cached\r\n").status, 200);
+    assert_eq!(origin.requests().len(), 1);
+}
+
+/// As the gateway, weir is a cache of the origin's own: RFC 9213 lets that be told something else than all others.
+#[test]
+fn the_gateway_caches_apart_from_the_proxy() {
+    let origin = counting("Cache-Control: no-store\r\nCDN-Cache-Control: max-age=60\r\n");
+    let weir = Weir::explicit(&format!("{CACHE}\nrouting: {{default_backend: 'http://{}'}}", origin.address));
+    let through = || http::get(weir.proxy, "/").expect("an answer").text();
+    assert_eq!((through(), through()), ("answer 0".into(), "answer 0".into()));
+    // A proxy is no part of the origin: for it, the response is not to be stored.
+    assert_eq!(get(&weir, &origin, "/", "").text(), "answer 1");
+    assert_eq!(get(&weir, &origin, "/", "").text(), "answer 2");
+    assert_eq!(through(), "answer 0");
+}
+
+/// The standard library's server says Last-Modified and nothing of freshness: a tenth of the file's age is allowed.
+#[test]
+fn a_file_that_has_long_been_the_same_is_used_again() {
+    let weir = Weir::explicit(CACHE);
+    let script = "import http.server, os, sys, threading\n\
+         os.chdir(sys.argv[1])\n\
+         open('old', 'w').write('content'); os.utime('old', (1e9, 1e9))\n\
+         s = http.server.ThreadingHTTPServer(('127.0.0.1', 0), http.server.SimpleHTTPRequestHandler)\n\
+         threading.Thread(target=s.serve_forever, daemon=True).start()\n\
+         import urllib.request\n\
+         urllib.request.install_opener(urllib.request.build_opener(urllib.request.ProxyHandler({'http': sys.argv[2]})))\n\
+         for _ in range(2):\n\
+         \x20   a = urllib.request.urlopen(f'http://127.0.0.1:{s.server_port}/old')\n\
+         \x20   print(a.read().decode(), a.headers['Cache-Status'])\n";
+    let proxy = format!("http://{}", weir.proxy);
+    let mut python = std::process::Command::new("python3");
+    python.args(["-c", script, weir.folder().to_str().expect("a path"), &proxy]);
+    let said = scripts::stdout(&mut python);
+    let lines: Vec<_> = said.lines().collect();
+    assert_eq!(lines[0], "content weir; fwd=uri-miss; stored", "{said}");
+    assert!(lines[1].starts_with("content weir; hit; ttl="), "{said}");
+}
