@@ -89,7 +89,7 @@ pub struct Policy {
     pub action: u32,
     /// One of the `FAIL_` constants.
     pub fail: u32,
-    /// errno (positive) of a connect() that is refused.
+    /// errno of a connect() that is refused: one of the `ERRNO_` constants.
     pub errno: u32,
 }
 
@@ -110,6 +110,11 @@ pub const ACTION_REDIRECT: u32 = 0;
 pub const ACTION_BYPASS: u32 = 1;
 /// Refuse the connection.
 pub const ACTION_DENY: u32 = 2;
+
+/// ECONNREFUSED, as on nearly all architectures; asserted against libc's by userspace.
+pub const ERRNO_REFUSED: u32 = 111;
+/// EHOSTUNREACH.
+pub const ERRNO_UNREACHABLE: u32 = 113;
 
 /// Without a live proxy the connection goes direct.
 pub const FAIL_OPEN: u32 = 0;

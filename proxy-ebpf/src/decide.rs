@@ -11,8 +11,8 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_current_uid_gid};
 use aya_log_ebpf::debug;
 use proxy_common::{
-    ACTION_BYPASS, ACTION_DENY, Captured, ClaimKey, Comm, Counter, Endpoint, FAIL_OPEN, MAX_CGROUP_DEPTH,
-    Policy, RuleSet,
+    ACTION_BYPASS, ACTION_DENY, Captured, ClaimKey, Comm, Counter, ERRNO_REFUSED, ERRNO_UNREACHABLE,
+    Endpoint, FAIL_OPEN, MAX_CGROUP_DEPTH, Policy, RuleSet,
 };
 
 use crate::attempt::{Attempt, Listener, Transport, is_mapped};
@@ -130,8 +130,10 @@ fn fail(reason: Counter, policy: &Policy) -> i32 {
 #[inline(always)]
 fn refuse(policy: &Policy) -> i32 {
     if HAS_SET_RETVAL.load() != 0 {
+        // Linux 7.2 and newer want to see that it is an errno.
+        let errno = if policy.errno == ERRNO_UNREACHABLE { ERRNO_UNREACHABLE } else { ERRNO_REFUSED };
         // SAFETY: a plain helper call; without it the kernel answers EPERM.
-        unsafe { bpf_set_retval(-(policy.errno as i32)) };
+        unsafe { bpf_set_retval(-(errno as i32)) };
     }
     REFUSE
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::cache::Cache;
 use crate::config::{Config, Sources};
 use crate::containers::{Namespaces, Targets};
 use crate::net::stream::Admission;
@@ -30,6 +31,8 @@ pub struct Running {
     pub capture: Mutex<Capture>,
     pub namespaces: Arc<Namespaces>,
     pub targets: Arc<Targets>,
+    /// None where nothing is cached.
+    pub cache: Option<Arc<Cache>>,
 }
 
 /// Whether and what weir captures.

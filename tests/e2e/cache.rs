@@ -328,3 +328,63 @@ fn a_file_that_has_long_been_the_same_is_used_again() {
     assert_eq!(lines[0], "content weir; fwd=uri-miss; stored", "{said}");
     assert!(lines[1].starts_with("content weir; hit; ttl="), "{said}");
 }
+
+#[test]
+fn what_is_stored_can_be_seen_and_removed() {
+    let weir = Weir::explicit(CACHE);
+    let origin = counting(
+        "Cache-Control: max-age=60\r\nVary: X-Who\r\nSurrogate-Key: one two\r\nCache-Tag: three, four\r\n",
+    );
+    let say = |arguments: &[&str]| scripts::stdout(&mut weir.command(&[&["cache"], arguments].concat()));
+    let fill = || {
+        get(&weir, &origin, "/a", "X-Who: me\r\n");
+        get(&weir, &origin, "/b", "");
+    };
+    fill();
+    let seen = say(&["inspect", &format!("http://{}/*", origin.address)]);
+    assert!(
+        seen.contains("/a\n  200 8 bytes, age 0 s, fresh for ") && seen.contains(", x-who `me`"),
+        "{seen}"
+    );
+    assert!(seen.contains(", x-who absent"), "{seen}");
+    assert!(say(&["stats"]).starts_with("2 URLs in "), "{}", say(&["stats"]));
+    for (arguments, removed) in [
+        (["purge", "other.example"].as_slice(), 0),
+        (&["purge", "127.0.0.1"], 2),
+        (&["purge", "*/a"], 1),
+        (&["purge", "--tag", "two"], 2),
+        (&["purge", "--tag", "four"], 2),
+        (&["purge", "--tag", "thre"], 0),
+        (&["purge", "*"], 2),
+    ] {
+        fill();
+        assert_eq!(say(arguments), format!("{removed} removed"), "{arguments:?}");
+    }
+    // Over TCP, which every local user reaches, nobody sees URLs or removes anything.
+    assert_eq!(http::get(weir.admin, "/admin/cache/entries?pattern=*").expect("an answer").status, 404);
+    let stats = http::get(weir.admin, "/admin/cache/stats").expect("an answer").json();
+    assert_eq!((&stats["enabled"], &stats["memory"]["keys"]), (&true.into(), &0.into()));
+}
+
+/// An answer that was on its way when it was removed is older than that.
+#[test]
+fn what_is_removed_while_it_arrives_is_not_stored() {
+    let weir = Weir::explicit(CACHE);
+    let (asked, go) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
+    let (noted, waits) = (Arc::clone(&asked), Arc::clone(&go));
+    let origin = Origin::start(move |request: &Request| {
+        if request.head.contains("/slow") {
+            noted.wait();
+            waits.wait();
+        }
+        ok("Cache-Control: max-age=60\r\n", "content")
+    });
+    std::thread::scope(|scope| {
+        let slow = scope.spawn(|| get(&weir, &origin, "/slow", "").text());
+        asked.wait();
+        scripts::stdout(&mut weir.command(&["cache", "purge", "*"]));
+        go.wait();
+        assert_eq!(slow.join().expect("an answer"), "content");
+    });
+    assert_eq!(get(&weir, &origin, "/slow", "Cache-Control: only-if-cached\r\n").status, 504);
+}

@@ -1,6 +1,7 @@
 //! A script that serves in the background, and prints its port first.
 
 use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use crate::scripts;
@@ -15,7 +16,12 @@ pub struct Background {
 impl Background {
     /// Starts a script of `e2e/scripts` and waits for its port.
     pub fn start(script: &str, arguments: &[&str]) -> Self {
-        let mut command = Command::new("python3");
+        Self::start_with(Path::new("python3"), script, arguments)
+    }
+
+    /// The same, by an interpreter of the caller's choice.
+    pub fn start_with(python: &Path, script: &str, arguments: &[&str]) -> Self {
+        let mut command = Command::new(python);
         command.arg(scripts::path(script)).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = scripts::import(&mut command).spawn().expect("python3 is installed");
         let mut output = BufReader::new(child.stdout.take().expect("a pipe"));

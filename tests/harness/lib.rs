@@ -14,5 +14,6 @@ pub mod podman;
 pub mod prompt;
 pub mod scripts;
 pub mod strict;
+pub mod venv;
 pub mod weir;
 pub mod who;

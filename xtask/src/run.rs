@@ -165,10 +165,11 @@ impl Server {
         }
     }
 
-    /// sudo hands signals on to what it runs; only root may signal sudo.
+    /// sudo hands signals on to what it runs; only root may signal sudo. The shell's own kill: a small system has no
+    /// other.
     fn signal(&self, signal: &str) -> Result<()> {
-        let mut kill = self.privilege.command("kill");
-        setup::run(kill.arg(format!("-{signal}")).arg(self.child.id().to_string()))
+        let mut kill = self.privilege.command("sh");
+        setup::run(kill.args(["-c", &format!("kill -{signal} {}", self.child.id())]))
     }
 }
 

@@ -23,6 +23,7 @@ async fn metrics(State(running): State<Arc<Running>>) -> impl IntoResponse {
     write_metric(&mut text, "active_connections", "Downstream connections that are open.", "gauge", active);
     let uptime = running.started.elapsed().as_secs();
     write_metric(&mut text, "uptime_seconds", "Seconds since the start.", "gauge", uptime);
+    super::cache::write_metrics(&running, &mut text);
     if let Capture::On(redirect) = &*running.capture() {
         for (name, value) in redirect.counters().iter() {
             let help = "Decisions of the kernel half; the name says which.";

@@ -3,6 +3,7 @@
 //! Over TCP, which every local user can reach, it only tells how weir is. What changes something, and the flows,
 //! which are about other users' programs too, are asked for over the Unix socket: its file permissions say who may.
 
+mod cache;
 mod capture;
 mod existing;
 mod explain;
@@ -153,6 +154,7 @@ fn questions() -> Router<Arc<Running>> {
         .merge(metrics::routes())
         .merge(explain::routes())
         .merge(capture::questions())
+        .merge(cache::questions())
         .fallback(problem::no_such_resource)
         .method_not_allowed_fallback(problem::no_such_method)
 }
@@ -161,7 +163,7 @@ fn questions() -> Router<Arc<Running>> {
 fn for_owner() -> Router<Arc<Running>> {
     let targets = targets::changes().merge(hook::changes());
     let changes = capture::changes().merge(rules::changes()).merge(targets);
-    questions().merge(changes).merge(existing::for_owner()).merge(flows::routes())
+    questions().merge(changes).merge(existing::for_owner()).merge(flows::routes()).merge(cache::for_owner())
 }
 
 async fn bind_unix(path: &Path) -> Result<UnixListener, ListenError> {

@@ -38,7 +38,7 @@ pub(super) fn capture(running: &Running) -> Value {
         Capture::Detached => json!({ "state": "off", "reason": "weir is stopping" }),
         Capture::On(redirect) => {
             let state = redirect.state();
-            let whole = if state.is_attached() { "on" } else { "degraded" };
+            let whole = if state.is_whole() { "on" } else { "degraded" };
             json!({
                 "state": whole,
                 "kernel": state,

@@ -97,6 +97,8 @@ async fn run(config: Arc<Config>, sources: Sources) -> Result<(), StartError> {
     };
     let (targets, asked) = Targets::new(&config.capture.targets);
     let (namespaces, doors) = Namespaces::new(config.server.workers);
+    let cache = &config.cache;
+    let cache = cache.enabled.then(|| Arc::new(Cache::new(cache.max_memory, cache.max_object)));
     let running = Arc::new(Running {
         proxy,
         started: Instant::now(),
@@ -107,13 +109,12 @@ async fn run(config: Arc<Config>, sources: Sources) -> Result<(), StartError> {
         capture: Mutex::new(capture),
         namespaces,
         targets: Arc::clone(&targets),
+        cache: cache.clone(),
         config: Arc::clone(&config),
         sources,
         reloading: Mutex::new(()),
     });
     let (drain, draining) = watch::channel(false);
-    let cache = &config.cache;
-    let cache = cache.enabled.then(|| Arc::new(Cache::new(cache.max_memory, cache.max_object)));
     let plan = Plan {
         config: Arc::clone(&config),
         acl,

@@ -1,4 +1,5 @@
-//! The rules while weir runs: what they name is looked for again, and SIGHUP reads them again.
+//! The kernel half while weir runs: what the rules name is looked for again, SIGHUP reads them again, and what was
+//! detached is attached again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,17 +7,18 @@ use std::time::Duration;
 use tokio::signal::unix::Signal;
 
 use crate::admin;
+use crate::redirect::Repaired;
 use crate::running::{Capture, Running};
 
-/// How long a cgroup or executable that a rule names may be there unnoticed.
+/// How long a cgroup or executable that a rule names may be there unnoticed, and a program be detached.
 const REFRESH: Duration = Duration::from_millis(500);
 
 pub(super) async fn refresh(running: Arc<Running>) {
     let mut failing = false;
     loop {
         tokio::time::sleep(REFRESH).await;
-        let refreshed = match &*running.capture() {
-            Capture::On(redirect) => redirect.refresh_rules(),
+        let refreshed = match &mut *running.capture() {
+            Capture::On(redirect) => redirect.repair().map(tell).and_then(|()| redirect.refresh_rules()),
             _ => Ok(()),
         };
         if let Err(error) = &refreshed
@@ -25,6 +27,18 @@ pub(super) async fn refresh(running: Arc<Running>) {
             tracing::warn!("{error}");
         }
         failing = refreshed.is_err();
+    }
+}
+
+fn tell(repaired: Repaired) {
+    match repaired {
+        Repaired::Nothing => {}
+        Repaired::Programs => {
+            tracing::warn!("somebody detached weir's programs; they are attached again");
+        }
+        Repaired::Cgroup => {
+            tracing::warn!("the attach cgroup was removed and made again; weir is attached to it");
+        }
     }
 }
 

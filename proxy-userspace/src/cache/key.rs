@@ -90,6 +90,22 @@ impl Key {
         self.split().0.rsplit_once("//").map_or("", |(_, authority)| authority)
     }
 
+    /// The URL, with its port.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        self.0.rsplit_once(' ').map_or(&self.0, |(_, url)| url)
+    }
+
+    /// The URL without its port, if that is its scheme's.
+    #[must_use]
+    pub fn short_url(&self) -> String {
+        let (origin, target) = self.split();
+        let url = &self.url()[..self.url().len() - target.len()];
+        let port = format!(":{}", self.scheme().default_port());
+        debug_assert!(origin.ends_with(url));
+        format!("{}{target}", url.strip_suffix(port.as_str()).unwrap_or(url))
+    }
+
     /// The whole key.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -12,6 +12,7 @@ pub mod flights;
 pub mod freshness;
 pub mod headers;
 pub mod key;
+pub mod purge;
 pub mod range;
 pub mod report;
 pub mod storable;
@@ -26,6 +27,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use entry::Entry;
 use flights::{Flights, Lead};
 use key::Key;
+use purge::Purge;
 use store::Variants;
 use store::memory::Memory;
 
@@ -92,6 +94,14 @@ impl Cache {
     pub fn invalidate(&self, key: &Key) -> bool {
         self.flights.doom(key);
         self.memory.remove(key)
+    }
+
+    /// Forgets what an operator wants removed, and what is just being fetched of it. Returns how many URLs were stored.
+    pub fn purge(&self, purge: &Purge) -> usize {
+        // A tag is known only of what is stored: anything under way may have it.
+        let by_tag = matches!(purge, Purge::Tag(_));
+        self.flights.doom_all(|key| by_tag || purge.wants_key(key));
+        self.memory.purge(|key, variants| purge.wants(key, variants)).len()
     }
 
     /// Remembers that the answers for a key are not stored: nobody need wait for another's.

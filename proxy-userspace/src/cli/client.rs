@@ -19,7 +19,7 @@ use crate::redirect::hold;
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Questions that are about everybody's programs.
-const OVER_THE_SOCKET: [&str; 2] = ["/flows", "/capture/targets"];
+const OVER_THE_SOCKET: [&str; 3] = ["/flows", "/capture/targets", "/admin/cache/entries"];
 
 /// Where the admin API listens.
 enum Address {
@@ -40,6 +40,14 @@ pub(super) fn ask_with(
     body: &Value,
 ) -> Result<Value, Failed> {
     ask_all(admin, method, path, body.to_string().into())
+}
+
+/// Percent-encodes what may not stand in a query (RFC 3986 §3.4).
+pub(super) fn escape(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:[]".contains(&byte);
+    text.bytes()
+        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
 }
 
 fn ask_all(admin: Option<&str>, method: &Method, path: &str, body: Bytes) -> Result<Value, Failed> {

@@ -25,11 +25,14 @@ pub(crate) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments, admin: Option<&str>) -> Result<(), Failed> {
     let path = match (&arguments.gateway, &arguments.destination) {
-        (Some(url), _) => format!("/explain?gateway={}", escape(url)),
+        (Some(url), _) => format!("/explain?gateway={}", client::escape(url)),
         (None, destination) => {
             let pid = arguments.pid.map(|pid| format!("&pid={pid}")).unwrap_or_default();
             let udp = if arguments.udp { "&udp=true" } else { "" };
-            format!("/explain?destination={}{pid}{udp}", escape(destination.as_deref().unwrap_or_default()))
+            format!(
+                "/explain?destination={}{pid}{udp}",
+                client::escape(destination.as_deref().unwrap_or_default())
+            )
         }
     };
     let explained = client::ask(admin, &Method::GET, &path)?;
@@ -52,12 +55,4 @@ pub(super) fn run(arguments: &Arguments, admin: Option<&str>) -> Result<(), Fail
         }
     }
     Ok(())
-}
-
-/// Percent-encodes what may not stand in a query (RFC 3986 §3.4).
-fn escape(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:[]".contains(&byte);
-    text.bytes()
-        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
-        .collect()
 }

@@ -1,5 +1,6 @@
 //! The commands, a file each.
 
+mod cache;
 mod capture;
 mod client;
 mod config;
@@ -46,6 +47,9 @@ enum Command {
     Flows(flows::Arguments),
     /// Checks this host, and says what to do about what is missing.
     Doctor(doctor::Arguments),
+    /// Looks into the cache, and removes from it.
+    #[command(subcommand)]
+    Cache(cache::Command),
     /// Says what would happen to a connection, and which rule decides.
     Explain(explain::Arguments),
     /// Keeps the programs of a weir attached when it has died. For weir itself to start.
@@ -102,6 +106,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments, admin.as_deref()),
         Command::Capture(command) => capture::run(&command, admin.as_deref()),
+        Command::Cache(command) => cache::run(&command, admin.as_deref()),
         Command::Hold(arguments) => hold::run(&arguments),
         Command::OciHook(arguments) => oci::hook(&arguments, admin.as_deref()),
         Command::OciRuntime(arguments) => oci::runtime(&arguments, admin.as_deref()),

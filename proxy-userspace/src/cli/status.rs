@@ -41,6 +41,9 @@ fn say_capture(capture: &Value) -> Result<(), Failed> {
         None => say(&format!("capture      {state}"))?,
     }
     let kernel = &capture["kernel"];
+    for problem in kernel["problems"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        say(&format!("  PROBLEM: {problem}"))?;
+    }
     if let Some(cgroup) = kernel["cgroup"].as_str() {
         say(&format!("  cgroup                     {cgroup}"))?;
     }

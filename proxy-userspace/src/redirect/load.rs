@@ -71,7 +71,11 @@ pub(super) fn load(
         .load(object()?)?;
     for hook in &HOOKS {
         let program = ebpf.program_mut(hook.program).ok_or(RedirectError::Mismatch(hook.program))?;
-        hooks::load(program).map_err(|source| RedirectError::Load { hook: hook.name, source })?;
+        hooks::load(program).map_err(|source| {
+            // With the verifier's log: long, and for whoever mends the programs.
+            tracing::debug!(hook = hook.name, "{source}");
+            RedirectError::Load { hook: hook.name, source }
+        })?;
     }
     Ok(ebpf)
 }
@@ -92,7 +96,7 @@ pub(super) fn attach(
 }
 
 /// EPERM with all privileges means that a program which tolerates no other is there, or further up.
-fn attach_error(mount: &Mount, cgroup: &Cgroup, hook: &Hook, source: io::Error) -> RedirectError {
+pub(super) fn attach_error(mount: &Mount, cgroup: &Cgroup, hook: &Hook, source: io::Error) -> RedirectError {
     match support::exclusive_program(mount, &cgroup.path, hook.attach_type) {
         Some((path, programs)) => RedirectError::ForeignProgram { cgroup: path, hook: hook.name, programs },
         None => RedirectError::Attach { cgroup: cgroup.path.clone(), hook: hook.name, source },

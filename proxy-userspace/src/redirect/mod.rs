@@ -6,6 +6,7 @@
 //! kernel half is told of the listeners in them.
 #![deny(unsafe_code)]
 
+mod attached;
 mod btf;
 mod cgroup;
 mod closed;
@@ -27,8 +28,8 @@ mod sys;
 
 use std::io;
 use std::net::{SocketAddrV4, SocketAddrV6};
-use std::os::fd::{AsFd as _, OwnedFd};
-use std::path::Path;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aya::maps::{Array, HashMap, IterableMap as _, MapData, PerCpuArray};
@@ -40,6 +41,7 @@ use crate::config::{self, DenyErrno, FailMode};
 
 pub use crate::config::Action;
 
+pub use attached::Repaired;
 pub use cgroup::{CgroupId, ExecCgroup, Mount, cgroup_of, processes};
 pub use error::RedirectError;
 pub use existing::{Ended, ExistingSocket};
@@ -84,8 +86,10 @@ pub struct Redirect {
     heartbeat: Heartbeat,
     original_destinations: OriginalDestinations,
     _log: Option<log::KernelLog>,
+    /// Where the holder listens.
+    state_dir: Option<PathBuf>,
     /// Last: the next weir may only start when this one is detached.
-    _lock: lock::InstanceLock,
+    lock: lock::InstanceLock,
 }
 
 impl Redirect {
@@ -127,7 +131,8 @@ impl Redirect {
             links: Vec::with_capacity(HOOKS.len()),
             holder: None,
             _log: log,
-            _lock: lock,
+            state_dir: None,
+            lock,
         };
         let beaten = monotonic_ns().and_then(|now| redirect.heartbeat.beat(now));
         beaten.map_err(|source| RedirectError::Io { what: "can't write the first heartbeat", source })?;
@@ -144,6 +149,7 @@ impl Redirect {
     /// `HolderStays`, `StillHeld` if the earlier one's programs can't be got rid of; `Holder` if the new one can't
     /// start.
     pub fn take_over(&mut self, state_dir: &Path) -> Result<(), RedirectError> {
+        self.state_dir = Some(state_dir.to_owned());
         let socket = hold::socket(state_dir, self.cgroup.id);
         hold::retire(&socket)?;
         let programs = self.programs_of_another_weir();
@@ -239,7 +245,7 @@ impl Redirect {
 
     /// What the kernel has attached and how full its maps are. Walks the maps: for status, not for each connection.
     pub fn state(&self) -> State {
-        let hooks = HOOKS.iter().map(|hook| self.hook_state(hook)).collect();
+        let hooks: Vec<HookState> = HOOKS.iter().map(|hook| self.hook_state(hook)).collect();
         let cgroups = self.cgroups.lock().unwrap_or_else(PoisonError::into_inner);
         let maps = vec![
             map_state("ORIGINALS", &self.originals),
@@ -249,12 +255,9 @@ impl Redirect {
             map_state("IDENTITIES", self.table().identities()),
             map_state("NAMESPACES", &self.namespaces.lock().map),
         ];
-        State { cgroup: self.cgroup.path.clone(), hooks, maps, rules: self.rules(), holder: self.holder() }
-    }
-
-    /// Whether every hook runs our program. Cheap: walks no map.
-    pub fn is_attached(&self) -> bool {
-        HOOKS.iter().all(|hook| self.hook_state(hook).attached)
+        let problems = self.problems(&hooks, &maps);
+        let (rules, holder) = (self.rules(), self.holder());
+        State { cgroup: self.cgroup.path.clone(), problems, hooks, maps, rules, holder }
     }
 
     /// Forgets connections that were closed before they were accepted, and have been waiting since the last call.
@@ -279,32 +282,6 @@ impl Redirect {
 
     fn policy(&self, action: Action) -> Policy {
         rules::policy(action, self.fail, self.errno)
-    }
-
-    fn hook_state(&self, hook: &hooks::Hook) -> HookState {
-        let program = self.ebpf.program(hook.program).and_then(|program| program.info().ok());
-        let program_id = program.map_or(0, |info| info.id());
-        let attached = sys::attached_programs(self.cgroup.dir.as_fd(), hook.attach_type);
-        let attached = attached.map_or_else(|_| Vec::new(), |attached| attached.program_ids);
-        HookState {
-            name: hook.name,
-            program_id,
-            attached: attached.contains(&program_id),
-            foreign: attached.into_iter().filter(|&id| id != program_id).collect(),
-        }
-    }
-
-    /// What else redirects in this very cgroup. Without CAP_SYS_ADMIN programs have no names: then none is found.
-    fn programs_of_another_weir(&self) -> Vec<u32> {
-        let redirecting = HOOKS.iter().filter(|hook| hook.name.ends_with("connect"));
-        let foreign: Vec<u32> = redirecting.flat_map(|hook| self.hook_state(hook).foreign).collect();
-        if foreign.is_empty() {
-            return foreign;
-        }
-        let is_weir = |name: &str| HOOKS.iter().any(|hook| hook.program == name);
-        let programs = aya::programs::loaded_programs().flatten();
-        let named = programs.filter(|program| program.name_as_str().is_some_and(is_weir));
-        named.map(|program| program.id()).filter(|id| foreign.contains(id)).collect()
     }
 }
 

@@ -13,6 +13,8 @@ use super::rules::RuleState;
 pub struct State {
     /// The attach cgroup.
     pub cgroup: PathBuf,
+    /// What is not as it should be, and why; told to people.
+    pub problems: Vec<String>,
     pub hooks: Vec<HookState>,
     pub maps: Vec<MapState>,
     /// In their order; the first that matches counts.
@@ -22,9 +24,9 @@ pub struct State {
 }
 
 impl State {
-    /// True if every hook runs our program.
-    pub fn is_attached(&self) -> bool {
-        self.hooks.iter().all(|hook| hook.attached)
+    /// True if every hook runs our program, and nothing else is wrong.
+    pub fn is_whole(&self) -> bool {
+        self.problems.is_empty() && self.hooks.iter().all(|hook| hook.attached)
     }
 }
 

@@ -149,5 +149,5 @@ print(peer, read(s))";
     check(&rig, script, "('198.18.0.1', 80) 198.18.0.1:80");
     assert_eq!(proxy.seen().len(), 1);
     assert_eq!(redirect.counters().value(KernelCounter::Redirected), 1);
-    assert!(redirect.state().is_attached());
+    assert!(redirect.state().is_whole());
 }

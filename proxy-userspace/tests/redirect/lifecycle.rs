@@ -29,7 +29,7 @@ fn dropping_it_detaches() {
     let rig = Rig::new();
     let redirect = rig.redirect(&rig.config());
     let _proxy = rig.proxy(&redirect);
-    assert!(redirect.state().is_attached(), "{:?}", redirect.state());
+    assert!(redirect.state().is_whole(), "{:?}", redirect.state());
     assert_eq!(rig.captured("print(ask('198.18.0.1', 8080))"), "198.18.0.1:8080");
     drop(redirect);
     assert_eq!(rig.captured("print(ask('198.18.0.1', 8080))"), "direct");

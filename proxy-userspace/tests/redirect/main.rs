@@ -9,6 +9,7 @@ mod foreign;
 mod lifecycle;
 mod log;
 mod records;
+mod repair;
 mod rig;
 mod rules;
 mod udp;

@@ -5,9 +5,7 @@
 export PATH=/bin HOME=/
 mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev; mount -t tmpfs run /run; mount -t tmpfs tmp /tmp
 mount -t cgroup2 none /sys/fs/cgroup
-ip link set lo up; ip addr add 198.18.0.1/32 dev lo; ip -6 addr add fd00:18::1/128 dev lo nodad 2>/dev/null
-# Fresh addresses take a moment without it.
-sysctl -qw net.ipv6.conf.all.accept_dad=0
+ip link set lo up; ip addr add 198.18.0.1/32 dev lo; ip -6 addr add fd00:18::1/128 dev lo
 mkdir -p /www; echo hello >/www/index.html
 for port in 8080 8081 8082; do httpd -p $port -h /www; done
 httpd -p '[fd00:18::1]:8080' -h /www
@@ -42,6 +40,7 @@ capture:
     - {name: list, destination_files: [/tmp/list], action: deny}
     - {name: user, users: [1000], action: deny}
 $(if [ -e /sys/kernel/btf/vmlinux ]; then echo "    - {name: file, executables: [/bin/perl], ports: [8082], action: deny}"; fi)
+logging: {level: 'info,weir::redirect=debug'}
 security: {acl: {destinations: {loopback: allow}}}
 CONFIG
 # Below 5.18 a refused connect() gives EPERM.

@@ -97,6 +97,12 @@ impl Memory {
         found.into_iter().filter(|key| self.remove(key)).collect()
     }
 
+    /// Up to `most` of what `wanted` says.
+    #[must_use]
+    pub fn select(&self, most: usize, wanted: impl Fn(&Key, &Variants) -> bool) -> Vec<(Key, Arc<Variants>)> {
+        self.cache.iter().filter(|(key, variants)| wanted(key, variants)).take(most).collect()
+    }
+
     /// Keys stored, and their bytes.
     #[must_use]
     pub fn size(&self) -> (u64, u64) {

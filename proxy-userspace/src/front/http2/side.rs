@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 
-use crate::http::forward::Pseudonym;
+use crate::http::forward::{self, Pseudonym};
 use crate::http::framing::{self, BadFraming, Framing};
 use crate::http::head::{RequestHead, ResponseHead};
 use crate::http::http2;
@@ -15,7 +15,7 @@ use crate::net::deadline::Deadline;
 use crate::pipeline::side::{Directions, DownstreamSide, Manner, Reply};
 use crate::relay::Side;
 use crate::relay::body::http2::{Received, Sent, into_io};
-use crate::relay::body::{BodyError, Sink, Trailers};
+use crate::relay::body::{BodyError, Piece, Sink, Source, Trailers};
 use crate::target::Client;
 use crate::telemetry::flow::Protocol;
 
@@ -59,7 +59,7 @@ impl Http2 {
 }
 
 impl DownstreamSide for Http2 {
-    type Content<'a> = &'a mut Received;
+    type Content<'a> = Content<'a>;
     type Reply<'a> = &'a mut Http2Reply;
 
     fn client(&self) -> &Client {
@@ -73,14 +73,41 @@ impl DownstreamSide for Http2 {
     /// The stream's end is the body's; h2 has a stream reset whose Content-Length says otherwise (RFC 9113 §8.1.1).
     fn framing(&self, head: &RequestHead) -> Result<Framing, BadFraming> {
         match framing::of_request(head)? {
+            // What comes on the stream belongs to the protocol that is asked for.
+            Framing::None if forward::wants_upgrade(head) => Ok(Framing::None),
             Framing::None if !self.content.has_ended() => Ok(Framing::Chunked),
             Framing::Length(0) | Framing::None => Ok(Framing::None),
             framing => Ok(framing),
         }
     }
 
-    fn open(&mut self, _framing: Framing) -> Directions<'_, &mut Received, &mut Http2Reply> {
-        Directions { content: &mut self.content, reply: &mut self.reply, deadline: &self.deadline }
+    fn open(&mut self, framing: Framing) -> Directions<'_, Content<'_>, &mut Http2Reply> {
+        let content = Content((framing != Framing::None).then_some(&mut self.content));
+        Directions { content, reply: &mut self.reply, deadline: &self.deadline }
+    }
+}
+
+/// The request's content, if it has any.
+#[derive(Debug)]
+pub(super) struct Content<'a>(Option<&'a mut Received>);
+
+impl Source for Content<'_> {
+    fn side(&self) -> Side {
+        Side::Downstream
+    }
+
+    fn next(&mut self) -> Result<Piece<'_>, BodyError> {
+        match &mut self.0 {
+            Some(content) => content.next(),
+            None => Ok(Piece::End(None)),
+        }
+    }
+
+    async fn fill(&mut self) -> Result<(), BodyError> {
+        match &mut self.0 {
+            Some(content) => content.fill().await,
+            None => Ok(()),
+        }
     }
 }
 

@@ -15,8 +15,8 @@ use std::path::PathBuf;
 
 use aya::maps::{Array, LpmTrie, MapData, MapError, lpm_trie};
 use proxy_common::{
-    ACTION_BYPASS, ACTION_DENY, ACTION_REDIRECT, FAIL_CLOSED, FAIL_OPEN, IDENTITY_UID, Identity, MAX_CLASSES,
-    PORTS, Policy, RuleSet,
+    ACTION_BYPASS, ACTION_DENY, ACTION_REDIRECT, ERRNO_REFUSED, ERRNO_UNREACHABLE, FAIL_CLOSED, FAIL_OPEN,
+    IDENTITY_UID, Identity, MAX_CLASSES, PORTS, Policy, RuleSet,
 };
 
 use crate::config::{self, Action, CaptureRule, DenyErrno, FailMode, Protocol};
@@ -158,10 +158,9 @@ pub(super) fn policy(action: Action, fail: FailMode, errno: DenyErrno) -> Policy
             FailMode::Closed => FAIL_CLOSED,
         },
         errno: match errno {
-            DenyErrno::Refused => libc::ECONNREFUSED,
-            DenyErrno::HostUnreachable => libc::EHOSTUNREACH,
-        }
-        .cast_unsigned(),
+            DenyErrno::Refused => ERRNO_REFUSED,
+            DenyErrno::HostUnreachable => ERRNO_UNREACHABLE,
+        },
     }
 }
 
@@ -199,6 +198,10 @@ fn classes_map(compiled: &Compiled) -> Result<ClassSets, RulesError> {
     }
     Ok(map)
 }
+
+// The kernel half is told numbers; elsewhere they may be others.
+const _: () = assert!(ERRNO_REFUSED == libc::ECONNREFUSED.cast_unsigned());
+const _: () = assert!(ERRNO_UNREACHABLE == libc::EHOSTUNREACH.cast_unsigned());
 
 /// Whether the key was not there.
 fn is_absent(error: &MapError) -> bool {

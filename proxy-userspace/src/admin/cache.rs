@@ -1,0 +1,153 @@
+//! /admin/cache: what is in the cache, why something is or is not, and its removal.
+
+use std::sync::Arc;
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::routing::{delete, get};
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::problem::Problem;
+use crate::cache::purge::Purge;
+use crate::cache::{self, Cache, entry::Entry};
+use crate::running::Running;
+use crate::telemetry::metrics::{self, sum};
+
+/// Numbers, which say nothing of anybody.
+pub(super) fn questions() -> Router<Arc<Running>> {
+    Router::new().route("/admin/cache/stats", get(stats))
+}
+
+/// URLs tell what everybody's programs have asked for.
+pub(super) fn for_owner() -> Router<Arc<Running>> {
+    Router::new().route("/admin/cache/entries", get(entries)).route("/admin/cache", delete(purge))
+}
+
+/// The metrics of what is stored, which no worker counts.
+pub(super) fn write_metrics(running: &Running, text: &mut String) {
+    let Some(cache) = &running.cache else { return };
+    let (keys, bytes) = cache.memory().size();
+    let write = metrics::write_metric;
+    write(text, "cache_keys", "URLs of which something is stored.", "gauge", keys);
+    write(text, "cache_stored_bytes", "Memory that stored responses take.", "gauge", bytes);
+    let help = "URLs dropped from store for want of room.";
+    write(text, "cache_evictions_total", help, "counter", cache.memory().evictions());
+}
+
+async fn stats(State(running): State<Arc<Running>>) -> Json<Value> {
+    let Some(cache) = &running.cache else { return Json(json!({ "enabled": false })) };
+    let (keys, bytes) = cache.memory().size();
+    let hits = sum(|worker| &worker.cache_hits) + sum(|worker| &worker.cache_stale_hits);
+    let others = sum(|worker| &worker.cache_misses);
+    Json(json!({
+        "enabled": true,
+        "memory": {
+            "keys": keys,
+            "bytes": bytes,
+            "max_bytes": running.config.cache.max_memory,
+            "evictions": cache.memory().evictions(),
+        },
+        "hits": sum(|worker| &worker.cache_hits),
+        "stale_hits": sum(|worker| &worker.cache_stale_hits),
+        "revalidated": sum(|worker| &worker.cache_revalidations),
+        "collapsed": sum(|worker| &worker.cache_collapsed),
+        "forwarded": others,
+        "stored": sum(|worker| &worker.cache_stores),
+        "bytes_from_store": sum(|worker| &worker.cache_bytes),
+        "hit_ratio": if hits + others == 0 { Value::Null } else { json!(hits as f64 / (hits + others) as f64) },
+    }))
+}
+
+#[derive(Debug, Deserialize)]
+struct Wanted {
+    /// As for purging.
+    pattern: String,
+    #[serde(default = "some")]
+    count: usize,
+}
+
+fn some() -> usize {
+    100
+}
+
+/// What is stored for the URLs of a pattern.
+async fn entries(
+    State(running): State<Arc<Running>>,
+    wanted: Result<Query<Wanted>, QueryRejection>,
+) -> Result<Json<Value>, Problem> {
+    let Query(wanted) = wanted?;
+    let cache = enabled(&running)?;
+    let pattern = pattern(&wanted.pattern)?;
+    let now = cache::now();
+    let found = cache.memory().select(wanted.count, |key, variants| pattern.wants(key, variants));
+    let entries = found.iter().map(|(key, variants)| {
+        let variants: Vec<_> = variants.iter().map(|entry| describe(entry, now)).collect();
+        json!({ "key": key.as_str(), "variants": variants })
+    });
+    Ok(Json(entries.collect()))
+}
+
+fn describe(entry: &Entry, now: u64) -> Value {
+    let freshness = &entry.stored.freshness;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let selected: Vec<_> = entry
+        .stored
+        .selection
+        .fields()
+        .map(|(name, value)| json!({ "field": name, "value": value.map(text) }))
+        .collect();
+    json!({
+        "status": entry.stored.head.status(),
+        "bytes": entry.body.len(),
+        "memory": entry.weight(),
+        "selected_by": selected,
+        "age_seconds": freshness.age(now) / 1000,
+        "fresh_for_seconds": freshness.left(now).div_euclid(1000),
+        "lifetime_is_a_guess": freshness.heuristic,
+        "always_validated": freshness.always_validate,
+        "never_used_stale": freshness.forbids_stale,
+        "stale_while_revalidate_seconds": freshness.while_revalidate / 1000,
+        "stale_if_error_seconds": freshness.if_error / 1000,
+        "etag": entry.stored.validators.etag.as_deref().map(text),
+        "last_modified": entry.stored.validators.last_modified.as_deref().map(text),
+    })
+}
+
+#[derive(Debug, Deserialize)]
+struct Unwanted {
+    /// `*`, a host, `*.host`, or a URL with `*` for any text.
+    pattern: Option<String>,
+    /// Of Surrogate-Key or Cache-Tag.
+    tag: Option<String>,
+}
+
+async fn purge(
+    State(running): State<Arc<Running>>,
+    unwanted: Result<Query<Unwanted>, QueryRejection>,
+) -> Result<Json<Value>, Problem> {
+    let Query(unwanted) = unwanted?;
+    let cache = enabled(&running)?;
+    let purge = match (unwanted.pattern, unwanted.tag) {
+        (Some(text), None) => pattern(&text)?,
+        (None, Some(tag)) if !tag.is_empty() => Purge::Tag(tag),
+        _ => {
+            let detail = "give either `pattern` (a host, *.host, a URL with *, or *) or `tag`";
+            return Err(Problem::new(StatusCode::BAD_REQUEST, detail));
+        }
+    };
+    Ok(Json(json!({ "removed": cache.purge(&purge) })))
+}
+
+fn pattern(text: &str) -> Result<Purge, Problem> {
+    Purge::of_pattern(text)
+        .ok_or_else(|| Problem::new(StatusCode::BAD_REQUEST, "the pattern is empty; * stands for everything"))
+}
+
+fn enabled(running: &Running) -> Result<&Cache, Problem> {
+    running.cache.as_deref().ok_or_else(|| {
+        Problem::new(StatusCode::CONFLICT, "nothing is cached: cache.enabled is false in the configuration")
+    })
+}

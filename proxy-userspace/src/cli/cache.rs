@@ -1,0 +1,123 @@
+//! `weir cache`
+
+use hyper::Method;
+use serde_json::Value;
+
+use super::{Failed, client, say};
+
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Says how full the cache is, and what it has done.
+    Stats(Stats),
+    /// Shows what is stored: for a URL, a host, *.host, or a URL with * for any text.
+    Inspect(Inspect),
+    /// Removes what is stored.
+    Purge(Purge),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Stats {
+    /// Prints the admin API's answer as it is.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Inspect {
+    pattern: String,
+    /// Prints the admin API's answer as it is.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Purge {
+    /// A host, *.host, a URL with * for any text, or * for everything.
+    #[arg(required_unless_present = "tag")]
+    pattern: Option<String>,
+    /// What has this in Surrogate-Key or Cache-Tag.
+    #[arg(long, conflicts_with = "pattern")]
+    tag: Option<String>,
+}
+
+pub(super) fn run(command: &Command, admin: Option<&str>) -> Result<(), Failed> {
+    match command {
+        Command::Stats(arguments) => stats(arguments, admin),
+        Command::Inspect(arguments) => inspect(arguments, admin),
+        Command::Purge(arguments) => purge(arguments, admin),
+    }
+}
+
+fn stats(arguments: &Stats, admin: Option<&str>) -> Result<(), Failed> {
+    let stats = client::ask(admin, &Method::GET, "/admin/cache/stats")?;
+    if arguments.json {
+        return say(&format!("{stats:#}"));
+    }
+    if stats["enabled"] != true {
+        return say("the cache is off: set cache.enabled to true");
+    }
+    let memory = &stats["memory"];
+    say(&format!(
+        "{} URLs in {} of {} bytes, {} dropped for want of room",
+        memory["keys"], memory["bytes"], memory["max_bytes"], memory["evictions"]
+    ))?;
+    for (name, what) in [
+        ("hits", "answered from store, fresh"),
+        ("stale_hits", "answered from store, stale"),
+        ("revalidated", "answered from store after their origin was asked"),
+        ("collapsed", "answered with the response to another request"),
+        ("forwarded", "sent on"),
+        ("stored", "responses stored"),
+        ("bytes_from_store", "bytes from store"),
+    ] {
+        say(&format!("{:>12} {what}", stats[name].to_string()))?;
+    }
+    Ok(())
+}
+
+fn inspect(arguments: &Inspect, admin: Option<&str>) -> Result<(), Failed> {
+    let path = format!("/admin/cache/entries?pattern={}", client::escape(&arguments.pattern));
+    let entries = client::ask(admin, &Method::GET, &path)?;
+    if arguments.json {
+        return say(&format!("{entries:#}"));
+    }
+    let entries = entries.as_array().map(Vec::as_slice).unwrap_or_default();
+    if entries.is_empty() {
+        return say("nothing is stored for that; Cache-Status of a response says why (`detail`)");
+    }
+    for entry in entries {
+        say(entry["key"].as_str().unwrap_or_default())?;
+        for variant in entry["variants"].as_array().into_iter().flatten() {
+            say(&format!("  {}", variant_line(variant)))?;
+        }
+    }
+    Ok(())
+}
+
+fn variant_line(variant: &Value) -> String {
+    let left = variant["fresh_for_seconds"].as_i64().unwrap_or_default();
+    let state = match left {
+        _ if variant["always_validated"] == true => "validated with every use".to_owned(),
+        1.. => format!("fresh for {left} s"),
+        _ => format!("stale for {} s", -left),
+    };
+    let guess = if variant["lifetime_is_a_guess"] == true { " (a guess)" } else { "" };
+    let selected = variant["selected_by"].as_array().into_iter().flatten().map(|selector| {
+        let value = selector["value"].as_str().map_or("absent".to_owned(), |value| format!("`{value}`"));
+        format!(", {} {value}", selector["field"].as_str().unwrap_or_default())
+    });
+    let selected: String = selected.collect();
+    format!(
+        "{} {} bytes, age {} s, {state}{guess}{selected}",
+        variant["status"], variant["bytes"], variant["age_seconds"]
+    )
+}
+
+fn purge(arguments: &Purge, admin: Option<&str>) -> Result<(), Failed> {
+    let query = match (&arguments.pattern, &arguments.tag) {
+        (_, Some(tag)) => format!("tag={}", client::escape(tag)),
+        (pattern, None) => format!("pattern={}", client::escape(pattern.as_deref().unwrap_or_default())),
+    };
+    let answer = client::ask(admin, &Method::DELETE, &format!("/admin/cache?{query}"))?;
+    say(&format!("{} removed", answer["removed"]))
+}
