@@ -19,7 +19,7 @@ use super::{
     Access, Acl, Admin, Capture, CaptureMode, Config, DenyErrno, Destinations, FailMode, Flows, Http2,
     Limits, LogFormat, Logging, Relay, Security, Server, Timeouts, Upstream, UpstreamHttp2,
 };
-use super::{parent, routing, rules, tls};
+use super::{headers, parent, routing, rules, tls};
 
 pub(super) fn read(tree: &Node, report: &mut Report) -> Config {
     Section::root(tree, report, |s| Config {
@@ -136,6 +136,7 @@ fn security(s: &mut Section<'_, '_>) -> Security {
                 private: s.read("private", d.private, choice(ACCESS)),
             }),
         }),
+        headers: s.section("headers", headers::security_headers),
     }
 }
 

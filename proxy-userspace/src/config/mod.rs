@@ -8,6 +8,7 @@ mod cache;
 mod clashes;
 mod defaults;
 mod errors;
+mod headers;
 mod keys;
 mod kinds;
 mod parent;
@@ -32,6 +33,7 @@ use std::time::Duration;
 pub use cache::Cache;
 pub use clashes::warnings;
 pub use errors::{ConfigError, ConfigErrors, Origin};
+pub use headers::SecurityHeaders;
 pub use keys::keys;
 pub use parent::{Credentials, Exempt, Parent, ParentKind};
 pub use prefix::Prefix;
@@ -193,6 +195,7 @@ pub enum DenyErrno {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Security {
     pub acl: Acl,
+    pub headers: SecurityHeaders,
 }
 
 /// `security.acl`.

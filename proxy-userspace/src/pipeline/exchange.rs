@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::pin::pin;
 
-use super::Engine;
 use super::caching::{Fetch, Verdict, store_and_deliver};
 use super::failure::Failure;
 use super::hop::http1::Http1;
@@ -14,6 +13,7 @@ use super::request::{Request, body_limit};
 use super::response::{deliver, final_head, within};
 use super::sending::Sending;
 use super::side::{Afterwards, Answer, DownstreamSide, Manner, Onward, Reply, UpstreamSide};
+use super::{Engine, additions};
 use crate::config::{ForwardedFields, HostField};
 use crate::http::authority::{Authority, Host, Scheme, Shown};
 use crate::http::forward::{self, Form};
@@ -209,6 +209,7 @@ impl Exchange<'_, '_> {
             let head = pin!(final_head(&mut answer, &mut reply, limits, &engine.via, patience));
             sending.beside(head).await?
         };
+        additions::complete(engine, &request.target, &mut head);
         self.flow.timings.ttfb_us = Some(crate::telemetry::flow::micros(sending.ended().elapsed()));
         self.flow.status = Some(head.status);
         *authenticates |= authenticates_connection(&head.headers, Name::WwwAuthenticate);

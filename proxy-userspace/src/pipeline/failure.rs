@@ -116,6 +116,12 @@ impl Failure {
         }
     }
 
+    /// Whether it tells of an upstream's name or address.
+    #[must_use]
+    pub fn is_behind_the_gateway(&self) -> bool {
+        self.is_upstreams() || matches!(self, Self::Unresolved(_) | Self::Denied(_))
+    }
+
     /// Whether policy refused, rather than something going wrong.
     #[must_use]
     pub fn is_denial(&self) -> bool {

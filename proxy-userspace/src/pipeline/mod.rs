@@ -1,6 +1,7 @@
 //! The way of a request, once a front knows where it goes: policy, filters, cache, route, upstream, relay,
 //! record. [`request`] and [`tunnel`] read as that straight line.
 
+mod additions;
 mod caching;
 mod exchange;
 pub mod failure;

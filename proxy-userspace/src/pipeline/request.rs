@@ -14,6 +14,7 @@ use crate::filters;
 use crate::http::authority::Scheme;
 use crate::http::framing::Framing;
 use crate::http::head::{RequestHead, ResponseHead, Version};
+use crate::http::status::Form;
 use crate::http::{forward, pac};
 use crate::relay::Side;
 use crate::relay::body::held::Held;
@@ -203,7 +204,10 @@ async fn refuse(
     }
     // The request's body, if any, is still to come.
     let sent = downstream.framing(&request.head) == Ok(Framing::None);
-    let ask = if request.head.method() == "HEAD" { Ask::Head { sent } } else { Ask::Whole { sent } };
+    let ask = match request.head.method() {
+        "HEAD" => Ask::Head { sent },
+        _ => Ask::Whole { sent, form: Form::of(&request.head.headers) },
+    };
     match respond::failure(engine, downstream, flow, failure, ask).await {
         true => Next::Done { sent },
         false => Next::Abort,

@@ -9,18 +9,19 @@ use super::response::deliver;
 use super::side::{Directions, DownstreamSide, Manner, Reply};
 use crate::http::framing::Framing;
 use crate::http::head::ResponseHead;
-use crate::http::status;
+use crate::http::status::{self, Form};
 use crate::relay::Side;
 use crate::relay::body::held::Held;
 use crate::relay::body::{Patience, Source};
 use crate::relay::stage::Stages;
+use crate::target::Front;
 use crate::telemetry::metrics;
 
 /// What an answer is to, as far as that shapes it.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Ask {
     /// A request; `sent` if it was read to its end.
-    Whole { sent: bool },
+    Whole { sent: bool, form: Form },
     /// The same, and it wants no body.
     Head { sent: bool },
     /// Something that never became a request: where the next one begins is not known.
@@ -38,9 +39,17 @@ pub(super) async fn failure(
     note(flow, failure);
     let Some((status, error)) = failure.status() else { return false };
     flow.status = Some(status);
-    let (head, explanation) = status::answer(status, error, &failure.to_string());
+    let form = if let Ask::Whole { form, .. } = ask { form } else { Form::Text };
+    // Whoever reaches the gateway is not to learn what is behind it; the flow has the details.
+    let explanation = match (flow.front, failure.is_behind_the_gateway()) {
+        (Front::Gateway, true) => {
+            "the server behind this gateway can't be reached, or did not answer properly".into()
+        }
+        _ => failure.to_string(),
+    };
+    let (head, explanation) = status::answer(status, error, &explanation, form);
     let (may_keep, content) = match ask {
-        Ask::Whole { sent } => (sent, explanation.as_bytes()),
+        Ask::Whole { sent, .. } => (sent, explanation.as_bytes()),
         Ask::Head { sent } => (sent, b"".as_slice()),
         Ask::Unknown => (false, explanation.as_bytes()),
     };
