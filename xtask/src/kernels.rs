@@ -17,8 +17,8 @@ use crate::{cargo, setup, target_dir, workspace};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Only kernels whose version begins like this, such as 5.10.
-    only: Option<String>,
+    /// Only kernels whose versions begin like these, such as 5.10.
+    only: Vec<String>,
     /// Write docs/kernels.md.
     #[arg(long)]
     write: bool,
@@ -47,7 +47,9 @@ pub(crate) fn kernels(options: &Options) -> Result<()> {
     let initrd = initrd(&folder)?;
     let mut reports = Vec::new();
     for package in apt.newest()? {
-        if options.only.as_ref().is_some_and(|only| !version(&package).starts_with(only.as_str())) {
+        if !options.only.is_empty()
+            && !options.only.iter().any(|only| version(&package).starts_with(only.as_str()))
+        {
             continue;
         }
         let vmlinuz = apt.vmlinuz(&package)?;
