@@ -101,7 +101,6 @@ fn what_is_not_http() {
     scene.check("empty lines", b"\r\n\r\n\r\n", &Closed);
     scene.check("the beginning of a head", b"GET http://x/ HTT", &Closed);
     scene.check("a head without its end", b"GET http://x/ HTTP/1.1\r\nHost: x\r\n", &Closed);
-    scene.check("HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0", &Answer(505));
     scene.check("HTTP/0.9", b"GET /\r\n\r\n", &Answer(400));
     scene.check("HTTP/3.0", b"GET / HTTP/3.0\r\nHost: x\r\n\r\n", &Answer(505));
     scene.check("HTTP/1.2", b"GET / HTTP/1.2\r\nHost: x\r\n\r\n", &Answer(505));
