@@ -131,16 +131,7 @@ fn check_response(
 pub fn keeps(name: &[u8], known: Name, response: &Headers, directives: &ResponseDirectives) -> bool {
     let is = |names: &[&str]| names.iter().any(|other| name.eq_ignore_ascii_case(other.as_bytes()));
     match known {
-        Name::Connection
-        | Name::ContentLength
-        | Name::KeepAlive
-        | Name::ProxyAuthenticate
-        | Name::ProxyAuthorization
-        | Name::ProxyConnection
-        | Name::Te
-        | Name::Trailer
-        | Name::TransferEncoding
-        | Name::Upgrade => false,
+        known if known.ends_at_hop() => false,
         _ if is(&["age", "proxy-authentication-info"]) => false,
         // RFC 9110 §7.6.1, within the limits that forwarding has, too.
         _ if response.lists(Name::Connection, &String::from_utf8_lossy(name)) => is(&[

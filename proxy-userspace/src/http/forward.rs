@@ -174,20 +174,9 @@ fn names_in_connection(headers: &Headers) -> Option<&Headers> {
 
 fn is_end_to_end(field: &Field<'_>, named: Option<&Headers>) -> bool {
     match field.known {
-        // Written anew, or meant for this hop only (RFC 9110 §7.6.1).
-        Name::Connection
-        | Name::ContentLength
-        | Name::Host
-        | Name::KeepAlive
-        | Name::ProxyAuthenticate
-        | Name::ProxyAuthorization
-        | Name::ProxyConnection
-        | Name::Te
-        | Name::Trailer
-        | Name::TransferEncoding
-        | Name::Upgrade => false,
-        Name::Authorization | Name::Expect | Name::Via | Name::WwwAuthenticate => true,
         Name::Other => !named.is_some_and(|headers| is_named(headers, field.name)),
+        // Host is written anew, from the target.
+        known => known != Name::Host && !known.ends_at_hop(),
     }
 }
 

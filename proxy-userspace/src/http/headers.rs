@@ -117,6 +117,25 @@ pub enum Name {
 }
 
 impl Name {
+    /// Whether a field ends at this hop: meant for it alone (RFC 9110 §7.6.1), or saying how the body is framed there
+    /// (RFC 9112 §6), which is written anew.
+    #[must_use]
+    pub fn ends_at_hop(self) -> bool {
+        matches!(
+            self,
+            Self::Connection
+                | Self::ContentLength
+                | Self::KeepAlive
+                | Self::ProxyAuthenticate
+                | Self::ProxyAuthorization
+                | Self::ProxyConnection
+                | Self::Te
+                | Self::Trailer
+                | Self::TransferEncoding
+                | Self::Upgrade
+        )
+    }
+
     /// Recognises a name, in any case.
     #[must_use]
     pub fn of(name: &[u8]) -> Self {
