@@ -7,11 +7,10 @@ use super::source::Tree;
 const MAX_LINES: usize = 400;
 
 /// The core of the kernel half, which decides and records: it has to be read in one sitting. What stands in files of
-/// its own beside it (rules, UDP, events) is read by itself, and asked by the core at one place each.
+/// its own beside it (rules, UDP) is read by itself, and asked by the core at one place each.
 const KERNEL_HALF: &str = "proxy-ebpf/src/";
 const MAX_KERNEL_LINES: usize = 900;
-const BESIDE_THE_CORE: &[&str] =
-    &["proxy-ebpf/src/events.rs", "proxy-ebpf/src/rules.rs", "proxy-ebpf/src/udp.rs"];
+const BESIDE_THE_CORE: &[&str] = &["proxy-ebpf/src/rules.rs", "proxy-ebpf/src/udp.rs"];
 
 const LEFTOVERS: &[&str] = &["todo", "unimplemented", "dbg"];
 
