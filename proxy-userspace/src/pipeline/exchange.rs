@@ -23,7 +23,7 @@ use crate::http::head::ResponseHead;
 use crate::http::headers::{Headers, Name};
 use crate::net::deadline::Deadline;
 use crate::net::transport::Transport;
-use crate::relay::body::{Patience, Terms, transfer};
+use crate::relay::body::{BodyError, Patience, Terms, transfer};
 use crate::relay::stage::Stages;
 use crate::target::{Front, Hop};
 use crate::upstream::{Addresses, Connection, Idle, Place, Speaks, Way, basic};
@@ -222,8 +222,21 @@ impl Exchange<'_, '_> {
             within(patience, reply.switch_protocols(&head, &engine.via, answer.beyond())).await?;
             return Ok(Conversed::SwitchedProtocols);
         }
+        self.pass_on(head, &mut answer, &mut reply, &mut sending, patience).await
+    }
+
+    /// Delivers the response behind a final head, or what the cache makes of it.
+    async fn pass_on<S: Future<Output = Result<(), BodyError>>>(
+        &mut self,
+        mut head: ResponseHead,
+        answer: &mut impl Answer,
+        reply: &mut impl Reply,
+        sending: &mut Sending<'_, S>,
+        patience: Patience<'_>,
+    ) -> Result<Conversed, Failure> {
+        let progress = self.flow.progress();
         let framing = answer
-            .framing(&head, request.head.method())
+            .framing(&head, self.request.head.method())
             .map_err(|error| Failure::BadAnswer(error.to_string()))?;
         let verdict = match &mut self.fetch {
             Some(fetch) => fetch.judge(&mut head, framing),
@@ -236,20 +249,20 @@ impl Exchange<'_, '_> {
                 ending: Ending::Withheld(Box::new(head)),
             });
         }
-        reply.head(&head, Manner { framing, via: Some(&engine.via), may_keep: sending.may_end_well() });
+        reply.head(&head, Manner { framing, via: Some(&self.engine.via), may_keep: sending.may_end_well() });
         // Who compresses, inspects or stores the body adds a stage of his own here, and says so in the head before.
         let mut stages = Stages::new();
         let body = answer.body(framing);
         let received = &progress.received;
         let result = match (verdict, &mut self.fetch) {
             (Verdict::Store(ends), Some(fetch)) => {
-                let ways = (&mut reply, &mut stages);
+                let ways = (reply, &mut stages);
                 // Boxed: who stores nothing does not carry its state.
                 let mut storing = Box::pin(store_and_deliver(body, *ends, fetch, ways, received, patience));
                 sending.beside(storing.as_mut()).await
             }
             _ => {
-                let delivery = pin!(deliver(body, &mut reply, &mut stages, Some(received), patience));
+                let delivery = pin!(deliver(body, reply, &mut stages, Some(received), patience));
                 sending.beside(delivery).await
             }
         };
