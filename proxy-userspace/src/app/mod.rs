@@ -10,6 +10,7 @@ mod certificates;
 mod holder;
 mod rules;
 mod state_file;
+mod store;
 mod worker;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
@@ -21,7 +22,7 @@ use std::time::Instant;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::cache::Cache;
+use crate::cache::store::disk::DiskError;
 use crate::config::{CaptureMode, Config, Sources};
 use crate::containers::{Namespaces, Targets};
 use crate::http::forward::Pseudonym;
@@ -59,6 +60,8 @@ pub enum StartError {
     State(#[from] state_file::StateError),
     #[error("can't start a thread or runtime: {0}")]
     Runtime(#[from] std::io::Error),
+    #[error("{0}")]
+    Disk(#[from] DiskError),
     #[error("{0}; weir has stopped, as it can't go on without")]
     Worker(#[from] worker::WorkerError),
 }
@@ -97,8 +100,7 @@ async fn run(config: Arc<Config>, sources: Sources) -> Result<(), StartError> {
     };
     let (targets, asked) = Targets::new(&config.capture.targets);
     let (namespaces, doors) = Namespaces::new(config.server.workers);
-    let cache = &config.cache;
-    let cache = cache.enabled.then(|| Arc::new(Cache::new(cache.max_memory, cache.max_object)));
+    let cache = store::open(&config.cache)?;
     let running = Arc::new(Running {
         proxy,
         started: Instant::now(),
@@ -158,8 +160,9 @@ async fn run(config: Arc<Config>, sources: Sources) -> Result<(), StartError> {
             Ok(())
         }
     };
-    // What the workers recorded last is still on its way to the log.
+    // What the workers recorded last is still on its way to the log, and what they stored to the disk.
     running.flows.settled().await;
+    store::settle(running.cache.as_deref()).await;
     tasks.iter().for_each(tokio::task::JoinHandle::abort);
     admin.abort();
     // Programs that ended while their transfers were finished.

@@ -30,7 +30,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use cache::Cache;
+pub use cache::{Cache, Disk};
 pub use clashes::warnings;
 pub use errors::{ConfigError, ConfigErrors, Origin};
 pub use headers::SecurityHeaders;

@@ -52,6 +52,6 @@ impl Fetch<'_> {
         let exchanged = Exchanged { sent: self.sent(), received: cache::now() };
         let updated = same.then(|| stored.stored.updated(request, head, exchanged, &self.rules())).flatten();
         let entry = updated.map(|updated| Arc::new(Entry { stored: updated, ..Entry::clone(stored) }));
-        self.cache().replace(self.key(), stored, entry);
+        self.cache().replace(self.key(), stored, entry.as_ref());
     }
 }
