@@ -12,6 +12,7 @@ mod pool;
 mod scan;
 mod spool;
 mod walk;
+mod work;
 
 use std::collections::HashSet;
 use std::io;
@@ -20,10 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use super::{Later, Report, Stored, Tier, hash, record};
-use crate::cache::body::Body;
 use crate::cache::entry::Entry;
 use crate::cache::key::Key;
 use crate::cache::purge::Purge;
@@ -31,8 +29,8 @@ use crate::cache::{self};
 use crate::http::headers::Headers;
 pub use filed::{Filed, Opened};
 pub use files::DiskError;
-use files::{Folder, Name, Read};
-use index::{Gone, Index, Record, Ticket};
+use files::{Folder, Name};
+use index::{Gone, Index, Record};
 use pool::Pool;
 pub use spool::Spool;
 
@@ -89,13 +87,6 @@ const SPOOLED_PART: u64 = 8;
 /// How long nothing is written after that has failed, and how often it is told of.
 const PAUSE: u64 = 2_000;
 const TELL: u64 = 60_000;
-
-/// Bodies in files of their own up to this are checked as a whole when they are first found; of larger ones, each part is
-/// when it is delivered.
-const CHECKED_WHOLE: u64 = 64 << 20;
-
-/// A stored body in memory is cut into pieces of this size.
-const PIECE: usize = 64 << 10;
 
 impl Disk {
     /// The store in a folder, of up to `max_size` bytes, for bodies of up to `max_object`. What is there already is found
@@ -265,81 +256,6 @@ impl Shared {
         cache::now() < self.paused_until.load(Ordering::Relaxed)
     }
 
-    /// What answers a request. Blocks.
-    fn find(self: &Arc<Self>, key: &Key, request: &Headers) -> Option<Entry> {
-        let hash = hash(key);
-        for record in &*self.index.find(hash)? {
-            let name = name(hash, record);
-            let is_it = |meta: &record::Meta| meta.key == *key && meta.stored.selection.matches(request);
-            let body = match self.folder.read(&name, is_it) {
-                Ok(Read::Other) => continue,
-                Ok(Read::Record { meta, body: Some(body) }) => {
-                    self.counts.read.fetch_add(body.len() as u64, Ordering::Relaxed);
-                    Some((meta.stored, Body::of(cut(body.into()))))
-                }
-                Ok(Read::Record { meta, body: None }) => {
-                    let record::Meta { stored, length, sums, .. } = *meta;
-                    let file = Filed::new(Arc::clone(self), (hash, record.body), length, sums, true);
-                    let good = match length {
-                        0..=CHECKED_WHOLE => file.is_intact(),
-                        _ => self.folder.open_body(hash, record.body, length).is_ok(),
-                    };
-                    good.then(|| (stored, Body::filed(file)))
-                }
-                Ok(Read::Damaged) => None,
-                Err(error) if is_absence(&error) => None,
-                Err(error) => {
-                    // It may be there, and good.
-                    self.counts.errors.fetch_add(1, Ordering::Relaxed);
-                    tracing::debug!(%error, %name, "a stored response can't be read");
-                    continue;
-                }
-            };
-            if let Some((stored, body)) = body {
-                self.counts.hits.fetch_add(1, Ordering::Relaxed);
-                return Some(Entry { stored, body, part: None });
-            }
-            self.drop_damaged(hash, |other| other.serial == record.serial);
-        }
-        None
-    }
-
-    /// Writes an entry. Blocks.
-    fn write(&self, ticket: &Ticket, key: &Key, entry: &Entry) {
-        let file = entry.body.file().map(|(file, _)| file);
-        let bytes = match file {
-            Some(file) => {
-                let body = (file.len(), file.serial());
-                Some(record::begin(key, &entry.stored, file.sums(), body))
-            }
-            None => record::whole(key, entry),
-        };
-        let Some(bytes) = bytes else { return self.index.give_up(ticket) };
-        let record = Record {
-            selection: record::selection_hash(&entry.stored.selection),
-            serial: ticket.serial,
-            body: file.map_or(0, Filed::serial),
-            size: bytes.len() as u64 + file.map_or(0, Filed::len),
-        };
-        match self.folder.write(&name(ticket.key, &record), &bytes) {
-            Ok(()) => {
-                if let Some(file) = file {
-                    file.is_recorded();
-                }
-                self.counts.stores.fetch_add(1, Ordering::Relaxed);
-                self.remove_files(&self.index.insert(ticket, record));
-            }
-            Err(error) => {
-                self.index.give_up(ticket);
-                let outdated = self.index.remove_one(ticket.key, |other| {
-                    other.selection == record.selection && other.serial < record.serial
-                });
-                self.remove_files(&outdated);
-                self.trouble(&error);
-            }
-        }
-    }
-
     /// Something could not be written. Trying again at once would only cost.
     fn trouble(&self, error: &io::Error) {
         self.counts.errors.fetch_add(1, Ordering::Relaxed);
@@ -396,10 +312,6 @@ fn name(key: u128, record: &Record) -> Name {
 fn is_absence(error: &io::Error) -> bool {
     use io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
     matches!(error.kind(), NotFound | InvalidData | UnexpectedEof)
-}
-
-fn cut(body: Bytes) -> Vec<Bytes> {
-    (0..body.len()).step_by(PIECE).map(|at| body.slice(at..body.len().min(at + PIECE))).collect()
 }
 
 #[cfg(test)]
