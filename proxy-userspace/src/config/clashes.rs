@@ -18,6 +18,7 @@ pub(super) fn check(config: &Config, tree: &Node, report: &mut Report) {
         (&["server.limits.url", "server.limits.head"], url_over_head(config)),
         (&["cache.max_object", "cache.max_memory"], object_over_memory(config)),
         (&["cache.disk.max_object", "cache.disk.max_size"], object_over_disk(config)),
+        (&["cache.redis.max_object", "cache.max_object"], object_over_memory_in_redis(config)),
         (&["capture.rules"], too_many_rules(config).or_else(|| same_rule_name(config))),
     ] {
         let Some(message) = clash else { continue };
@@ -74,6 +75,16 @@ fn object_over_disk(config: &Config) -> Option<String> {
         format!(
             "max_object is {} bytes, more than an eighth of max_size, {}: that is the room for bodies under way",
             disk.max_object, disk.max_size
+        )
+    })
+}
+
+fn object_over_memory_in_redis(config: &Config) -> Option<String> {
+    let cache = &config.cache;
+    (cache.redis.url.is_some() && cache.redis.max_object > cache.max_object).then(|| {
+        format!(
+            "max_object is {} bytes, more than cache.max_object, {}: what comes from Redis is held in memory",
+            cache.redis.max_object, cache.max_object
         )
     })
 }
