@@ -45,6 +45,14 @@ impl Body {
         Self { content: Content::Held(pieces.into()), length }
     }
 
+    /// A body that came in one piece: cut into some, so that it goes out in some.
+    #[must_use]
+    pub fn cut(body: &Bytes) -> Self {
+        const PIECE: usize = ONE_PIECE as usize;
+        let cuts = (0..body.len()).step_by(PIECE);
+        Self::of(cuts.map(|at| body.slice(at..body.len().min(at + PIECE))).collect())
+    }
+
     /// One that is in a file.
     #[must_use]
     pub fn filed(file: Filed) -> Self {
@@ -141,5 +149,7 @@ mod tests {
         let body = Body::of(vec![Bytes::from_static(b"a"), Bytes::from_static(b"b")]);
         assert_eq!((body.held().unwrap().len(), body.len()), (1, 2));
         assert!(Body::of(Vec::new()).is_empty());
+        let body = Body::cut(&Bytes::from(vec![7; 150_000]));
+        assert_eq!((body.held().unwrap().len(), body.len()), (3, 150_000));
     }
 }

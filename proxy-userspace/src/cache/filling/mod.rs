@@ -232,7 +232,7 @@ impl Writer {
         let body = match (state.passing, &self.filling.spool) {
             (true, _) => None,
             (false, Some(_)) => state.filed.take(),
-            (false, None) => Some(state.pieces.clone()).map(Body::of),
+            (false, None) => Some(Body::of(state.pieces.clone())),
         };
         drop(state);
         self.filling.written.send_modify(|count| *count += 1);

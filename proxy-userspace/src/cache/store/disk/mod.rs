@@ -21,11 +21,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::{Later, Report, Stored, Tier, hash, record};
+use super::{Later, Report, Stored, Tier, hash};
+use crate::cache;
 use crate::cache::entry::Entry;
 use crate::cache::key::Key;
 use crate::cache::purge::Purge;
-use crate::cache::{self};
 use crate::http::headers::Headers;
 pub use filed::{Filed, Opened};
 pub use files::DiskError;

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use super::*;
+use crate::cache::body::Body;
+use crate::cache::store::record;
 use crate::cache::store::tests::{entry, key, wants};
 
 const LARGE: usize = 3 << 20;

@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
-
 use super::files::Read;
 use super::index::{Record, Ticket};
 use super::{Filed, Shared, is_absence, name};
@@ -18,9 +16,6 @@ use crate::http::headers::Headers;
 /// when it is delivered.
 const CHECKED_WHOLE: u64 = 64 << 20;
 
-/// A stored body in memory is cut into pieces of this size.
-const PIECE: usize = 64 << 10;
-
 impl Shared {
     /// What answers a request. Blocks.
     pub(super) fn find(self: &Arc<Self>, key: &Key, request: &Headers) -> Option<Entry> {
@@ -32,7 +27,7 @@ impl Shared {
                 Ok(Read::Other) => continue,
                 Ok(Read::Record { meta, body: Some(body) }) => {
                     self.counts.read.fetch_add(body.len() as u64, Ordering::Relaxed);
-                    Some((meta.stored, Body::of(cut(body.into()))))
+                    Some((meta.stored, Body::cut(&body.into())))
                 }
                 Ok(Read::Record { meta, body: None }) => {
                     let record::Meta { stored, length, sums, .. } = *meta;
@@ -96,8 +91,4 @@ impl Shared {
             }
         }
     }
-}
-
-fn cut(body: Bytes) -> Vec<Bytes> {
-    (0..body.len()).step_by(PIECE).map(|at| body.slice(at..body.len().min(at + PIECE))).collect()
 }
