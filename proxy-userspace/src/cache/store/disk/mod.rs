@@ -218,6 +218,7 @@ impl Tier for Disk {
             bytes: Some(bytes + number(&self.0.spooled)),
             max_bytes: Some(self.0.max_size),
             evictions: Some(self.0.index.evictions()),
+            opened: None,
             hits: number(&counts.hits),
             stores: number(&counts.stores),
             bytes_read: number(&counts.read),
