@@ -2,6 +2,7 @@
 
 pub mod background;
 pub mod certificates;
+pub mod dns;
 pub mod engine;
 pub mod frames;
 pub mod http;
