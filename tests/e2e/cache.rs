@@ -129,7 +129,11 @@ fn a_stale_response_is_validated_and_renewed() {
 #[test]
 fn while_it_is_validated_in_the_background_a_stale_response_is_used() {
     let weir = Weir::explicit(CACHE);
-    let origin = counting("Cache-Control: max-age=1, stale-while-revalidate=60\r\n");
+    let count = Arc::new(AtomicUsize::new(0));
+    let origin = Origin::start(move |_| match count.fetch_add(1, Ordering::SeqCst) {
+        0 => ok("Cache-Control: max-age=1, stale-while-revalidate=60\r\n", "answer 0"),
+        later => ok("Cache-Control: max-age=60\r\n", &format!("answer {later}")),
+    });
     assert_eq!(get(&weir, &origin, "/", "").text(), "answer 0");
     std::thread::sleep(Duration::from_millis(1100));
     let stale = get(&weir, &origin, "/", "");
@@ -209,6 +213,32 @@ fn a_thousand_ask_at_once_and_the_origin_is_asked_once() {
     }
     assert_eq!(origin.requests().len(), 1);
     assert!(weir.metric("cache_collapsed_total") > 900, "{}", weir.metric("cache_collapsed_total"));
+}
+
+/// Who comes in the moment in which an answer is stored finds it in store, or waits for it; he never asks again.
+#[test]
+fn who_comes_as_an_answer_is_stored_does_not_ask_again() {
+    const PATHS: usize = 1000;
+    let weir = Weir::explicit("cache: {enabled: true}\nserver: {workers: 2}");
+    let origin = counting("Cache-Control: max-age=60\r\n");
+    let together = Barrier::new(3);
+    std::thread::scope(|scope| {
+        for place in 0..3_u64 {
+            let (weir, origin, together) = (&weir, &origin, &together);
+            scope.spawn(move || {
+                let mut client = connect(weir.proxy);
+                for path in 0..PATHS {
+                    together.wait();
+                    // One of them comes at every moment of an exchange of about half a millisecond.
+                    std::thread::sleep(Duration::from_micros(place * (path as u64 % 300)));
+                    let request = format!("GET http://{}/{path} HTTP/1.1\r\nHost: x\r\n\r\n", origin.address);
+                    client.write_all(request.as_bytes()).expect("weir takes it");
+                    assert_eq!(read_answer(&mut client, "GET").expect("an answer").status, 200);
+                }
+            });
+        }
+    });
+    assert_eq!(origin.requests().len(), PATHS);
 }
 
 /// Answers that are not for everybody can't be waited for: each client asks for itself, and none waits long.
