@@ -365,7 +365,7 @@ fn append(name: &mut String, label: &[u8]) {
     for byte in label {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => {
-                name.push(byte.to_ascii_lowercase().into())
+                name.push(byte.to_ascii_lowercase().into());
             }
             // Writing to a String does not fail. A dot within a label is none between labels.
             _ => drop(write!(name, "\\{byte:03}")),
