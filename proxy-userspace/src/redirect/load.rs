@@ -43,7 +43,7 @@ pub(super) fn load(
     let port_v4 = listeners.v4.map_or(0, |address| address.port()).to_be();
     let port_v6 = listeners.v6.map_or(0, |address| address.port()).to_be();
     let quic_port = if capture.deny_quic { QUIC_PORT.to_be() } else { 0 };
-    let dns_port = if capture.dns.enabled { proxy_common::DNS_PORT.to_be() } else { 0 };
+    let dns_port = if captures_dns(capture, listeners) { proxy_common::DNS_PORT.to_be() } else { 0 };
     let dns_port_v4 = listeners.dns_v4.unwrap_or(0).to_be();
     let dns_port_v6 = listeners.dns_v6.unwrap_or(0);
     let heartbeat_timeout = u64::try_from(capture.heartbeat_timeout.as_nanos()).unwrap_or(u64::MAX);
@@ -88,6 +88,11 @@ pub(super) fn load(
         })?;
     }
     Ok(ebpf)
+}
+
+/// Whether queries are taken: the configuration says so, and somebody listens for them.
+pub(super) fn captures_dns(capture: &config::Capture, listeners: &Listeners) -> bool {
+    capture.dns.enabled && (listeners.dns_v4.is_some() || listeners.dns_v6.is_some())
 }
 
 /// Attaches every program, in the order of the hooks. On an error the caller drops `links`, what was attached.

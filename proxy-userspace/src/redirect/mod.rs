@@ -129,7 +129,7 @@ impl Redirect {
             fail: capture.fail,
             errno: capture.errno,
             deny_quic: capture.deny_quic,
-            captures_dns: capture.dns.enabled,
+            captures_dns: load::captures_dns(capture, listeners),
             originals: take_map(&mut ebpf, "ORIGINALS")?,
             claims,
             closed: ClosedRecords::new(closed),
