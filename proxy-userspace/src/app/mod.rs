@@ -21,6 +21,7 @@ use std::time::Instant;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use crate::cache::Cache;
 use crate::config::{CaptureMode, Config, Sources};
@@ -153,6 +154,9 @@ async fn run(config: Arc<Config>, sources: Sources) -> Result<(), StartError> {
     let workers = Workers::start(&plan, explicit, transparent, doors)?;
     capture::start(&running, asked).await;
     let admin = admin.serve(Arc::clone(&running));
+    // An earlier weir's programs refuse until then; without a beat, this one's would let through. A worker that never
+    // begins is found out below.
+    let _ = timeout(BEGIN, running.beats.begun()).await;
     // Nobody is answered before: this waits for nothing.
     holder::take_over(&running)?;
     let tasks = [
@@ -269,6 +273,9 @@ async fn sweep_closed(running: Arc<Running>) {
         }
     }
 }
+
+/// How long the threads may take to begin.
+const BEGIN: Duration = Duration::from_secs(5);
 
 const CLOSED_SWEEP: Duration = Duration::from_secs(2);
 
