@@ -6,9 +6,11 @@
 #![no_std]
 
 mod counter;
+mod dns;
 mod rules;
 
 pub use counter::Counter;
+pub use dns::*;
 pub use rules::*;
 
 /// Length of a task's name in the kernel (`TASK_COMM_LEN`), its NUL included.
@@ -95,13 +97,17 @@ pub struct Policy {
 
 /// Value of the map `NAMESPACES` (by netns cookie): where the proxy listens in a network namespace other than its own.
 /// Aligned, so that the kernel half reads it in one piece.
-#[repr(C, align(4))]
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ListenerPorts {
     /// On 127.0.0.1; network byte order; 0: it doesn't listen for IPv4.
     pub v4: u16,
     /// On ::1; network byte order; 0: it doesn't listen for IPv6.
     pub v6: u16,
+    /// For DNS over UDP at every address of `SLOT_NETWORK`; network byte order; 0: it doesn't.
+    pub dns_v4: u16,
+    /// For DNS over UDP on ::1, the first of `SERVERS_V6` ports in a row; host byte order; 0: it doesn't.
+    pub dns_v6: u16,
 }
 
 /// Send the connection to the proxy.
@@ -145,7 +151,7 @@ const _: () = {
     assert!(size_of::<Captured>() == 96);
     assert!(size_of::<Policy>() == 12);
     assert!(size_of::<TaskLayout>() == 24);
-    assert!(size_of::<ListenerPorts>() == 4);
+    assert!(size_of::<ListenerPorts>() == 8);
 };
 
 #[cfg(feature = "user")]

@@ -18,11 +18,14 @@ use crate::net::deadline::Deadline;
 use crate::net::stream::{Admitted, Downstream};
 use crate::net::transport::Transport;
 use crate::netns::Namespace;
-use crate::pipeline::{Engine, tunnel};
+use crate::pipeline::{Engine, dns, tunnel};
 use crate::redirect::{self, OriginalDestinations};
 use crate::target::{Client, Front, Process, Target, Vantage};
 use crate::telemetry::flow::Protocol;
 use crate::telemetry::metrics;
+
+/// Where DNS is spoken (RFC 7766).
+const DNS_PORT: u16 = 53;
 
 /// What captured connections are served with.
 struct Source {
@@ -98,12 +101,18 @@ async fn serve(source: Rc<Source>, stream: TcpStream, peer: SocketAddr, admitted
         deadline: Deadline::new(),
         admitted,
     };
-    let detected = look(&engine, &mut downstream, original.port()).await;
     // A socket that was bound to an address of its own choice keeps it on the way out.
     let source = Some(peer.ip()).filter(|ip| !ip.is_loopback());
     let vantage = Vantage { source, namespace };
     let base = Target { original_destination: Some(original), vantage, ..Target::of(Front::Captured) };
-    let Ok(detected) = detected else { return tunnel::abandon(&downstream.client, &base) };
+    if original.port() == DNS_PORT
+        && let Some(inspection) = &engine.dns
+    {
+        return dns::relay(&engine, inspection, downstream, &base).await;
+    }
+    let Ok(detected) = look(&engine, &mut downstream, original.port()).await else {
+        return tunnel::abandon(&downstream.client, &base);
+    };
     let (protocol, authority) = match detected {
         Detected::Http1 => return http1::serve(engine, downstream, base).await,
         Detected::Tls { server_name } => (Protocol::Tls, server_name.and_then(|name| named(&name, original))),

@@ -101,16 +101,20 @@ fn printable(name: &[u8]) -> String {
 
 /// Network byte order, IPv4 as v4-mapped: what both halves agreed on.
 fn endpoint(address: SocketAddr) -> Endpoint {
-    let ip = match address.ip() {
+    Endpoint::new(words(address.ip()), address.port().to_be())
+}
+
+pub(super) fn words(address: IpAddr) -> [u32; 4] {
+    let ip = match address {
         IpAddr::V4(ip) => ip.to_ipv6_mapped(),
         IpAddr::V6(ip) => ip,
     };
     let octets = ip.octets();
     let word = |at: usize| u32::from_ne_bytes([octets[at], octets[at + 1], octets[at + 2], octets[at + 3]]);
-    Endpoint::new([word(0), word(4), word(8), word(12)], address.port().to_be())
+    [word(0), word(4), word(8), word(12)]
 }
 
-fn socket_addr(endpoint: &Endpoint) -> SocketAddr {
+pub(super) fn socket_addr(endpoint: &Endpoint) -> SocketAddr {
     let mut octets = [0; 16];
     for (bytes, word) in octets.chunks_exact_mut(4).zip(endpoint.address) {
         bytes.copy_from_slice(&word.to_ne_bytes());

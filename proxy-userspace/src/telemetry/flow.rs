@@ -63,6 +63,7 @@ pub enum Protocol {
     Http2,
     Tls,
     Socks5,
+    Dns,
     Opaque,
 }
 
@@ -175,6 +176,7 @@ impl fmt::Display for Flow {
             Protocol::Http2 => "http2",
             Protocol::Tls => "tls",
             Protocol::Socks5 => "socks5",
+            Protocol::Dns => "dns",
             Protocol::Opaque => "opaque",
         };
         match self.status {

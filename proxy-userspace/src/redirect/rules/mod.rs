@@ -6,12 +6,14 @@
 #![forbid(unsafe_code)]
 
 mod compile;
+mod domains;
 mod error;
 pub(super) mod host;
 mod table;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use aya::maps::{Array, LpmTrie, MapData, MapError, lpm_trie};
 use proxy_common::{
@@ -23,8 +25,10 @@ use crate::config::{self, Action, CaptureRule, DenyErrno, FailMode, Protocol};
 
 use super::{load, support};
 use compile::{Compiled, Rule};
+use domains::Named;
 use host::{Look, Wanted};
 
+pub(super) use domains::Domains;
 pub use error::RulesError;
 pub use table::RuleState;
 pub(super) use table::{Question, Table};
@@ -49,6 +53,7 @@ pub struct Prepared {
     uids: Vec<(u32, Identity)>,
     wanted: Vec<(u32, Wanted)>,
     place: Place,
+    domains: Arc<Domains>,
     prefixes: Option<Prefixes>,
     ports: Option<PortClasses>,
     classes: ClassSets,
@@ -75,6 +80,7 @@ impl Prepared {
     fn of_rules(capture: &config::Capture, place: Place) -> Result<Self, RulesError> {
         let (mut rules, mut destinations, mut uids, mut wanted) =
             <(Vec<_>, Vec<_>, Vec<_>, Vec<_>)>::default();
+        let mut domains = Named::default();
         let by_executable = capture.rules.iter().find(|rule| !rule.executables.is_empty());
         if let Some(rule) = by_executable
             && load::task_layout().is_none()
@@ -83,6 +89,7 @@ impl Prepared {
         }
         for (number, rule) in (0..=u8::MAX).zip(&capture.rules) {
             host::destinations(rule, number, &mut destinations)?;
+            host::domains(rule, number, &mut domains)?;
             let its_uids = host::uids(rule)?;
             let number = u32::from(number);
             let identity =
@@ -97,6 +104,7 @@ impl Prepared {
             prefixes: prefixes_map(&compiled)?,
             ports: ports_map(&compiled)?,
             classes: classes_map(&compiled)?,
+            domains: Arc::new(Domains::new(domains)),
             uids,
             wanted,
             place,
@@ -142,6 +150,7 @@ fn compilable(rule: &CaptureRule, uids: Vec<u32>, capture: &config::Capture) -> 
         by_destination: !(rule.destinations.is_empty() && rule.destination_files.is_empty()),
         by_cgroup: !(rule.cgroups.is_empty() && rule.units.is_empty()),
         by_executable: !rule.executables.is_empty(),
+        by_domain: !(rule.domains.is_empty() && rule.domain_files.is_empty()),
     }
 }
 

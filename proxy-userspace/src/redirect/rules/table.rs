@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
 
 use aya::Ebpf;
 use aya::maps::{
@@ -11,12 +12,14 @@ use aya::maps::{
 };
 use proxy_common::{
     CLASS_ANY, GENERATIONS, IDENTITY_CGROUP, IDENTITY_UID, Identity, MAX_RULES, Policy, RuleSet, Ruleset,
+    USES_DOMAIN,
 };
 use serde::Serialize;
 
 use crate::config::{Action, Protocol};
 use crate::redirect::error::RedirectError;
 use crate::redirect::load::{map_fd, take_map};
+use crate::redirect::names::{InForce, Names};
 use crate::redirect::sys;
 
 use super::{
@@ -44,6 +47,8 @@ pub(in crate::redirect) struct Question {
     pub(in crate::redirect) cgroups: Vec<u64>,
     pub(in crate::redirect) selected: bool,
     pub(in crate::redirect) executable: Option<Identity>,
+    /// The rules that admit its destination by its names; None where no rule asks for one.
+    pub(in crate::redirect) by_name: Option<RuleSet>,
 }
 
 pub(in crate::redirect) struct Table {
@@ -94,18 +99,30 @@ impl Table {
     ///
     /// # Errors
     /// The kernel refuses; those in force stay.
-    pub(in crate::redirect) fn install(&mut self, prepared: Prepared) -> Result<(), RulesError> {
+    pub(in crate::redirect) fn install(
+        &mut self,
+        prepared: Prepared,
+        names: &Names,
+    ) -> Result<(), RulesError> {
         let generation = self.installed.as_ref().map_or(0, |old| (old.generation + 1) % GENERATIONS);
         let (identities, missing) = prepared.look(generation);
         if identities.len() > MAX_IDENTITIES {
             return Err(RulesError::TooManyIdentities);
         }
-        let written = self.write(generation, &prepared, &identities);
-        if let Err(error) = written {
+        // Nothing is learned meanwhile.
+        let mut known = names.lock();
+        let by_name = prepared.by_name(generation);
+        let written = by_name.as_ref().map_or(Ok(()), |next| known.prepare(next));
+        let written = written.and_then(|()| self.write(generation, &prepared, &identities));
+        let flipped =
+            written.and_then(|()| self.active.set(0, generation, NO_FLAGS).map_err(refused("ACTIVE")));
+        if let Err(error) = flipped {
+            known.clear(generation);
             self.clear(generation, identities.keys());
             return Err(error);
         }
-        self.active.set(0, generation, NO_FLAGS).map_err(refused("ACTIVE"))?;
+        known.replace(by_name);
+        drop(known);
         let new = Installed { generation, prepared, identities, missing };
         let Some(old) = self.installed.replace(new) else { return Ok(()) };
         // Setting an entry of a map of maps returns when no program runs any more that may have begun with the old
@@ -223,6 +240,7 @@ impl Table {
         matching.intersect(&installed.rules_of(uid).unwrap_or(ruleset.any_uid));
         let executable = question.executable.and_then(|identity| installed.rules_of(identity));
         matching.intersect(&executable.unwrap_or(ruleset.any_executable));
+        matching.intersect(&question.by_name.unwrap_or(ruleset.any_domain));
         let rule = matching.first() as usize;
         let (name, _) = installed.prepared.names.get(rule)?;
         Some((name.clone(), *installed.prepared.compiled.policies.get(rule)?))
@@ -230,6 +248,15 @@ impl Table {
 
     fn hits(&self, index: u32) -> u64 {
         self.hits.get(&index, NO_FLAGS).map_or(0, |per_cpu| per_cpu.iter().sum())
+    }
+}
+
+impl Prepared {
+    /// What is to be known of names; None: no rule asks for one.
+    fn by_name(&self, generation: u32) -> Option<InForce> {
+        let ruleset = &self.compiled.ruleset;
+        let asked = ruleset.uses & USES_DOMAIN != 0;
+        asked.then(|| InForce { generation, domains: Arc::clone(&self.domains), any: ruleset.any_domain })
     }
 }
 
