@@ -71,7 +71,8 @@ pub struct Captured {
     pub uid: u32,
     /// Port of the proxy's listener that the connection was sent to; network byte order.
     pub listener_port: u16,
-    pub padding: u16,
+    /// The rule that decided, as in `Policy`.
+    pub rule: u16,
     /// Its name, NUL-padded; arbitrary bytes.
     pub comm: Comm,
 }
@@ -93,6 +94,13 @@ pub struct Policy {
     pub fail: u32,
     /// errno of a connect() that is refused: one of the `ERRNO_` constants.
     pub errno: u32,
+    /// Which rule this is, by [`rule_number`]; 0: none.
+    pub rule: u32,
+}
+
+/// What records call a rule of a generation.
+pub const fn rule_number(generation: u32, rule: u32) -> u32 {
+    1 + generation * MAX_RULES + rule
 }
 
 /// Value of the map `NAMESPACES` (by netns cookie): where the proxy listens in a network namespace other than its own.
@@ -149,7 +157,7 @@ const _: () = {
     assert!(size_of::<Endpoint>() == 20);
     assert!(size_of::<ClaimKey>() == 32);
     assert!(size_of::<Captured>() == 96);
-    assert!(size_of::<Policy>() == 12);
+    assert!(size_of::<Policy>() == 16);
     assert!(size_of::<TaskLayout>() == 24);
     assert!(size_of::<ListenerPorts>() == 8);
 };

@@ -105,7 +105,7 @@ fn redirect(attempt: &Attempt<'_>, policy: &Policy, listener: Listener) -> i32 {
         count(Counter::DeniedQuic);
         return refuse(policy);
     }
-    let captured = record(attempt, listener);
+    let captured = record(attempt, listener, policy.rule);
     if ORIGINALS.insert(captured.cookie, captured, BPF_ANY).is_err() {
         return fail(Counter::GateFull, policy);
     }
@@ -144,7 +144,7 @@ fn refuse(policy: &Policy) -> i32 {
 }
 
 #[inline(always)]
-fn record(attempt: &Attempt<'_>, listener: Listener) -> Captured {
+fn record(attempt: &Attempt<'_>, listener: Listener, rule: u32) -> Captured {
     Captured {
         original: attempt.destination,
         // The address is filler: see `comm` for zeros.
@@ -155,7 +155,7 @@ fn record(attempt: &Attempt<'_>, listener: Listener) -> Captured {
         pid: tgid(),
         uid: bpf_get_current_uid_gid() as u32,
         listener_port: listener.port,
-        padding: 0,
+        rule: rule as u16,
         comm: comm(),
     }
 }

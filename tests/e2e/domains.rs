@@ -178,3 +178,64 @@ fn no_more_names_are_known_than_there_is_room_for() {
     let told = scripts::stdout(&mut weir.exec(&scripts::python(script)));
     assert_eq!(told, "ECONNRESET ECONNRESET ECONNREFUSED ECONNREFUSED");
 }
+
+/// What becomes of an HTTP request to `server` with this Host, and of a TLS handshake with this name.
+const SPEAK: &str = "import client, resolve, socket, ssl, sys\n\
+    assert '198.18.0.1' in resolve.ask('fd00:18::2', 'www.example')\n\
+    def http(host):\n\
+    \x20   s = client.connect('198.18.0.1', PORT)\n\
+    \x20   s.sendall(f'GET / HTTP/1.1\\r\\nHost: {host}\\r\\nConnection: close\\r\\n\\r\\n'.encode())\n\
+    \x20   return client.read_to_end(s).split(' ')[1]\n\
+    context = ssl.create_default_context(); context.check_hostname = False; context.verify_mode = ssl.CERT_NONE\n\
+    def tls(name):\n\
+    \x20   try: context.wrap_socket(client.connect('198.18.0.1', PORT), server_hostname=name)\n\
+    \x20   except ssl.SSLError: return 'reached'\n\
+    \x20   except ConnectionResetError: return 'reset'\n\
+    def raw():\n\
+    \x20   s = client.connect('198.18.0.1', PORT); s.sendall(b'SSH-2.0-x\\r\\n')\n\
+    \x20   try: return client.read_to_end(s)\n\
+    \x20   except ConnectionResetError: return 'reset'\n";
+
+#[test]
+fn strict_rules_let_no_other_name_through() {
+    netns::enter();
+    let _dns = Server::start(netns::V6_OTHER, zone);
+    // It is no TLS server, as its clients learn if they get there.
+    let server = weir_tests::http::server(netns::V4, |mut stream| {
+        use std::io::{Read as _, Write as _};
+        let _ = stream.read(&mut [0; 4096]);
+        let _ = stream.write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n");
+    });
+    let script = SPEAK.replace("PORT", &server.port().to_string());
+    let run = |weir: &Weir, what: &str| {
+        scripts::stdout(&mut weir.exec(&scripts::python(&format!("{script}print({what})"))))
+    };
+    let strict = ALLOWED.replace("DNS", "{}").replace("action: bypass", "action: bypass, strict: true");
+    let weir = Weir::capturing(&strict);
+    let all = "http('www.example'), http('WWW.example.:80'), http('x.wild.example'), http('evil.example'), \
+               http('198.18.0.1'), http('wild.example'), http('')";
+    assert_eq!(run(&weir, all), "204 204 204 421 421 421 421");
+    assert_eq!(
+        run(&weir, "tls('www.example'), tls('evil.example'), tls('198.18.0.1'), raw()"),
+        "reached reset reset reset"
+    );
+    let refused: Vec<_> = weir
+        .flows(11)
+        .into_iter()
+        .filter(|flow| flow["verdict"].as_str().is_some_and(|verdict| verdict.contains("rule `allowed`")))
+        .collect();
+    assert_eq!(refused.len(), 7, "{refused:#?}");
+    assert!(refused.iter().all(|flow| flow["rule"] == "allowed"));
+    // Two requests on one connection, of which the second one is another's.
+    let twice = "client.read_to_end((lambda s: (s.sendall(b'HEAD / HTTP/1.1\\r\\nHost: www.example\\r\\n\\r\\n\
+                 GET / HTTP/1.1\\r\\nHost: evil.example\\r\\nConnection: close\\r\\n\\r\\n'), s)[1])\
+                 (client.connect('198.18.0.1', PORT))).count('HTTP/1.1 421')";
+    assert_eq!(run(&weir, &twice.replace("PORT", &server.port().to_string())), "1");
+    // Without strict the kernel decides, and looks at no names.
+    let weir = Weir::capturing(&ALLOWED.replace("DNS", "{}"));
+    assert_eq!(
+        run(&weir, "http('www.example'), http('evil.example'), tls('evil.example')"),
+        "204 204 reached"
+    );
+    assert_eq!(weir.metric("captured_connections_total"), 0);
+}

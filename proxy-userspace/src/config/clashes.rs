@@ -18,6 +18,7 @@ pub(super) fn check(config: &Config, tree: &Node, report: &mut Report) {
         (&["server.limits.url", "server.limits.head"], url_over_head(config)),
         (&["cache.max_object", "cache.max_memory"], object_over_memory(config)),
         (&["capture.rules"], too_many_rules(config).or_else(|| same_rule_name(config))),
+        (&["capture.rules"], strict_without_names(config)),
         (&["capture.dns.enabled", "capture.rules"], domains_without_dns(config)),
     ] {
         let Some(message) = clash else { continue };
@@ -93,6 +94,16 @@ fn domains_without_dns(config: &Config) -> Option<String> {
     let rule = rules.find(asks).filter(|_| !config.capture.dns.enabled)?;
     Some(format!(
         "rule `{}` asks for domains, which are known from DNS alone; set capture.dns.enabled to true",
+        rule.name
+    ))
+}
+
+fn strict_without_names(config: &Config) -> Option<String> {
+    let mut rules = config.capture.rules.iter();
+    let names = |rule: &CaptureRule| !(rule.domains.is_empty() && rule.domain_files.is_empty());
+    let rule = rules.find(|rule| rule.strict && (!names(rule) || rule.action == Action::Deny))?;
+    Some(format!(
+        "rule `{}` is strict, which only makes sense where it asks for domains and its action is bypass or redirect",
         rule.name
     ))
 }

@@ -58,6 +58,8 @@ pub struct CaptureRule {
     /// Default both.
     pub protocols: Vec<Protocol>,
     pub action: Action,
+    /// The client's own words, SNI or Host, must name one of `domains`, too. Default false.
+    pub strict: bool,
     /// Default `capture.fail`.
     pub fail: Option<FailMode>,
     /// Default `capture.errno`.
@@ -91,6 +93,7 @@ fn rule(s: &mut Section<'_, '_>) -> CaptureRule {
         protocols: s.list("protocols", Vec::new(), choice(PROTOCOLS)),
         // What stands in is of no account: that it is missing has been reported.
         action: s.required("action", choice(ACTIONS)).unwrap_or(Action::Deny),
+        strict: s.read("strict", false, switch),
         fail: s.read("fail", None, |text| choice(FAIL_MODES)(text).map(Some)),
         errno: s.read("errno", None, |text| choice(ERRNOS)(text).map(Some)),
     }

@@ -122,8 +122,9 @@ impl Redirect {
             log.map_err(|source| RedirectError::Io { what: "can't read the kernel half's log", source })?;
         let claims: HashMap<_, _, _> = take_map(&mut ebpf, "CLAIMS")?;
         let closed: HashMap<_, _, _> = take_map(&mut ebpf, "CLOSED")?;
+        let rules = rules::Table::new(&mut ebpf)?;
         let original_destinations =
-            OriginalDestinations::new(map_fd(claims.map())?, map_fd(closed.map())?, netns);
+            OriginalDestinations::new(map_fd(claims.map())?, map_fd(closed.map())?, rules.deciding(), netns);
         let mut redirect = Self {
             cgroup,
             fail: capture.fail,
@@ -134,7 +135,7 @@ impl Redirect {
             claims,
             closed: ClosedRecords::new(closed),
             cgroups: Mutex::new(take_map(&mut ebpf, "CGROUPS")?),
-            rules: Mutex::new(rules::Table::new(&mut ebpf)?),
+            rules: Mutex::new(rules),
             namespaces: Namespaces::new(take_map(&mut ebpf, "NAMESPACES")?),
             names: Names::new(take_map(&mut ebpf, "NAMES")?, capture.dns.max_names, capture.dns.grace, netns),
             dns_servers: DnsServers::new(take_map(&mut ebpf, "DNS_SERVERS")?, netns),

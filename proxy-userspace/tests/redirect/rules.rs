@@ -27,6 +27,7 @@ pub(crate) fn rule(name: &str, action: Action) -> CaptureRule {
         ports: Vec::new(),
         protocols: Vec::new(),
         action,
+        strict: false,
         fail: None,
         errno: None,
     }

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod compile;
+mod deciding;
 mod domains;
 mod error;
 pub(super) mod host;
@@ -28,6 +29,7 @@ use compile::{Compiled, Rule};
 use domains::Named;
 use host::{Look, Wanted};
 
+pub(super) use deciding::Deciding;
 pub(super) use domains::Domains;
 pub use error::RulesError;
 pub use table::RuleState;
@@ -48,7 +50,7 @@ type ClassSets = Array<MapData, RuleSet>;
 
 /// Rules ready to be put in force. Not in force, they cost memory and nothing else.
 pub struct Prepared {
-    names: Vec<(String, Action)>,
+    rules: Vec<RuleText>,
     compiled: Compiled,
     uids: Vec<(u32, Identity)>,
     wanted: Vec<(u32, Wanted)>,
@@ -57,6 +59,20 @@ pub struct Prepared {
     prefixes: Option<Prefixes>,
     ports: Option<PortClasses>,
     classes: ClassSets,
+}
+
+/// What is told of a rule.
+#[derive(Debug, Clone)]
+struct RuleText {
+    name: Arc<str>,
+    action: Action,
+    strict: bool,
+}
+
+impl RuleText {
+    fn new(rule: &CaptureRule) -> Self {
+        Self { name: rule.name.as_str().into(), action: rule.action, strict: rule.strict }
+    }
 }
 
 /// Where cgroups are looked for.
@@ -100,7 +116,7 @@ impl Prepared {
         }
         let compiled = compile::compile(&rules, destinations)?;
         Ok(Self {
-            names: capture.rules.iter().map(|rule| (rule.name.clone(), rule.action)).collect(),
+            rules: capture.rules.iter().map(RuleText::new).collect(),
             prefixes: prefixes_map(&compiled)?,
             ports: ports_map(&compiled)?,
             classes: classes_map(&compiled)?,
@@ -141,7 +157,7 @@ fn look(
 
 fn compilable(rule: &CaptureRule, uids: Vec<u32>, capture: &config::Capture) -> Rule {
     Rule {
-        policy: policy(rule.action, rule.fail.unwrap_or(capture.fail), rule.errno.unwrap_or(capture.errno)),
+        policy: policy(decided(rule), rule.fail.unwrap_or(capture.fail), rule.errno.unwrap_or(capture.errno)),
         selected: rule.selected,
         not_tcp: rule.protocols == [Protocol::Udp],
         not_udp: rule.protocols == [Protocol::Tcp],
@@ -152,6 +168,11 @@ fn compilable(rule: &CaptureRule, uids: Vec<u32>, capture: &config::Capture) -> 
         by_executable: !rule.executables.is_empty(),
         by_domain: !(rule.domains.is_empty() && rule.domain_files.is_empty()),
     }
+}
+
+/// What a strict rule lets through, it lets through userspace, which looks at the names that are used.
+fn decided(rule: &CaptureRule) -> Action {
+    if rule.strict { Action::Redirect } else { rule.action }
 }
 
 /// As the kernel half reads it.
@@ -170,6 +191,7 @@ pub(super) fn policy(action: Action, fail: FailMode, errno: DenyErrno) -> Policy
             DenyErrno::Refused => ERRNO_REFUSED,
             DenyErrno::HostUnreachable => ERRNO_UNREACHABLE,
         },
+        rule: 0,
     }
 }
 

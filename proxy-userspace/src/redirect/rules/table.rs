@@ -12,7 +12,7 @@ use aya::maps::{
 };
 use proxy_common::{
     CLASS_ANY, GENERATIONS, IDENTITY_CGROUP, IDENTITY_UID, Identity, MAX_RULES, Policy, RuleSet, Ruleset,
-    USES_DOMAIN,
+    USES_DOMAIN, rule_number,
 };
 use serde::Serialize;
 
@@ -23,7 +23,8 @@ use crate::redirect::names::{InForce, Names};
 use crate::redirect::sys;
 
 use super::{
-    ClassSets, MAX_IDENTITIES, NO_FLAGS, PortClasses, Prefixes, Prepared, RulesError, is_absent, look,
+    ClassSets, Deciding, MAX_IDENTITIES, NO_FLAGS, PortClasses, Prefixes, Prepared, RuleText, RulesError,
+    is_absent, look,
 };
 
 /// A rule in force.
@@ -62,6 +63,8 @@ pub(in crate::redirect) struct Table {
     classes: ArrayOfMaps<MapData, ClassSets>,
     /// The maps of maps again, to take entries out.
     of_maps: Vec<OwnedFd>,
+    /// For whoever accepts what rules redirect.
+    deciding: Deciding,
     installed: Option<Installed>,
 }
 
@@ -91,6 +94,7 @@ impl Table {
             prefixes: take_map(ebpf, "PREFIXES")?,
             ports: take_map(ebpf, "PORT_CLASSES")?,
             classes: take_map(ebpf, "CLASSES")?,
+            deciding: Deciding::default(),
             installed: None,
         })
     }
@@ -109,6 +113,8 @@ impl Table {
         if identities.len() > MAX_IDENTITIES {
             return Err(RulesError::TooManyIdentities);
         }
+        // Before a record may name them.
+        self.deciding.replace(generation, &prepared.rules, &prepared.domains);
         // Nothing is learned meanwhile.
         let mut known = names.lock();
         let by_name = prepared.by_name(generation);
@@ -154,6 +160,7 @@ impl Table {
         let cpus = cpus.map_err(refused("RULE_HITS"))?;
         for (rule, policy) in (0..).zip(&prepared.compiled.policies) {
             let index = generation * MAX_RULES + rule;
+            let policy = Policy { rule: rule_number(generation, rule), ..*policy };
             self.rules.set(index, policy, NO_FLAGS).map_err(refused("RULES"))?;
             let zero = PerCpuValues::try_from(vec![0; cpus]).map_err(aya::maps::MapError::IoError);
             let zero = zero.map_err(refused("RULE_HITS"))?;
@@ -200,6 +207,10 @@ impl Table {
         Ok(())
     }
 
+    pub(in crate::redirect) fn deciding(&self) -> Deciding {
+        self.deciding.clone()
+    }
+
     pub(in crate::redirect) fn identities(&self) -> &KernelMap<MapData, Identity, RuleSet> {
         &self.identities
     }
@@ -210,13 +221,13 @@ impl Table {
             let its = installed.missing.iter().filter(move |(number, _)| *number == rule);
             its.map(|(_, what)| what.clone()).collect()
         };
-        let state = |(rule, (name, action)): (u32, &(String, Action))| RuleState {
-            name: name.clone(),
-            action: action_name(*action),
+        let state = |(rule, text): (u32, &RuleText)| RuleState {
+            name: text.name.to_string(),
+            action: action_name(text.action),
             hits: self.hits(installed.generation * MAX_RULES + rule),
             missing: missing(rule),
         };
-        (0..).zip(&installed.prepared.names).map(state).collect()
+        (0..).zip(&installed.prepared.rules).map(state).collect()
     }
 
     /// The first rule that would match, asked of the same maps.
@@ -242,8 +253,8 @@ impl Table {
         matching.intersect(&executable.unwrap_or(ruleset.any_executable));
         matching.intersect(&question.by_name.unwrap_or(ruleset.any_domain));
         let rule = matching.first() as usize;
-        let (name, _) = installed.prepared.names.get(rule)?;
-        Some((name.clone(), *installed.prepared.compiled.policies.get(rule)?))
+        let text = installed.prepared.rules.get(rule)?;
+        Some((text.name.to_string(), *installed.prepared.compiled.policies.get(rule)?))
     }
 
     fn hits(&self, index: u32) -> u64 {
