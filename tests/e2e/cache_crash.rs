@@ -54,7 +54,8 @@ fn whenever_weir_is_killed_what_is_stored_is_right() {
                 .collect();
             std::thread::sleep(after);
             weir.signal(Signal::SIGKILL);
-            sum.answers += clients.into_iter().map(|client| client.join().expect("right answers")).sum::<u64>();
+            sum.answers +=
+                clients.into_iter().map(|client| client.join().expect("right answers")).sum::<u64>();
         });
         drop(weir);
         if harmed {
@@ -64,7 +65,10 @@ fn whenever_weir_is_killed_what_is_stored_is_right() {
         VERSION.fetch_add(1, Ordering::SeqCst);
     }
     println!("{sum:?}");
-    assert!(sum.disk > points && sum.redis > 0 && sum.large > 0, "too little was found to say anything: {sum:?}");
+    assert!(
+        sum.disk > points && sum.redis > 0 && sum.large > 0,
+        "too little was found to say anything: {sum:?}"
+    );
 }
 
 #[derive(Debug, Default)]
@@ -166,14 +170,22 @@ fn is_right(path: &str, answer: &Answer) {
     let (of, version) = of.split_once(' ').expect("a path and a version");
     assert_eq!(of, path);
     let expected = content(path, version.parse().expect("a version"));
-    assert!(answer.body == expected, "{path}: {} bytes instead of {}: {}", answer.body.len(), expected.len(), answer.head);
+    assert!(
+        answer.body == expected,
+        "{path}: {} bytes instead of {}: {}",
+        answer.body.len(),
+        expected.len(),
+        answer.head
+    );
 }
 
 /// Asks for everything that is stored.
 fn check(folder: &Path, redis: &Redis, origin: SocketAddr, harmed: bool) -> Sum {
     let weir = start(folder, redis);
     let number = |store: &str, name: &str| weir.metric(&format!("cache_store_{name}{{store=\"{store}\"}}"));
-    eventually("the stores found again", || (number("disk", "up") + number("redis", "up") == 2).then_some(()));
+    eventually("the stores found again", || {
+        (number("disk", "up") + number("redis", "up") == 2).then_some(())
+    });
     let mut sum = Sum::default();
     for number in 0..PATHS {
         let path = path(number);

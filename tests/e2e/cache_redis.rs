@@ -104,7 +104,10 @@ fn what_one_weir_has_stored_others_find() {
         // Nothing stays there for ever.
         for key in redis.says(&["KEYS", "*"]) {
             let left: i64 = redis.says(&["PTTL", &key])[0].parse().expect("a number");
-            assert!(key.starts_with("weir:http://127.0.0.1:") && (1..=600_000 + 3_600_000).contains(&left), "{key} {left}");
+            assert!(
+                key.starts_with("weir:http://127.0.0.1:") && (1..=600_000 + 3_600_000).contains(&left),
+                "{key} {left}"
+            );
         }
     }
 }
@@ -122,7 +125,8 @@ fn what_is_removed_is_removed_there_too() {
     stored(&first, 50);
     stored(&other, 1);
     let left = || redis.says(&["KEYS", "weir:*"]).len();
-    let purge = |arguments: &[&str]| scripts::stdout(&mut first.command(&[&["cache", "purge"], arguments].concat()));
+    let purge =
+        |arguments: &[&str]| scripts::stdout(&mut first.command(&[&["cache", "purge"], arguments].concat()));
     assert_eq!((left(), purge(&["--tag", "s7"])), (50, "1 removed".to_owned()));
     assert_eq!((left(), purge(&["*/8/x"])), (49, "1 removed".to_owned()));
     assert_eq!((left(), purge(&["--tag", "s7"])), (48, "0 removed".to_owned()));
@@ -137,7 +141,8 @@ fn what_is_removed_is_removed_there_too() {
 /// What weir could not remove because the server was gone is not found there when it is back.
 #[test]
 fn what_is_removed_while_it_is_gone_does_not_come_back() {
-    let (mut redis, origin) = (Redis::start_with(&["--appendonly", "yes", "--appendfsync", "always"]), origin());
+    let (mut redis, origin) =
+        (Redis::start_with(&["--appendonly", "yes", "--appendfsync", "always"]), origin());
     let weir = start(&redis, "");
     for path in ["/10/deleted", "/10/purged", "/10/kept"] {
         get(&weir, &origin, path, "");
@@ -225,9 +230,13 @@ fn garbage_is_a_miss_and_is_removed() {
     get(&writer, &origin, path, "");
     stored(&writer, 1);
     let key = key(&origin, path);
-    let field = redis.says(&["HKEYS", &key]).into_iter().find(|field| field.starts_with('v')).expect("a variant");
+    let field =
+        redis.says(&["HKEYS", &key]).into_iter().find(|field| field.starts_with('v')).expect("a variant");
     // redis-cli prints the two lines of the name as two.
-    let field = format!("{field}\n{}", redis.says(&["HKEYS", &key]).into_iter().find(|line| line.len() == 16).expect("a hash"));
+    let field = format!(
+        "{field}\n{}",
+        redis.says(&["HKEYS", &key]).into_iter().find(|line| line.len() == 16).expect("a hash")
+    );
     for (what, command) in [
         ("another type", vec!["SET", &key, "garbage"]),
         ("a list", vec!["RPUSH", &key, "garbage"]),
@@ -240,7 +249,11 @@ fn garbage_is_a_miss_and_is_removed() {
         let weir = start(&redis, "");
         let answer = get(&weir, &origin, path, "");
         assert!(answer.body == expected(path, ""), "{what}");
-        assert!(answer.field("cache-status").is_some_and(|status| status.contains("miss")), "{what}: {}", answer.head);
+        assert!(
+            answer.field("cache-status").is_some_and(|status| status.contains("miss")),
+            "{what}: {}",
+            answer.head
+        );
         // It makes room for what is right.
         stored(&weir, 1);
         let reader = start(&redis, "");
@@ -321,7 +334,10 @@ fn what_comes_from_below_rises() {
     drop(second);
     let third = start_with_disk();
     assert!(cached(&third, &origin, "/1000") == Some(expected("/1000", "")));
-    assert_eq!((number(&third, "hits_total"), third.metric("cache_store_hits_total{store=\"disk\"}")), (0, 1));
+    assert_eq!(
+        (number(&third, "hits_total"), third.metric("cache_store_hits_total{store=\"disk\"}")),
+        (0, 1)
+    );
     assert_eq!(scripts::stdout(&mut third.command(&["cache", "purge", "*"])), "1 removed");
     assert_eq!(cached(&third, &origin, "/1000"), None);
     assert_eq!(origin.requests().len(), 1);

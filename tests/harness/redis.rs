@@ -66,7 +66,8 @@ impl Redis {
 
     fn wait_until_ready(&self) {
         eventually("a Redis that answers", || {
-            let output = self.cli(&["PING"]).output().expect("redis-cli is installed: run `cargo xtask test`");
+            let output =
+                self.cli(&["PING"]).output().expect("redis-cli is installed: run `cargo xtask test`");
             output.stdout.starts_with(b"PONG").then_some(())
         });
     }

@@ -3,8 +3,8 @@
 
 use anyhow::Result;
 
-use crate::test::{cargo_test, install_programs};
 use crate::setup;
+use crate::test::{cargo_test, install_programs};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {

@@ -72,9 +72,12 @@ const SERIES: &[(&str, &str, &str, Value64)] = &[
     ("cache_store_damaged_total", "counter", "What was found not to be as it was stored.", |report| {
         Some(report.damaged)
     }),
-    ("cache_store_breaker_opened_total", "counter", "How often a store was given up on for a while.", |report| {
-        report.opened
-    }),
+    (
+        "cache_store_breaker_opened_total",
+        "counter",
+        "How often a store was given up on for a while.",
+        |report| report.opened,
+    ),
     ("cache_store_up", "gauge", "1 if the store is read from and written to.", |report| {
         Some((report.state == "ready").into())
     }),

@@ -17,6 +17,7 @@ use super::Transparent;
 use crate::cache::Cache;
 use crate::config::Config;
 use crate::containers::{Door, Targets};
+use crate::dns::Inspection;
 use crate::front::{self, Shared, explicit, transparent};
 use crate::http::forward::Pseudonym;
 use crate::net::deadline::{self, TICK};
@@ -50,6 +51,7 @@ pub(super) struct Plan {
     pub admission: Arc<Admission>,
     pub beats: Arc<Beats>,
     pub originals: Option<OriginalDestinations>,
+    pub dns: Option<Inspection>,
     pub targets: Arc<Targets>,
     pub draining: watch::Receiver<bool>,
 }
@@ -157,6 +159,7 @@ async fn run(index: usize, plan: Plan, doors: Doors) -> io::Result<()> {
         cache: plan.cache,
         acceptance: plan.acceptance,
         routes: Table::new(&plan.config),
+        dns: plan.dns,
         config: Arc::clone(&plan.config),
     });
     let shared = Shared {

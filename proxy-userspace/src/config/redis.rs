@@ -95,7 +95,9 @@ fn url(text: &str) -> Result<Option<RedisUrl>, Fault> {
         .strip_prefix("redis://")
         .ok_or_else(|| bad("it does not begin with redis:// or unix:// (TLS is not supported)"))?;
     let (credentials, rest) = match rest.rsplit_once('@') {
-        Some((credentials, rest)) => (Some(self::credentials(credentials).ok_or_else(|| bad(BAD_USER))?), rest),
+        Some((credentials, rest)) => {
+            (Some(self::credentials(credentials).ok_or_else(|| bad(BAD_USER))?), rest)
+        }
         None => (None, rest),
     };
     let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
@@ -149,9 +151,16 @@ mod tests {
         check("redis://:secret@r.example/1", Some("redis://r.example:6379/1"));
         check("redis://me:se%40cret@r.example", Some("redis://r.example:6379/0"));
         check("unix:///run/redis.sock", Some("unix:///run/redis.sock"));
-        for wrong in
-            ["rediss://a", "http://a", "a:1", "redis://", "redis://a/x", "redis://a/-1", "redis://me@a", "unix://x"]
-        {
+        for wrong in [
+            "rediss://a",
+            "http://a",
+            "a:1",
+            "redis://",
+            "redis://a/x",
+            "redis://a/-1",
+            "redis://me@a",
+            "unix://x",
+        ] {
             check(wrong, None);
         }
         let found = url("redis://me:se%40cret@r.example").unwrap().unwrap();

@@ -37,10 +37,15 @@ pub struct Worker {
     pub cache_misses: Counter,
     pub cache_stores: Counter,
     pub cache_bytes: Counter,
+    pub dns_queries: Counter,
+    pub dns_cache_hits: Counter,
+    pub dns_failures: Counter,
+    pub dns_dropped: Counter,
+    pub dns_rebindings: Counter,
 }
 
 impl Worker {
-    fn each(&self) -> [(&'static str, &'static str, &Counter); 29] {
+    fn each(&self) -> [(&'static str, &'static str, &Counter); 34] {
         [
             (
                 "explicit_connections_total",
@@ -135,6 +140,23 @@ impl Worker {
             ),
             ("cache_stores_total", "Responses stored.", &self.cache_stores),
             ("cache_bytes_total", "Bytes of content delivered from store.", &self.cache_bytes),
+            ("dns_queries_total", "Queries of captured processes over UDP.", &self.dns_queries),
+            (
+                "dns_cache_hits_total",
+                "Queries of captured processes answered from store.",
+                &self.dns_cache_hits,
+            ),
+            (
+                "dns_failures_total",
+                "Queries of captured processes that their server did not answer, or with nonsense.",
+                &self.dns_failures,
+            ),
+            ("dns_dropped_total", "Queries dropped because too many were under way.", &self.dns_dropped),
+            (
+                "dns_rebindings_total",
+                "Answers refused because a name had an address that capture.dns.rebinding denies.",
+                &self.dns_rebindings,
+            ),
         ]
     }
 }

@@ -100,7 +100,8 @@ async fn variants_are_found_again_after_a_restart() {
 /// Whatever is done to a file, what is delivered is what was stored, or nothing; and then the file is gone.
 #[tokio::test]
 async fn what_is_not_as_it_was_is_a_miss_and_is_removed() {
-    let harms: &[(&str, fn(&Path))] = &[
+    type Harm = (&'static str, fn(&Path));
+    let harms: &[Harm] = &[
         ("cut off", |path| cut_off(path, 1)),
         ("half", |path| cut_off(path, std::fs::metadata(path).unwrap().len() / 2)),
         ("emptied", |path| std::fs::write(path, b"").unwrap()),

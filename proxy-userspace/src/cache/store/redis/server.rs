@@ -279,7 +279,9 @@ impl Server {
             return Ok(());
         };
         let (of, what, compression) = (key.clone(), Arc::clone(entry), config.compression);
-        let Some(Some(value)) = off_thread(move || encode(&of, &what, compression)).await else { return Ok(()) };
+        let Some(Some(value)) = off_thread(move || encode(&of, &what, compression)).await else {
+            return Ok(());
+        };
         let name = self.shared.name(key);
         let mut connection = self.connection.clone();
         let mut write = pipe();
@@ -377,7 +379,10 @@ async fn off_thread<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static)
 
 /// A prefix as a pattern that matches nothing else.
 fn escaped(prefix: &str) -> Vec<u8> {
-    prefix.bytes().flat_map(|byte| if b"*?[]\\".contains(&byte) { vec![b'\\', byte] } else { vec![byte] }).collect()
+    prefix
+        .bytes()
+        .flat_map(|byte| if b"*?[]\\".contains(&byte) { vec![b'\\', byte] } else { vec![byte] })
+        .collect()
 }
 
 #[cfg(test)]

@@ -86,8 +86,7 @@ fn names(field: &[u8]) -> Option<&str> {
 /// The fields for the tags of a response.
 pub(super) fn tags(stored: &Stored) -> Vec<Vec<u8>> {
     let Some(head) = stored.head.with(b"") else { return Vec::new() };
-    let keys =
-        values(&head.headers, "surrogate-key").flat_map(|keys| keys.split(u8::is_ascii_whitespace));
+    let keys = values(&head.headers, "surrogate-key").flat_map(|keys| keys.split(u8::is_ascii_whitespace));
     let tags = values(&head.headers, "cache-tag").flat_map(list_items);
     let all: BTreeSet<Vec<u8>> = keys.chain(tags).filter(|tag| !tag.is_empty()).map(tag).collect();
     all.into_iter().take(MAX_TAGS).collect()
@@ -116,7 +115,9 @@ mod tests {
                 assert_eq!(found.stored.head, entry.stored.head);
                 assert!(decode(&value, &key("/other"), 300_000).is_none());
                 assert!(length == 0 || decode(&value, &key("/"), length as u64 - 1).is_none());
-                assert!((0..value.len().min(500)).all(|cut| decode(&value[..cut], &key("/"), 1 << 20).is_none()));
+                assert!(
+                    (0..value.len().min(500)).all(|cut| decode(&value[..cut], &key("/"), 1 << 20).is_none())
+                );
             }
         }
     }
@@ -133,7 +134,8 @@ mod tests {
     fn variants_are_told_apart() {
         let (a, b) = (entry("a", b""), entry("b", b""));
         let plain = field(&Selection::default());
-        let fields = [field(&a.stored.selection), field(&b.stored.selection), plain.clone(), tag(b"t"), b"?".to_vec()];
+        let fields =
+            [field(&a.stored.selection), field(&b.stored.selection), plain.clone(), tag(b"t"), b"?".to_vec()];
         assert_eq!(wanted(&fields, &wants("a")), [plain.clone(), fields[0].clone()]);
         assert_eq!(wanted(&fields, &wants("c")), [plain]);
     }
