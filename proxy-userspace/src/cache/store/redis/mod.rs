@@ -3,6 +3,7 @@
 //! says is checked: who shares it may be of another version, or no weir at all.
 
 mod breaker;
+mod commands;
 mod queue;
 mod server;
 mod value;
