@@ -19,7 +19,7 @@ use super::{
     Access, Acl, Admin, Capture, CaptureMode, Config, DenyErrno, Destinations, FailMode, Flows, Http2,
     Limits, LogFormat, Logging, Relay, Security, Server, Timeouts, Upstream, UpstreamHttp2,
 };
-use super::{headers, parent, routing, rules, tls};
+use super::{compression, headers, parent, routing, rules, tls};
 
 pub(super) fn read(tree: &Node, report: &mut Report) -> Config {
     Section::root(tree, report, |s| Config {
@@ -27,6 +27,7 @@ pub(super) fn read(tree: &Node, report: &mut Report) -> Config {
         capture: s.section("capture", capture),
         security: s.section("security", security),
         cache: s.section("cache", cache::cache),
+        compression: s.section("compression", compression::compression),
         routing: s.section("routing", routing::routing),
         forwarded: s.section("forwarded", routing::forwarding),
         upstream: s.section("upstream", upstream),

@@ -6,6 +6,7 @@
 
 mod cache;
 mod clashes;
+mod compression;
 mod defaults;
 mod errors;
 mod headers;
@@ -32,6 +33,7 @@ use std::time::Duration;
 
 pub use cache::Cache;
 pub use clashes::warnings;
+pub use compression::{Coding, Compression, Effort, MediaPattern};
 pub use errors::{ConfigError, ConfigErrors, Origin};
 pub use headers::SecurityHeaders;
 pub use keys::keys;
@@ -50,6 +52,7 @@ pub struct Config {
     pub capture: Capture,
     pub security: Security,
     pub cache: Cache,
+    pub compression: Compression,
     pub routing: Routing,
     pub forwarded: Forwarding,
     pub upstream: Upstream,

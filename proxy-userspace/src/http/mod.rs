@@ -2,6 +2,7 @@
 //! policy.
 
 pub mod chunked;
+pub mod coding;
 pub mod date;
 pub mod forward;
 pub mod forwarded;

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::pin::pin;
 
 use super::caching::{Fetch, Verdict, store_and_deliver};
+use super::compression::compress;
 use super::failure::Failure;
 use super::hop::http1::Http1;
 use super::hop::http2::Http2;
@@ -249,9 +250,12 @@ impl Exchange<'_, '_> {
                 ending: Ending::Withheld(Box::new(head)),
             });
         }
-        reply.head(&head, Manner { framing, via: Some(&self.engine.via), may_keep: sending.may_end_well() });
-        // Who compresses, inspects or stores the body adds a stage of his own here, and says so in the head before.
+        // Who inspects or changes the body adds a stage of his own here, and says so in the head before it goes out. What
+        // is stored was taken from it above, as it came.
         let mut stages = Stages::new();
+        let delivered = compress(self.engine, self.request, &mut head, framing, &mut stages);
+        let may_keep = sending.may_end_well();
+        reply.head(&head, Manner { framing: delivered, via: Some(&self.engine.via), may_keep });
         let body = answer.body(framing);
         let received = &progress.received;
         let result = match (verdict, &mut self.fetch) {

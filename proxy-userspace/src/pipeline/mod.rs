@@ -3,6 +3,11 @@
 
 mod additions;
 mod caching;
+#[cfg(feature = "compression")]
+mod compression;
+#[cfg(not(feature = "compression"))]
+#[path = "no_compression.rs"]
+mod compression;
 mod exchange;
 pub mod failure;
 mod hop;

@@ -18,6 +18,7 @@ use crate::http::status::Form;
 use crate::http::{forward, pac};
 use crate::relay::Side;
 use crate::relay::body::held::Held;
+use crate::relay::stage::Stages;
 use crate::target::{Front, Target};
 use crate::telemetry::{metrics, redact};
 use crate::upstream::Idle;
@@ -166,6 +167,7 @@ async fn pac(
         downstream,
         (&head, manner),
         Held::new(Side::Upstream, content.as_bytes()),
+        &mut Stages::new(),
         None,
     )
     .await?;

@@ -37,10 +37,14 @@ pub struct Worker {
     pub cache_misses: Counter,
     pub cache_stores: Counter,
     pub cache_bytes: Counter,
+    pub compressed_responses: Counter,
+    pub compression_input_bytes: Counter,
+    pub compression_output_bytes: Counter,
+    pub compression_skipped: Counter,
 }
 
 impl Worker {
-    fn each(&self) -> [(&'static str, &'static str, &Counter); 29] {
+    fn each(&self) -> [(&'static str, &'static str, &Counter); 33] {
         [
             (
                 "explicit_connections_total",
@@ -135,6 +139,22 @@ impl Worker {
             ),
             ("cache_stores_total", "Responses stored.", &self.cache_stores),
             ("cache_bytes_total", "Bytes of content delivered from store.", &self.cache_bytes),
+            ("compressed_responses_total", "Responses that were compressed.", &self.compressed_responses),
+            (
+                "compression_input_bytes_total",
+                "Bytes of content before compression.",
+                &self.compression_input_bytes,
+            ),
+            (
+                "compression_output_bytes_total",
+                "Bytes of content after compression.",
+                &self.compression_output_bytes,
+            ),
+            (
+                "compression_skipped_total",
+                "Responses not compressed because compression.max_streams were at work.",
+                &self.compression_skipped,
+            ),
         ]
     }
 }
