@@ -8,7 +8,7 @@ use weir_tests::http::{self, Answer};
 use weir_tests::origin::{Origin, Request, chunk, chunked, field, read_answer};
 use weir_tests::weir::{SOON, Weir, connect, eventually};
 
-const ON: &str = "compression: {enabled: true}\nrouting: {default_backend: 'http://127.0.0.1:1'}";
+const ON: &str = "compression: {enabled: true}";
 
 /// Ten kilobytes that are easy to compress.
 fn page() -> String {
@@ -55,7 +55,9 @@ fn curl(weir: &Weir, arguments: &[&str]) -> (String, Vec<u8>) {
 
 #[test]
 fn curl_reads_what_the_server_said_in_every_coding() {
-    let (weir, origin) = (Weir::explicit(ON), origin());
+    let origin = origin();
+    let backend = format!("compression: {{enabled: true}}\nrouting: {{default_backend: 'http://{}'}}", origin.address);
+    let weir = Weir::explicit(&backend);
     let url = html(&origin);
     for (accept, coding) in [
         ("gzip", "gzip"),
@@ -65,14 +67,18 @@ fn curl_reads_what_the_server_said_in_every_coding() {
         ("gzip;q=1, br;q=0.5, zstd;q=0", "gzip"),
         ("*;q=0.2", "zstd"),
     ] {
-        for version in ["--http1.1", "--http2-prior-knowledge"] {
-            let (head, body) = curl(&weir, &[version, "-H", &format!("Accept-Encoding: {accept}"), &url]);
-            assert_eq!(body, page().as_bytes(), "{accept} {version}: {head}");
-            assert_eq!(field(&head, "content-encoding"), Some(coding), "{accept} {version}: {head}");
+        let wanted = format!("Accept-Encoding: {accept}");
+        let over_http1 = curl(&weir, &["-H", &wanted, &url]);
+        let gateway = format!("http://{}/Content-Type:text/html", weir.proxy);
+        let over_http2 = curl(&weir, &["-x", "", "--http2-prior-knowledge", "-H", &wanted, &gateway]);
+        for (head, body) in [over_http1, over_http2] {
+            assert_eq!(body, page().as_bytes(), "{accept}: {head}");
+            assert_eq!(field(&head, "content-encoding"), Some(coding), "{accept}: {head}");
             assert_eq!(field(&head, "vary"), Some("Accept-Encoding"), "{head}");
             assert_eq!(field(&head, "content-length"), None, "{head}");
         }
     }
+    assert_eq!(weir.metric("http2_connections_total"), 6);
     let saved = weir.metric("compression_input_bytes_total") - weir.metric("compression_output_bytes_total");
     assert_eq!(weir.metric("compressed_responses_total"), 12);
     assert!(saved > 12 * page().len() as u64 / 2, "{saved}");

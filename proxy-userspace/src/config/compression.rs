@@ -102,14 +102,11 @@ const TYPES: &[&str] = &[
     "text/*",
     "application/json",
     "application/*+json",
-    "application/x-ndjson",
     "application/javascript",
     "application/xml",
     "application/*+xml",
     "application/wasm",
     "image/svg+xml",
-    "font/ttf",
-    "font/otf",
 ];
 
 pub(super) fn compression(s: &mut Section<'_, '_>) -> Compression {

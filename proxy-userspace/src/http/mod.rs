@@ -13,5 +13,7 @@ pub mod http2;
 pub mod pac;
 pub mod parse;
 pub mod status;
+pub mod trailers;
+pub mod websocket;
 
 pub use crate::authority;

@@ -113,6 +113,17 @@ fn check_lines(head: &[u8], limits: &Limits) -> Result<(), BadHead> {
     Ok(())
 }
 
+/// Parses fields without a line before them, up to the empty one behind them. None: it is no such section.
+pub(super) fn fields(section: &[u8]) -> Option<Headers> {
+    let mut fields = [httparse::EMPTY_HEADER; Limits::MAX_HEADER_COUNT];
+    match httparse::parse_headers(section, &mut fields) {
+        Ok(httparse::Status::Complete((length, fields))) if length == section.len() => {
+            Some(headers(section, length, fields))
+        }
+        _ => None,
+    }
+}
+
 fn headers(bytes: &[u8], length: usize, fields: &[httparse::Header<'_>]) -> Headers {
     let mut headers = Headers::over(bytes[..length].to_vec());
     for field in fields {

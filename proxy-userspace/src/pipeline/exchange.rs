@@ -20,8 +20,9 @@ use crate::http::authority::{Authority, Host, Scheme, Shown};
 use crate::http::forward::{self, Form};
 use crate::http::forwarded::Forwarded;
 use crate::http::framing::Framing;
-use crate::http::head::ResponseHead;
+use crate::http::head::{ResponseHead, Version};
 use crate::http::headers::{Headers, Name};
+use crate::http::websocket;
 use crate::net::deadline::Deadline;
 use crate::net::transport::Transport;
 use crate::relay::body::{BodyError, Patience, Terms, transfer};
@@ -219,7 +220,7 @@ impl Exchange<'_, '_> {
             return Err(Failure::BadAnswer(why.into()));
         }
         if head.status == 101 {
-            self.check_upgrade(sending.is_complete())?;
+            self.check_upgrade(&head, sending.is_complete())?;
             within(patience, reply.switch_protocols(&head, &engine.via, answer.beyond())).await?;
             return Ok(Conversed::SwitchedProtocols);
         }
@@ -357,13 +358,18 @@ impl Exchange<'_, '_> {
         })
     }
 
-    fn check_upgrade(&self, request_is_complete: bool) -> Result<(), Failure> {
+    fn check_upgrade(&self, head: &ResponseHead, request_is_complete: bool) -> Result<(), Failure> {
         if !forward::wants_upgrade(&self.request.head) {
             return Err(Failure::BadAnswer("101 was not asked for".into()));
         }
         if !request_is_complete {
             // The rest of the body would be taken for the new protocol.
             return Err(Failure::BadAnswer("101 came before the request was whole".into()));
+        }
+        // RFC 8441 §5: the handshake is between weir and the server; nobody else would check it.
+        if self.request.head.version == Version::Http2 {
+            let checked = websocket::check_accepted(&self.request.head, head);
+            checked.map_err(|error| Failure::BadAnswer(error.to_string()))?;
         }
         Ok(())
     }
