@@ -56,7 +56,8 @@ fn curl(weir: &Weir, arguments: &[&str]) -> (String, Vec<u8>) {
 #[test]
 fn curl_reads_what_the_server_said_in_every_coding() {
     let origin = origin();
-    let backend = format!("compression: {{enabled: true}}\nrouting: {{default_backend: 'http://{}'}}", origin.address);
+    let backend =
+        format!("compression: {{enabled: true}}\nrouting: {{default_backend: 'http://{}'}}", origin.address);
     let weir = Weir::explicit(&backend);
     let url = html(&origin);
     for (accept, coding) in [

@@ -33,10 +33,15 @@ fn read_chunked(stream: &mut TcpStream) -> String {
 fn server(answer: &'static str) -> (Server, mpsc::Receiver<String>) {
     let (tell, told) = mpsc::channel();
     let server = http1::server("127.0.0.1", move |mut stream| {
-        let head = http1::read_head(&mut stream);
-        let body = if head.contains("chunked") { read_chunked(&mut stream) } else { String::new() };
-        let _ = tell.send(head + &body);
-        stream.write_all(answer.as_bytes()).expect("weir takes it");
+        loop {
+            let head = http1::read_head(&mut stream);
+            if head.is_empty() {
+                return;
+            }
+            let body = if head.contains("chunked") { read_chunked(&mut stream) } else { String::new() };
+            let _ = tell.send(head + &body);
+            stream.write_all(answer.as_bytes()).expect("weir takes it");
+        }
     });
     (server, told)
 }

@@ -25,14 +25,15 @@ use crate::cache::Cache;
 use crate::config::{CaptureMode, Config, Sources};
 use crate::containers::{Namespaces, Targets};
 use crate::http::forward::Pseudonym;
+use crate::net::admission::Admission;
 use crate::net::listener;
-use crate::net::stream::Admission;
 use crate::policy::acl::Acl;
 use crate::redirect::{Listeners, Redirect, RedirectError, RulesError};
 use crate::running::{Beats, Capture, Running};
 use crate::telemetry::flows::Flows;
 use crate::tls::client::{ClientTls, FileError};
 use crate::tls::server::Acceptance;
+use crate::upstream::Turns;
 use crate::{admin, capture};
 use state_file::StateFile;
 use worker::{Plan, Workers};
@@ -102,7 +103,7 @@ async fn run(config: Arc<Config>, sources: Sources) -> Result<(), StartError> {
     let running = Arc::new(Running {
         proxy,
         started: Instant::now(),
-        admission: Admission::new(config.server.limits.connections),
+        admission: Admission::new(config.server.limits.connections, config.server.connections_per_client()),
         flows: Flows::collect(config.flows.keep, config.logging.clone())?,
         beats: Beats::new(config.server.workers, heartbeat),
         acl: acl.clone(),
@@ -123,6 +124,7 @@ async fn run(config: Arc<Config>, sources: Sources) -> Result<(), StartError> {
         tls,
         acceptance: acceptance.clone(),
         admission: Arc::clone(&running.admission),
+        turns: Turns::new(&config.upstream),
         beats: Arc::clone(&running.beats),
         originals,
         targets,

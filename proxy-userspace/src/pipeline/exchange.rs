@@ -28,6 +28,7 @@ use crate::net::transport::Transport;
 use crate::relay::body::{BodyError, Patience, Terms, transfer};
 use crate::relay::stage::Stages;
 use crate::target::{Front, Hop};
+use crate::telemetry::metrics;
 use crate::upstream::{Addresses, Connection, Idle, Place, Speaks, Way, basic};
 
 /// How an exchange left the downstream side.
@@ -192,6 +193,7 @@ impl Exchange<'_, '_> {
         let (host, scheme) = self.host();
         let target = self.request_target(Shown(&host, scheme));
         let form = self.form(&target, Shown(&host, scheme));
+        metrics::with(|metrics| metrics.upstream_requests.increment());
         let (sink, mut answer) = upstream.begin(&Onward { head: &request.head, form, via: &engine.via })?;
         let downstream = downstream.open(self.framing);
         let (mut reply, patience) = (downstream.reply, self.patience(downstream.deadline));

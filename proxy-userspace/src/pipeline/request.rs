@@ -134,6 +134,11 @@ pub(super) async fn forward(
     let hop = engine.routes.next_hop(&request.target, &request.path).ok_or(Failure::NoRoute(NO_ROUTE))?;
     // A proxy can't be relied upon to pass an Upgrade on.
     let hop = if forward::wants_upgrade(&request.head) { hop.as_tunnel() } else { hop };
+    // Captured programs have not asked for a proxy: they wait where they would have waited.
+    let _turn = match request.target.front {
+        Front::Captured => None,
+        Front::Explicit | Front::Gateway => engine.upstream.turn(&hop).await?,
+    };
     let addresses = engine.addresses(&hop).await?;
     flow.timings.dns_us = addresses.dns_us;
     let client = downstream.client().address.ip();
