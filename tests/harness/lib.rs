@@ -1,6 +1,7 @@
 //! Starts weir, peers and clients for the end-to-end tests.
 
 pub mod background;
+pub mod cache_model;
 pub mod certificates;
 pub mod engine;
 pub mod frames;

@@ -40,7 +40,7 @@ impl Stored {
     }
 
     /// It after a 304, or after a response to HEAD that speaks of the same representation (RFC 9111 §4.3.4, §4.3.5).
-    /// None if what has come together may not be stored any longer.
+    /// None where the two can't be put together.
     #[must_use]
     pub fn updated(
         &self,
@@ -48,7 +48,7 @@ impl Stored {
         by: &ResponseHead,
         exchanged: Exchanged,
         rules: &Rules,
-    ) -> Option<Self> {
+    ) -> Option<Updated> {
         let (directives, _) = freshness::directives(by, rules);
         let head = self.head.updated(by, &directives, exchanged.received / 1000)?;
         // The merged head is judged as if it had just been received: its limits hold from now on. An Age of the 304
@@ -60,14 +60,20 @@ impl Stored {
             age.extend_from_slice(b"\r\n");
         }
         let merged = head.with(&age)?;
-        let storable = storable::check_merged(request, &merged, exchanged, rules).ok()?;
-        Some(Self {
-            freshness: storable.freshness,
-            selection: storable.selection,
-            validators: Validators::of(&merged.headers),
-            date: date_of(&merged, exchanged.received / 1000),
-            head,
-        })
+        let storable = storable::check_merged(request, &merged, exchanged, rules).ok();
+        let is_kept = storable.is_some();
+        let (freshness, selection) = match storable {
+            Some(storable) => (storable.freshness, storable.selection),
+            None => {
+                let (directives, _) = freshness::directives(&merged, rules);
+                let freshness = Freshness::of(&merged, &directives, false, exchanged, rules);
+                (freshness, self.selection.clone())
+            }
+        };
+        let validators = Validators::of(&merged.headers);
+        let date = date_of(&merged, exchanged.received / 1000);
+        let stored = Self { head, freshness, selection, validators, date };
+        Some(if is_kept { Updated::Keep(stored) } else { Updated::Once(stored) })
     }
 
     /// Bytes of memory, roughly.
@@ -79,6 +85,25 @@ impl Stored {
             + self.selection.weight()
             + tag(&self.validators.etag)
             + tag(&self.validators.last_modified)
+    }
+}
+
+/// A stored response and what was said of it since, put together.
+#[derive(Debug)]
+pub enum Updated {
+    Keep(Stored),
+    /// It answers the request that it was made for, and may not be stored any longer.
+    Once(Stored),
+}
+
+impl Updated {
+    /// What is to be stored of it.
+    #[must_use]
+    pub fn kept(self) -> Option<Stored> {
+        match self {
+            Self::Keep(stored) => Some(stored),
+            Self::Once(_) => None,
+        }
     }
 }
 

@@ -36,6 +36,9 @@ thread_local! {
 pub(super) fn revalidate(ask: &Ask<'_>, entry: &Arc<Entry>, client: &Client) {
     let Some(place) = Place::take() else { return };
     let Boarding::Lead(lead) = ask.cache.flights().board(&ask.key) else { return };
+    if !ask.is_unchanged(Some(entry)) {
+        return;
+    }
     let (engine, cache) = (Rc::clone(ask.engine), Arc::clone(ask.cache));
     let (request, key, rules) = (ask.request.clone(), ask.key.clone(), ask.rules);
     let (entry, client) = (Arc::clone(entry), client.clone());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Ask;
 use crate::cache::conditional::{self, Validators};
 use crate::cache::directives::RequestDirectives;
-use crate::cache::entry::{Body, Entry, Stored};
+use crate::cache::entry::{Body, Entry, Stored, Updated};
 use crate::cache::filling::{Filling, Reader, Writer};
 use crate::cache::flights::{Boarding, Lead};
 use crate::cache::freshness::Exchanged;
@@ -194,14 +194,12 @@ impl<'a> Fetch<'a> {
             return None;
         }
         let exchanged = Exchanged { sent: self.sent, received: cache::now() };
-        let updated = stale.stored.updated(&ask.request.head, head, exchanged, &self.rules);
-        let Some(stored) = updated else {
-            // Good for this request, but not to be kept.
-            self.cache.replace(self.key, stale, None);
-            return Some(Arc::clone(stale));
+        let (stored, is_kept) = match stale.stored.updated(&ask.request.head, head, exchanged, &self.rules)? {
+            Updated::Keep(stored) => (stored, true),
+            Updated::Once(stored) => (stored, false),
         };
         let entry = Arc::new(Entry { stored, ..Entry::clone(stale) });
-        self.cache.replace(self.key, stale, Some(Arc::clone(&entry)));
+        self.cache.replace(self.key, stale, is_kept.then(|| Arc::clone(&entry)));
         self.lead = None;
         Some(entry)
     }

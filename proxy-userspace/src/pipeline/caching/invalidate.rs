@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::fetch::Fetch;
 use crate::cache::conditional::Validators;
-use crate::cache::entry::Entry;
+use crate::cache::entry::{Entry, Updated};
 use crate::cache::freshness::Exchanged;
 use crate::cache::{self, headers};
 use crate::http::head::ResponseHead;
@@ -14,6 +14,7 @@ impl Fetch<'_> {
     /// What the answer to a request means for what is stored.
     pub(super) fn effects(&self, head: &ResponseHead) {
         match self.asked().method() {
+            "GET" | "HEAD" if head.status == 304 => self.freshen(head),
             "GET" | "OPTIONS" | "TRACE" => {}
             "HEAD" if head.status == 200 => self.update(head),
             "HEAD" => {}
@@ -36,6 +37,16 @@ impl Fetch<'_> {
         }
     }
 
+    /// RFC 9111 §4.3.4: a 304 to a condition of the client's own speaks of what is stored, too, if it has its validator.
+    fn freshen(&self, head: &ResponseHead) {
+        let confirmed = Validators::of(&head.headers);
+        let Some(variants) = self.cache().find(self.key()) else { return };
+        let Some(stored) = variants.select(&self.asked().headers) else { return };
+        if confirmed.are_there() && stored.stored.validators.are_confirmed_by(&confirmed) {
+            self.merge(stored, head);
+        }
+    }
+
     /// RFC 9111 §4.3.5: a response to HEAD speaks of what a GET would have got. It renews what is stored, or shows it
     /// to be out of date.
     fn update(&self, head: &ResponseHead) {
@@ -49,9 +60,19 @@ impl Fetch<'_> {
             && stored.stored.head.status() == 200
             && stored.part.is_none()
             && stored.stored.validators.are_confirmed_by(&Validators::of(&head.headers));
+        if same {
+            self.merge(stored, head);
+        } else {
+            self.cache().replace(self.key(), stored, None);
+        }
+    }
+
+    /// Puts what is stored and a later word on it together; if that may not be stored, nothing is any longer.
+    fn merge(&self, stored: &Arc<Entry>, head: &ResponseHead) {
         let exchanged = Exchanged { sent: self.sent(), received: cache::now() };
-        let updated = same.then(|| stored.stored.updated(request, head, exchanged, &self.rules())).flatten();
-        let entry = updated.map(|updated| Arc::new(Entry { stored: updated, ..Entry::clone(stored) }));
+        let updated = stored.stored.updated(self.asked(), head, exchanged, &self.rules());
+        let entry = updated.and_then(Updated::kept);
+        let entry = entry.map(|updated| Arc::new(Entry { stored: updated, ..Entry::clone(stored) }));
         self.cache().replace(self.key(), stored, entry);
     }
 }

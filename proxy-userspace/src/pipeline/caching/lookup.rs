@@ -88,6 +88,18 @@ impl Ask<'_> {
         }
     }
 
+    /// Whether what a look found is still what there is. Between a look and the boarding of a flight, the flight before
+    /// may have landed: its answer is used then, and not asked for again.
+    pub(super) fn is_unchanged(&self, seen: Option<&Arc<Entry>>) -> bool {
+        match (self.look(), seen) {
+            (Found::Nothing { .. }, None) => true,
+            (Found::Usable { entry, .. } | Found::Stale { entry, .. }, Some(seen)) => {
+                Arc::ptr_eq(&entry, seen)
+            }
+            _ => false,
+        }
+    }
+
     /// Whether an entry has all that is wanted of its representation.
     fn covers(&self, entry: &Entry) -> bool {
         let Some((has, length)) = entry.part else { return true };

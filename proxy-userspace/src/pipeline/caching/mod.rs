@@ -110,7 +110,10 @@ impl Ask<'_> {
                 return self.pass(why, downstream, own, flow).await;
             };
             match lead {
-                Settled::Lead(lead) => return self.fetch(why, stale, lead, downstream, own, flow).await,
+                Settled::Lead(lead) if self.is_unchanged(stale.as_ref()) => {
+                    return self.fetch(why, stale, lead, downstream, own, flow).await;
+                }
+                Settled::Lead(_) => {}
                 Settled::Follow(reader) => {
                     return self.deliver_collapsed(why, reader, downstream, flow).await;
                 }
