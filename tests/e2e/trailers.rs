@@ -19,7 +19,8 @@ const ANSWER: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: 
 fn read_chunked(stream: &mut TcpStream) -> String {
     let (mut text, mut byte) = (String::new(), [0]);
     let is_whole = |text: &str| {
-        let end = text.rfind("\r\n0\r\n").map(|at| &text[at + 5..]);
+        let last = if text.starts_with("0\r\n") { Some(0) } else { text.rfind("\r\n0\r\n").map(|at| at + 2) };
+        let end = last.map(|at| &text[at + 3..]);
         end.is_some_and(|end| end == "\r\n" || end.ends_with("\r\n\r\n"))
     };
     while !is_whole(&text) {
