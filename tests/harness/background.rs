@@ -1,6 +1,6 @@
 //! A script that serves in the background, and prints its port first.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
@@ -28,6 +28,16 @@ impl Background {
         let mut port = String::new();
         output.read_line(&mut port).expect("a line");
         Self { child, output, port: port.trim().to_owned() }
+    }
+
+    /// Sends it a line, and reads the line that it answers.
+    #[track_caller]
+    pub fn ask(&mut self, line: &str) -> String {
+        let input = self.child.stdin.as_mut().expect("a pipe");
+        writeln!(input, "{line}").and_then(|()| input.flush()).expect("the script reads");
+        let mut answer = String::new();
+        self.output.read_line(&mut answer).expect("a line");
+        answer.trim_end().to_owned()
     }
 
     /// Ends its standard input, at which it must end well; the rest of what it prints.

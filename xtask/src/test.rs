@@ -33,6 +33,9 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("wget", "wget"),
 ];
 
+/// Modules of Debian's Python that it leaves to packages of their own, and those.
+const PYTHON_MODULES: &[(&str, &str)] = &[("ensurepip", "python3-venv")];
+
 /// Where programs for root are, which an ordinary user's PATH may leave out.
 const SYSTEM_FOLDERS: &[&str] = &["/usr/local/sbin", "/usr/sbin", "/sbin"];
 
@@ -96,16 +99,19 @@ fn check_and_test_unprivileged(options: &Options, summary: &mut Summary) {
 }
 
 fn install_programs() -> Result<()> {
-    let missing: Vec<_> = PROGRAMS.iter().filter(|(program, _)| !is_installed(program)).collect();
+    let mut missing: Vec<_> = PROGRAMS.iter().filter(|(program, _)| !is_installed(program)).collect();
+    // Without an interpreter, the package is wanted for certain.
+    missing.extend(PYTHON_MODULES.iter().filter(|(module, _)| !is_importable(module)));
     if missing.is_empty() {
         return Ok(());
     }
-    let names = missing.iter().map(|(program, _)| *program).collect::<Vec<_>>().join(", ");
+    let names = missing.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
     let packages: Vec<_> = missing.iter().map(|(_, package)| *package).collect();
     setup::apt_install(&packages)
         .with_context(|| format!("the tests run programs that this machine lacks: {names}; install them"))?;
-    match missing.iter().find(|(program, _)| !is_installed(program)) {
-        Some((program, package)) => bail!("{package} was installed, but there is no {program} in PATH"),
+    let is_there = |name: &str| is_installed(name) || is_importable(name);
+    match missing.iter().find(|(name, _)| !is_there(name)) {
+        Some((name, package)) => bail!("{package} was installed, but there is no {name}"),
         None => Ok(()),
     }
 }
@@ -114,6 +120,12 @@ fn is_installed(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let system = SYSTEM_FOLDERS.iter().map(Into::into);
     std::env::split_paths(&path).chain(system).any(|folder| folder.join(program).is_file())
+}
+
+fn is_importable(module: &str) -> bool {
+    let mut python = Command::new("python3");
+    python.args(["-c", &format!("import {module}")]).stdin(Stdio::null()).stderr(Stdio::null());
+    python.status().is_ok_and(|status| status.success())
 }
 
 /// `cargo test`, after the binary that end-to-end tests start has been built.

@@ -299,7 +299,7 @@ fn shipped_files() {
     let base = shipped("proxy.yaml");
     let load = |files| load(&Sources { files, ..Sources::default() });
     assert_eq!(load(vec![base.clone()]), Ok(Config::default()));
-    for overlay in ["proxy.dev.yaml", "proxy.prod.yaml"] {
+    for overlay in ["proxy.dev.yaml", "proxy.prod.yaml", "recipes/packages.yaml"] {
         let config = load(vec![base.clone(), shipped(overlay)]).unwrap();
         assert_ne!(config, Config::default(), "{overlay}");
     }

@@ -152,12 +152,15 @@ pub fn wants_keep_alive(version: Version, headers: &Headers) -> bool {
     }
 }
 
-/// Whether a request asks for another protocol on this connection (RFC 9110 §7.8).
+/// Whether a request asks for another protocol on this connection (RFC 9110 §7.8). One for `h2c` does not count: that
+/// way is obsolete (RFC 9113 §3.1), curl and cargo ask for it beside every request, and behind it an origin would be
+/// asked for things that nobody here has read.
 #[must_use]
 pub fn wants_upgrade(head: &RequestHead) -> bool {
     head.version > Version::Http10
         && head.headers.first(Name::Upgrade).is_some()
         && head.headers.lists(Name::Connection, "upgrade")
+        && !head.headers.lists(Name::Upgrade, "h2c")
 }
 
 /// The fields that go on to the next hop, whatever it speaks. Those of framing are not among them.
@@ -300,6 +303,21 @@ mod tests {
         let fields = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
         check(fields, true, "Connection: upgrade\r\nUpgrade: websocket\r\n");
         check(fields, false, "");
+    }
+
+    #[test]
+    fn http2_is_no_upgrade() {
+        let wants = |upgrade: &str| {
+            let text = format!("GET http://x/ HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: {upgrade}\r\n\r\n");
+            match parse::request(text.as_bytes(), &Limits::default()) {
+                Ok(Parsed::Complete(head, _)) => wants_upgrade(&head),
+                _ => panic!("not a head"),
+            }
+        };
+        assert!(wants("websocket"));
+        assert!(!wants("h2c"));
+        assert!(!wants("websocket, H2C"));
+        assert!(!wants("h2c\r\nUpgrade: websocket"));
     }
 
     #[test]
