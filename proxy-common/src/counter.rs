@@ -24,6 +24,8 @@ macro_rules! counters {
 counters! {
     /// Connections sent to the proxy.
     Redirected = "redirected",
+    /// Sockets and datagrams for DNS servers sent to the proxy.
+    RedirectedDns = "redirected_dns",
     /// Connections refused by an action.
     Denied = "denied",
     /// QUIC refused where TCP would be redirected.

@@ -6,9 +6,11 @@
 #![no_std]
 
 mod counter;
+mod dns;
 mod rules;
 
 pub use counter::Counter;
+pub use dns::*;
 pub use rules::*;
 
 /// Length of a task's name in the kernel (`TASK_COMM_LEN`), its NUL included.
@@ -69,7 +71,8 @@ pub struct Captured {
     pub uid: u32,
     /// Port of the proxy's listener that the connection was sent to; network byte order.
     pub listener_port: u16,
-    pub padding: u16,
+    /// The rule that decided, as in `Policy`.
+    pub rule: u16,
     /// Its name, NUL-padded; arbitrary bytes.
     pub comm: Comm,
 }
@@ -91,17 +94,28 @@ pub struct Policy {
     pub fail: u32,
     /// errno of a connect() that is refused: one of the `ERRNO_` constants.
     pub errno: u32,
+    /// Which rule this is, by [`rule_number`]; 0: none.
+    pub rule: u32,
+}
+
+/// What records call a rule of a generation.
+pub const fn rule_number(generation: u32, rule: u32) -> u32 {
+    1 + generation * MAX_RULES + rule
 }
 
 /// Value of the map `NAMESPACES` (by netns cookie): where the proxy listens in a network namespace other than its own.
 /// Aligned, so that the kernel half reads it in one piece.
-#[repr(C, align(4))]
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ListenerPorts {
     /// On 127.0.0.1; network byte order; 0: it doesn't listen for IPv4.
     pub v4: u16,
     /// On ::1; network byte order; 0: it doesn't listen for IPv6.
     pub v6: u16,
+    /// For DNS over UDP at every address of `SLOT_NETWORK`; network byte order; 0: it doesn't.
+    pub dns_v4: u16,
+    /// For DNS over UDP on ::1, the first of `SERVERS_V6` ports in a row; host byte order; 0: it doesn't.
+    pub dns_v6: u16,
 }
 
 /// Send the connection to the proxy.
@@ -143,9 +157,9 @@ const _: () = {
     assert!(size_of::<Endpoint>() == 20);
     assert!(size_of::<ClaimKey>() == 32);
     assert!(size_of::<Captured>() == 96);
-    assert!(size_of::<Policy>() == 12);
+    assert!(size_of::<Policy>() == 16);
     assert!(size_of::<TaskLayout>() == 24);
-    assert!(size_of::<ListenerPorts>() == 4);
+    assert!(size_of::<ListenerPorts>() == 8);
 };
 
 #[cfg(feature = "user")]

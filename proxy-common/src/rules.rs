@@ -124,6 +124,7 @@ pub struct Ruleset {
     pub any_uid: RuleSet,
     pub any_cgroup: RuleSet,
     pub any_executable: RuleSet,
+    pub any_domain: RuleSet,
 }
 
 impl Ruleset {
@@ -148,6 +149,7 @@ pub const USES_PORT: u32 = 1 << 1;
 pub const USES_UID: u32 = 1 << 2;
 pub const USES_CGROUP: u32 = 1 << 3;
 pub const USES_EXECUTABLE: u32 = 1 << 4;
+pub const USES_DOMAIN: u32 = 1 << 5;
 
 /// Key of the map `IDENTITIES`: who connects. Its value is the set of rules that admit it.
 #[repr(C)]
@@ -174,7 +176,7 @@ const _: () = {
     // `intersect`, `unite`, `is_empty` and `first` are written out for four.
     assert!(RULE_WORDS == 4);
     assert!(size_of::<RuleSet>() == 32);
-    assert!(size_of::<Ruleset>() == 8 + 8 * 32);
+    assert!(size_of::<Ruleset>() == 8 + 9 * 32);
     assert!(size_of::<Identity>() == 24);
 };
 

@@ -8,7 +8,7 @@ use aya_ebpf::{
 };
 use proxy_common::{Endpoint, ListenerPorts};
 
-use crate::maps::{LISTENER_NETNS, LISTENER_PORT_V4, LISTENER_PORT_V6, NAMESPACES};
+use crate::maps::{DNS_PORT_V4, DNS_PORT_V6, LISTENER_NETNS, LISTENER_PORT_V4, LISTENER_PORT_V6, NAMESPACES};
 
 const SOCK_STREAM: u32 = 1;
 const SOCK_DGRAM: u32 = 2;
@@ -28,6 +28,8 @@ pub struct Listener {
     pub v4: bool,
     /// Network byte order; 0: the proxy doesn't listen for this family.
     pub port: u16,
+    /// The same for DNS over UDP, as in `ListenerPorts`.
+    pub dns: u16,
 }
 
 pub struct Attempt<'a> {
@@ -84,55 +86,63 @@ impl<'a> Attempt<'a> {
         unsafe { bpf_get_socket_cookie(self.ctx.as_ptr()) }
     }
 
-    #[inline(always)]
-    pub fn netns(&self) -> u64 {
-        // SAFETY: a plain helper call (since Linux 5.7).
-        unsafe { bpf_get_netns_cookie(self.ctx.as_ptr()) }
-    }
-
     /// The listener this connection would go to; none: the proxy doesn't listen in this network namespace. A
     /// v4-mapped destination is IPv4 on the wire.
     #[inline(always)]
     pub fn listener(&self) -> Option<Listener> {
-        let ports = self.listener_ports()?;
-        let v4 = is_mapped(&self.destination.address);
-        Some(Listener { v4, port: if v4 { ports.v4 } else { ports.v6 } })
-    }
-
-    /// 127.0.0.1 is a different place in each network namespace. Where the proxy can't learn its own cookie it runs
-    /// in the initial namespace, whose cookie the helper gives for a null context.
-    #[inline(always)]
-    fn listener_ports(&self) -> Option<ListenerPorts> {
-        let home = match LISTENER_NETNS.load() {
-            // SAFETY: a null context is allowed and means the initial namespace.
-            0 => unsafe { bpf_get_netns_cookie(core::ptr::null_mut()) },
-            cookie => cookie,
-        };
-        let netns = self.netns();
-        if netns == home {
-            return Some(ListenerPorts { v4: LISTENER_PORT_V4.load(), v6: LISTENER_PORT_V6.load() });
-        }
-        let ports = NAMESPACES.get_ptr(netns)?.cast::<u32>();
-        // SAFETY: an aligned value of that size, read at once. In one piece: to choose between its halves later would be
-        // arithmetic with a pointer, which is refused without CAP_PERFMON.
-        let [a, b, c, d] = unsafe { ports.read_volatile() }.to_ne_bytes();
-        Some(ListenerPorts { v4: u16::from_ne_bytes([a, b]), v6: u16::from_ne_bytes([c, d]) })
-    }
-
-    /// Makes the socket connect to `listener` instead.
-    #[inline(always)]
-    pub fn rewrite(&self, listener: Listener) {
-        let raw = self.ctx.sock_addr;
-        if self.family_v4 {
-            // SAFETY: a writable context field.
-            unsafe { (&raw mut (*raw).user_ip4).write_volatile(LOCALHOST_V4) };
-        } else if listener.v4 {
-            write_address_v6(raw, [0, 0, MAPPED, LOCALHOST_V4]);
+        let ports = listener_ports(self.ctx)?;
+        Some(if is_mapped(&self.destination.address) {
+            Listener { v4: true, port: ports.v4, dns: ports.dns_v4 }
         } else {
-            write_address_v6(raw, [0, 0, 0, ONE]);
-        }
-        write_port(raw, listener.port);
+            Listener { v4: false, port: ports.v6, dns: ports.dns_v6 }
+        })
     }
+
+    /// Makes the socket's destination this address of loopback instead: of IPv4 (network byte order), or ::1.
+    #[inline(always)]
+    pub fn rewrite(&self, v4: Option<u32>, port: u16) {
+        let raw = self.ctx.sock_addr;
+        match v4 {
+            Some(address) if self.family_v4 => write_address_v4(raw, address),
+            Some(address) => write_address_v6(raw, [0, 0, MAPPED, address]),
+            None => write_address_v6(raw, [0, 0, 0, ONE]),
+        }
+        write_port(raw, port);
+    }
+}
+
+/// What map keys say of the network namespace: 0 where the proxy can't learn cookies.
+#[inline(always)]
+pub fn known_netns(ctx: &SockAddrContext) -> u64 {
+    if LISTENER_NETNS.load() == 0 { 0 } else { netns(ctx) }
+}
+
+#[inline(always)]
+fn netns(ctx: &SockAddrContext) -> u64 {
+    // SAFETY: a plain helper call (since Linux 5.7).
+    unsafe { bpf_get_netns_cookie(ctx.as_ptr()) }
+}
+
+/// 127.0.0.1 is a different place in each network namespace. Where the proxy can't learn its own cookie it runs in the
+/// initial namespace, whose cookie the helper gives for a null context.
+#[inline(always)]
+pub fn listener_ports(ctx: &SockAddrContext) -> Option<ListenerPorts> {
+    let home = match LISTENER_NETNS.load() {
+        // SAFETY: a null context is allowed and means the initial namespace.
+        0 => unsafe { bpf_get_netns_cookie(core::ptr::null_mut()) },
+        cookie => cookie,
+    };
+    let netns = netns(ctx);
+    if netns == home {
+        let (v4, v6) = (LISTENER_PORT_V4.load(), LISTENER_PORT_V6.load());
+        return Some(ListenerPorts { v4, v6, dns_v4: DNS_PORT_V4.load(), dns_v6: DNS_PORT_V6.load() });
+    }
+    let ports = NAMESPACES.get_ptr(netns)?.cast::<u64>();
+    // SAFETY: an aligned value of that size, read at once. In one piece: to choose between its parts later would be
+    // arithmetic with a pointer, which is refused without CAP_PERFMON.
+    let [a, b, c, d, e, f, g, h] = unsafe { ports.read_volatile() }.to_ne_bytes();
+    let port = |a, b| u16::from_ne_bytes([a, b]);
+    Some(ListenerPorts { v4: port(a, b), v6: port(c, d), dns_v4: port(e, f), dns_v6: port(g, h) })
 }
 
 #[inline(always)]
@@ -165,9 +175,15 @@ fn transport(ctx: &SockAddrContext) -> Transport {
 }
 
 #[inline(always)]
-fn read_port(ctx: &SockAddrContext) -> u16 {
+pub fn read_port(ctx: &SockAddrContext) -> u16 {
     // SAFETY: a readable context field: the port in network byte order in the lower half of a u32.
     unsafe { (&raw const (*ctx.sock_addr).user_port).read_volatile() as u16 }
+}
+
+#[inline(always)]
+pub fn write_address_v4(raw: *mut bpf_sock_addr, address: u32) {
+    // SAFETY: a writable context field.
+    unsafe { (&raw mut (*raw).user_ip4).write_volatile(address) };
 }
 
 #[inline(always)]

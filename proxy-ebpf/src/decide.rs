@@ -15,14 +15,12 @@ use proxy_common::{
     Endpoint, FAIL_OPEN, MAX_CGROUP_DEPTH, Policy, RuleSet,
 };
 
-use crate::attempt::{Attempt, Listener, Transport, is_mapped};
-use crate::gate;
+use crate::attempt::{Attempt, LOCALHOST_V4, Listener, Transport, is_mapped, known_netns};
 use crate::maps::{
-    BPF_ANY, CGROUPS, FIRST_LEVEL, HAS_CURRENT_COMM, HAS_SET_RETVAL, LISTENER_NETNS, ORIGINALS, OWN_TGID,
-    count,
+    BPF_ANY, CGROUPS, FIRST_LEVEL, HAS_CURRENT_COMM, HAS_SET_RETVAL, ORIGINALS, OWN_TGID, count,
 };
 use crate::rules::Rules;
-use crate::udp;
+use crate::{dns, gate, udp};
 
 /// The system call goes on.
 pub const PROCEED: i32 = 1;
@@ -64,7 +62,7 @@ fn decide(attempt: &Attempt<'_>) -> Verdict {
     if tgid() == OWN_TGID.load() {
         return Verdict::Pass(Counter::BypassOwn);
     }
-    if is_exempt(&attempt.destination.address) {
+    if is_exempt(&attempt.destination.address) && !dns::is_local_server(&attempt.destination) {
         return Verdict::Pass(Counter::BypassDestination);
     }
     let Some(policy) = policy(attempt) else {
@@ -75,7 +73,8 @@ fn decide(attempt: &Attempt<'_>) -> Verdict {
         ACTION_DENY => return Verdict::Deny(policy),
         _ => {}
     }
-    if attempt.transport == Transport::Udp && !udp::is_quic(attempt) {
+    let query = dns::is_query(attempt);
+    if attempt.transport == Transport::Udp && !query && !udp::is_quic(attempt) {
         return Verdict::Pass(Counter::BypassProtocol);
     }
     if attempt.is_bound_to_device() {
@@ -84,7 +83,7 @@ fn decide(attempt: &Attempt<'_>) -> Verdict {
     let Some(listener) = attempt.listener() else {
         return Verdict::Unserved(policy, Counter::GateNetns);
     };
-    if listener.port == 0 {
+    if listener.port == 0 || query && listener.dns == 0 {
         return Verdict::Pass(Counter::BypassFamily);
     }
     Verdict::Redirect(policy, listener)
@@ -96,15 +95,21 @@ fn redirect(attempt: &Attempt<'_>, policy: &Policy, listener: Listener) -> i32 {
     if let Some(reason) = gate::closed(attempt.ctx, listener) {
         return fail(reason, policy);
     }
+    if dns::is_query(attempt) {
+        return match dns::redirect(attempt, listener) {
+            Ok(()) => PROCEED,
+            Err(reason) => fail(reason, policy),
+        };
+    }
     if attempt.transport == Transport::Udp {
         count(Counter::DeniedQuic);
         return refuse(policy);
     }
-    let captured = record(attempt, listener);
+    let captured = record(attempt, listener, policy.rule);
     if ORIGINALS.insert(captured.cookie, captured, BPF_ANY).is_err() {
         return fail(Counter::GateFull, policy);
     }
-    attempt.rewrite(listener);
+    attempt.rewrite(if listener.v4 { Some(LOCALHOST_V4) } else { None }, listener.port);
     count(Counter::Redirected);
     debug!(
         attempt.ctx,
@@ -139,19 +144,18 @@ fn refuse(policy: &Policy) -> i32 {
 }
 
 #[inline(always)]
-fn record(attempt: &Attempt<'_>, listener: Listener) -> Captured {
-    let netns = if LISTENER_NETNS.load() == 0 { 0 } else { attempt.netns() };
+fn record(attempt: &Attempt<'_>, listener: Listener, rule: u32) -> Captured {
     Captured {
         original: attempt.destination,
         // The address is filler: see `comm` for zeros.
-        claim: ClaimKey::new(Endpoint::new(attempt.destination.address, 0), netns),
+        claim: ClaimKey::new(Endpoint::new(attempt.destination.address, 0), known_netns(attempt.ctx)),
         cookie: attempt.cookie(),
         // SAFETY: a plain helper call.
         cgroup: unsafe { bpf_get_current_cgroup_id() },
         pid: tgid(),
         uid: bpf_get_current_uid_gid() as u32,
         listener_port: listener.port,
-        padding: 0,
+        rule: rule as u16,
         comm: comm(),
     }
 }

@@ -10,6 +10,7 @@
 
 mod attempt;
 mod decide;
+mod dns;
 mod gate;
 mod maps;
 mod original;
@@ -48,15 +49,31 @@ pub fn weir_sendmsg6(ctx: SockAddrContext) -> i32 {
     decide::judge(&Attempt::v6(&ctx).datagram())
 }
 
+#[cgroup_sock_addr(recvmsg4)]
+pub fn weir_recvmsg4(ctx: SockAddrContext) -> i32 {
+    dns::show_server_v4(&ctx);
+    PROCEED
+}
+
+#[cgroup_sock_addr(recvmsg6)]
+pub fn weir_recvmsg6(ctx: SockAddrContext) -> i32 {
+    dns::show_server_v6(&ctx);
+    PROCEED
+}
+
 #[cgroup_sock_addr(getpeername4)]
 pub fn weir_peername4(ctx: SockAddrContext) -> i32 {
-    original::show_peer_v4(&ctx);
+    if !original::show_peer_v4(&ctx) {
+        dns::show_server_v4(&ctx);
+    }
     PROCEED
 }
 
 #[cgroup_sock_addr(getpeername6)]
 pub fn weir_peername6(ctx: SockAddrContext) -> i32 {
-    original::show_peer_v6(&ctx);
+    if !original::show_peer_v6(&ctx) {
+        dns::show_server_v6(&ctx);
+    }
     PROCEED
 }
 

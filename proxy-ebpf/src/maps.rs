@@ -11,13 +11,15 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray},
 };
 use proxy_common::{
-    Captured, ClaimKey, Counter, GENERATIONS, Identity, ListenerPorts, MAX_CLASSES, MAX_RULES, PORTS, Policy,
-    RULE_WORDS, RuleSet, Ruleset, TaskLayout,
+    Captured, ClaimKey, Counter, Endpoint, GENERATIONS, Identity, ListenerPorts, MAX_CLASSES, MAX_RULES,
+    NameKey, NameRules, PORTS, Policy, RULE_WORDS, RuleSet, Ruleset, ServerKey, TaskLayout,
 };
 
 const PLACEHOLDER: u32 = 1;
 /// Insert or replace.
 pub const BPF_ANY: u64 = 0;
+/// Insert what isn't there.
+pub const BPF_NOEXIST: u64 = 1;
 
 /// Captured connections by socket cookie, from connect() to the end of the socket.
 #[map]
@@ -40,6 +42,16 @@ pub static CGROUPS: HashMap<u64, Policy> = HashMap::with_max_entries(PLACEHOLDER
 #[map]
 pub static NAMESPACES: HashMap<u64, ListenerPorts> =
     HashMap::with_max_entries(PLACEHOLDER, BPF_F_NO_PREALLOC);
+
+/// DNS servers by the addresses of loopback that stand for them. What is in it stays: an address never comes to stand
+/// for another server while a socket may use it.
+#[map]
+pub static DNS_SERVERS: HashMap<ServerKey, Endpoint> =
+    HashMap::with_max_entries(PLACEHOLDER, BPF_F_NO_PREALLOC);
+
+/// The rules that ask for a name of an address; written by userspace alone, which throws out the oldest.
+#[map]
+pub static NAMES: HashMap<NameKey, NameRules> = HashMap::with_max_entries(PLACEHOLDER, BPF_F_NO_PREALLOC);
 
 /// When the proxy's data plane last showed life: CLOCK_MONOTONIC, in nanoseconds.
 #[map]
@@ -100,6 +112,14 @@ pub static LISTENER_PORT_V4: Global<u16> = Global::new(0);
 /// Port of the listener on ::1, network byte order; 0: none.
 #[unsafe(no_mangle)]
 pub static LISTENER_PORT_V6: Global<u16> = Global::new(0);
+/// Where the proxy takes DNS over UDP in its own network namespace; as in `ListenerPorts`.
+#[unsafe(no_mangle)]
+pub static DNS_PORT_V4: Global<u16> = Global::new(0);
+#[unsafe(no_mangle)]
+pub static DNS_PORT_V6: Global<u16> = Global::new(0);
+/// 53, network byte order; 0: DNS is left alone.
+#[unsafe(no_mangle)]
+pub static DNS_PORT: Global<u16> = Global::new(0);
 /// Age in nanoseconds at which a heartbeat counts as lost.
 #[unsafe(no_mangle)]
 pub static HEARTBEAT_TIMEOUT: Global<u64> = Global::new(0);

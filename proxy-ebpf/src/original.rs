@@ -12,7 +12,7 @@ use aya_ebpf::{
 };
 use proxy_common::{Captured, Counter, Endpoint};
 
-use crate::attempt::{MAPPED, is_mapped, read_words, write_address_v6, write_port};
+use crate::attempt::{MAPPED, is_mapped, read_words, write_address_v4, write_address_v6, write_port};
 use crate::maps::{BPF_ANY, CLAIMS, CLOSED, ORIGINALS, count};
 
 /// TCP_CONNECT_CB: the local address and port are chosen, the SYN hasn't left.
@@ -55,23 +55,22 @@ pub fn released(ctx: &SockContext) {
     }
 }
 
-/// getpeername() on an AF_INET socket.
+/// getpeername() on an AF_INET socket. False: it was not redirected.
 #[inline(always)]
-pub fn show_peer_v4(ctx: &SockAddrContext) {
-    if let Some(original) = original_of(ctx) {
-        // SAFETY: a writable context field.
-        unsafe { (&raw mut (*ctx.sock_addr).user_ip4).write_volatile(original.address[3]) };
-        write_port(ctx.sock_addr, original.port);
-    }
+pub fn show_peer_v4(ctx: &SockAddrContext) -> bool {
+    let Some(original) = original_of(ctx) else { return false };
+    write_address_v4(ctx.sock_addr, original.address[3]);
+    write_port(ctx.sock_addr, original.port);
+    true
 }
 
-/// getpeername() on an AF_INET6 socket.
+/// getpeername() on an AF_INET6 socket. False: it was not redirected.
 #[inline(always)]
-pub fn show_peer_v6(ctx: &SockAddrContext) {
-    if let Some(original) = original_of(ctx) {
-        write_address_v6(ctx.sock_addr, original.address);
-        write_port(ctx.sock_addr, original.port);
-    }
+pub fn show_peer_v6(ctx: &SockAddrContext) -> bool {
+    let Some(original) = original_of(ctx) else { return false };
+    write_address_v6(ctx.sock_addr, original.address);
+    write_port(ctx.sock_addr, original.port);
+    true
 }
 
 #[inline(always)]

@@ -5,16 +5,16 @@
 
 use aya_ebpf::bindings::task_struct;
 use aya_ebpf::helpers::bpf_get_current_uid_gid;
-use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_probe_read_kernel};
+use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_ktime_get_ns, bpf_probe_read_kernel};
 use aya_ebpf::maps::lpm_trie::Key;
 use proxy_common::{
-    CLASS_ANY, IDENTITY_CGROUP, IDENTITY_EXECUTABLE, IDENTITY_UID, Identity, MAX_RULES, Policy, RuleSet,
-    Ruleset, USES_CGROUP, USES_DESTINATION, USES_EXECUTABLE, USES_PORT, USES_UID,
+    CLASS_ANY, IDENTITY_CGROUP, IDENTITY_EXECUTABLE, IDENTITY_UID, Identity, MAX_RULES, NameKey, Policy,
+    RuleSet, Ruleset, USES_CGROUP, USES_DESTINATION, USES_DOMAIN, USES_EXECUTABLE, USES_PORT, USES_UID,
 };
 
-use crate::attempt::{Attempt, Transport};
+use crate::attempt::{Attempt, Transport, known_netns};
 use crate::maps::{
-    ACTIVE, CLASSES, HAS_EXECUTABLE, IDENTITIES, PORT_CLASSES, PREFIXES, RULE_HITS, RULES, RULESETS,
+    ACTIVE, CLASSES, HAS_EXECUTABLE, IDENTITIES, NAMES, PORT_CLASSES, PREFIXES, RULE_HITS, RULES, RULESETS,
     TASK_LAYOUT,
 };
 
@@ -59,6 +59,9 @@ impl Rules {
         if ruleset.uses & USES_DESTINATION != 0 {
             matching.intersect(self.of_destination(attempt));
         }
+        if ruleset.uses & USES_DOMAIN != 0 {
+            matching.intersect(self.of_domain(attempt));
+        }
         if ruleset.uses & USES_PORT != 0 {
             matching.intersect(self.of_port(attempt));
         }
@@ -87,6 +90,19 @@ impl Rules {
             Some(class) => self.class(*class, any),
             None => any,
         }
+    }
+
+    /// By the names that were resolved to this destination, in the network namespace that asks.
+    #[inline(always)]
+    fn of_domain(self, attempt: &Attempt<'_>) -> &'static RuleSet {
+        let any = &self.ruleset.any_domain;
+        let netns = known_netns(attempt.ctx);
+        let address = attempt.destination.address;
+        let key = NameKey { generation: self.generation, padding: 0, netns, address };
+        // SAFETY: read during this run of the program only; userspace replaces entries as a whole.
+        let Some(named) = (unsafe { NAMES.get(key) }) else { return any };
+        // SAFETY: a plain helper call.
+        if unsafe { bpf_ktime_get_ns() } < named.expires { &named.rules } else { any }
     }
 
     #[inline(always)]

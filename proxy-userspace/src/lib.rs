@@ -10,6 +10,7 @@ pub mod capture;
 pub mod cli;
 pub mod config;
 pub mod containers;
+pub mod dns;
 pub mod filters;
 pub mod front;
 pub mod http;

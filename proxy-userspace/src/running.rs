@@ -58,6 +58,9 @@ impl Running {
     }
 }
 
+/// How often it is looked whether all have ticked.
+const BEGUN_LOOK: Duration = Duration::from_millis(1);
+
 /// The sign of life that the kernel half waits for. Each worker notes the time of its ticks, and tells the kernel
 /// the oldest of all workers' last ticks. So a process that is stopped, and one worker that is stuck, both make
 /// the beat old, and the kernel stops redirecting.
@@ -80,7 +83,18 @@ impl Beats {
         if let Some(tick) = self.ticks.get(worker) {
             tick.store(monotonic_ns()?, Ordering::Relaxed);
         }
-        self.kernel.as_ref().map_or(Ok(()), |kernel| kernel.beat(self.oldest()))
+        match (&self.kernel, self.oldest()) {
+            // Until each has ticked, the beat that was given at the start counts, as long as it may.
+            (None, _) | (_, 0) => Ok(()),
+            (Some(kernel), oldest) => kernel.beat(oldest),
+        }
+    }
+
+    /// Ready when each has ticked.
+    pub async fn begun(&self) {
+        while self.oldest() == 0 {
+            tokio::time::sleep(BEGUN_LOOK).await;
+        }
     }
 
     /// The time since the slowest worker's last tick; since the machine's start if it never ticked.

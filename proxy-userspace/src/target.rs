@@ -21,6 +21,19 @@ pub struct Target {
     /// Where a captured connection was going. If present, it decides; the authority never does.
     pub original_destination: Option<SocketAddr>,
     pub vantage: Vantage,
+    /// The one of `capture.rules` that redirected it, if one did.
+    pub rule: Option<Arc<dyn Rule>>,
+}
+
+/// A rule by which a connection was captured.
+pub trait Rule: fmt::Debug + Send + Sync {
+    fn name(&self) -> &Arc<str>;
+
+    /// Whether its clients may use its own names only.
+    fn is_strict(&self) -> bool;
+
+    /// Whether a client may call its server so. Of a rule that isn't strict, any name.
+    fn admits(&self, name: &str) -> bool;
 }
 
 /// From where a connection is made: from where the captured one was.
@@ -42,6 +55,7 @@ impl Target {
             scheme: Scheme::Http,
             original_destination: None,
             vantage: Vantage::default(),
+            rule: None,
         }
     }
 }

@@ -180,6 +180,7 @@ fn initrd(folder: &Path) -> Result<PathBuf> {
         fs::copy(path.trim(), root.join("bin").join(name))?;
     }
     fs::write(root.join("client.pl"), include_str!("kernels/client.pl"))?;
+    fs::write(root.join("dns.pl"), include_str!("kernels/dns.pl"))?;
     // perl-base: what every Debian has, and enough for sockets.
     let modules = root.join("usr/lib/x86_64-linux-gnu");
     fs::create_dir_all(&modules)?;

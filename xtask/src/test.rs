@@ -24,6 +24,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("git", "git"),
     ("ip", "iproute2"),
     ("nginx", "nginx-light"),
+    ("node", "nodejs"),
     ("npm", "npm"),
     ("openssl", "openssl"),
     ("pip3", "python3-pip"),

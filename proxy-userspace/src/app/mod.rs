@@ -8,6 +8,7 @@
 
 mod certificates;
 mod holder;
+mod queries;
 mod rules;
 mod state_file;
 mod worker;
@@ -20,10 +21,12 @@ use std::time::Instant;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use crate::cache::Cache;
 use crate::config::{CaptureMode, Config, Sources};
 use crate::containers::{Namespaces, Targets};
+use crate::dns::Inspection;
 use crate::http::forward::Pseudonym;
 use crate::net::admission::Admission;
 use crate::net::listener;
@@ -35,6 +38,7 @@ use crate::tls::client::{ClientTls, FileError};
 use crate::tls::server::Acceptance;
 use crate::upstream::Turns;
 use crate::{admin, capture};
+use queries::{Queries, Thread};
 use state_file::StateFile;
 use worker::{Plan, Workers};
 
@@ -48,6 +52,8 @@ pub enum StartError {
     Listen { host: std::net::IpAddr, first: u16, last: u16, error: std::io::Error },
     #[error("can't listen for captured connections on loopback: {0}")]
     Transparent(std::io::Error),
+    #[error("can't listen for queries to DNS servers on loopback: {0}")]
+    Queries(std::io::Error),
     #[error("TLS: {0}")]
     Tls(#[from] FileError),
     #[error("{0}")]
@@ -87,25 +93,40 @@ async fn run(config: Arc<Config>, sources: Sources) -> Result<(), StartError> {
     let proxy = local_address(&explicit)?;
     let transparent = Transparent::listen(&config)?;
     let admin = admin::Listeners::bind(&config.admin).await?;
+    let queries = Queries::listen(&config.capture).map_err(StartError::Queries)?;
     let mut own = vec![proxy, admin.address()];
     own.extend(transparent.addresses());
     let acl = Acl::new(&config.security.acl.destinations, &own);
 
-    let capture = start_capture(&config, &transparent)?;
+    let capture = start_capture(&config, &transparent, queries.as_ref())?;
     let (originals, heartbeat) = match &capture {
         Capture::On(redirect) => (Some(redirect.original_destinations()), Some(redirect.heartbeat())),
         _ => (None, None),
     };
+    // Without the kernel half nobody is sent there; the sockets close here.
+    let queries = queries.filter(|_| originals.is_some());
     let (targets, asked) = Targets::new(&config.capture.targets);
-    let (namespaces, doors) = Namespaces::new(config.server.workers);
+    let (namespaces, doors) = Namespaces::new(config.server.workers, queries.as_ref().map(Queries::doors));
     let cache = &config.cache;
     let cache = cache.enabled.then(|| Arc::new(Cache::new(cache.max_memory, cache.max_object)));
+    let beats = Beats::new(config.server.workers + usize::from(queries.is_some()), heartbeat);
+    let inspection = match (&capture, &queries) {
+        (Capture::On(redirect), Some(_)) => Some(Inspection::new(&config.capture.dns, redirect.names())),
+        _ => None,
+    };
+    let queries = match (queries, &capture, inspection.clone()) {
+        (Some(queries), Capture::On(redirect), Some(inspection)) => {
+            let place = (Arc::clone(&beats), config.server.workers);
+            Some(queries.serve(&config.capture.dns, redirect, inspection, place)?)
+        }
+        _ => None,
+    };
     let running = Arc::new(Running {
         proxy,
         started: Instant::now(),
         admission: Admission::new(config.server.limits.connections, config.server.connections_per_client()),
         flows: Flows::collect(config.flows.keep, config.logging.clone())?,
-        beats: Beats::new(config.server.workers, heartbeat),
+        beats,
         acl: acl.clone(),
         capture: Mutex::new(capture),
         namespaces,
@@ -127,6 +148,7 @@ async fn run(config: Arc<Config>, sources: Sources) -> Result<(), StartError> {
         turns: Turns::new(&config.upstream),
         beats: Arc::clone(&running.beats),
         originals,
+        dns: inspection,
         targets,
         draining,
     };
@@ -134,6 +156,9 @@ async fn run(config: Arc<Config>, sources: Sources) -> Result<(), StartError> {
     let workers = Workers::start(&plan, explicit, transparent, doors)?;
     capture::start(&running, asked).await;
     let admin = admin.serve(Arc::clone(&running));
+    // An earlier weir's programs refuse until then; without a beat, this one's would let through. A worker that never
+    // begins is found out below.
+    let _ = timeout(BEGIN, running.beats.begun()).await;
     // Nobody is answered before: this waits for nothing.
     holder::take_over(&running)?;
     let tasks = [
@@ -147,6 +172,7 @@ async fn run(config: Arc<Config>, sources: Sources) -> Result<(), StartError> {
     tokio::select! {
         () = signals.next() => {}
         () = workers.one_ended() => tracing::error!("a worker has ended"),
+        () = Thread::ended(queries.as_ref()) => tracing::error!("the thread for DNS has ended"),
     }
     let drain_seconds = config.server.timeouts.drain.as_secs();
     tracing::info!(open = running.admission.open(), "stopping: open connections have {drain_seconds} s");
@@ -160,6 +186,7 @@ async fn run(config: Arc<Config>, sources: Sources) -> Result<(), StartError> {
             Ok(())
         }
     };
+    drop(queries);
     // What the workers recorded last is still on its way to the log.
     running.flows.settled().await;
     tasks.iter().for_each(tokio::task::JoinHandle::abort);
@@ -208,11 +235,18 @@ impl Transparent {
     }
 }
 
-fn start_capture(config: &Config, transparent: &Transparent) -> Result<Capture, StartError> {
+fn start_capture(
+    config: &Config,
+    transparent: &Transparent,
+    queries: Option<&Queries>,
+) -> Result<Capture, StartError> {
     if config.capture.mode == CaptureMode::Off {
         return Ok(Capture::Off);
     }
-    let mut listeners = Listeners { v4: None, v6: None };
+    let mut listeners = Listeners::default();
+    if let Some(queries) = queries {
+        queries.announce(&mut listeners);
+    }
     for address in transparent.addresses() {
         match address {
             SocketAddr::V4(address) => listeners.v4 = Some(address),
@@ -237,9 +271,13 @@ async fn sweep_closed(running: Arc<Running>) {
         tokio::time::sleep(CLOSED_SWEEP).await;
         if let Capture::On(redirect) = &*running.capture() {
             redirect.sweep_closed();
+            redirect.names().sweep();
         }
     }
 }
+
+/// How long the threads may take to begin.
+const BEGIN: Duration = Duration::from_secs(5);
 
 const CLOSED_SWEEP: Duration = Duration::from_secs(2);
 

@@ -17,6 +17,7 @@ use super::Transparent;
 use crate::cache::Cache;
 use crate::config::Config;
 use crate::containers::{Door, Targets};
+use crate::dns::Inspection;
 use crate::front::{self, Shared, explicit, transparent};
 use crate::http::forward::Pseudonym;
 use crate::net::admission::Admission;
@@ -51,6 +52,7 @@ pub(super) struct Plan {
     pub turns: Arc<Turns>,
     pub beats: Arc<Beats>,
     pub originals: Option<OriginalDestinations>,
+    pub dns: Option<Inspection>,
     pub targets: Arc<Targets>,
     pub draining: watch::Receiver<bool>,
 }
@@ -158,6 +160,7 @@ async fn run(index: usize, plan: Plan, doors: Doors) -> io::Result<()> {
         cache: plan.cache,
         acceptance: plan.acceptance,
         routes: Table::new(&plan.config),
+        dns: plan.dns,
         config: Arc::clone(&plan.config),
     });
     let shared = Shared {

@@ -4,7 +4,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use super::errors::{Origin, Report};
 use super::tree::Node;
-use super::{Action, CaptureMode, Config, MAX_RULES};
+use super::{Action, CaptureMode, CaptureRule, Config, MAX_RULES};
 
 /// `sun_path` of a Unix socket address, less its closing NUL (unix(7)).
 const MAX_SOCKET_PATH: usize = 107;
@@ -19,6 +19,8 @@ pub(super) fn check(config: &Config, tree: &Node, report: &mut Report) {
         (&["cache.max_object", "cache.max_memory"], object_over_memory(config)),
         (&["compression.enabled"], not_built_in(config)),
         (&["capture.rules"], too_many_rules(config).or_else(|| same_rule_name(config))),
+        (&["capture.rules"], strict_without_names(config)),
+        (&["capture.dns.enabled", "capture.rules"], domains_without_dns(config)),
     ] {
         let Some(message) = clash else { continue };
         let given = keys.iter().find_map(|key| Some((*key, tree.origin_of(key)?)));
@@ -90,6 +92,26 @@ fn long_socket_path(config: &Config) -> Option<String> {
             path.display()
         )
     })
+}
+
+fn domains_without_dns(config: &Config) -> Option<String> {
+    let mut rules = config.capture.rules.iter();
+    let asks = |rule: &&CaptureRule| !(rule.domains.is_empty() && rule.domain_files.is_empty());
+    let rule = rules.find(asks).filter(|_| !config.capture.dns.enabled)?;
+    Some(format!(
+        "rule `{}` asks for domains, which are known from DNS alone; set capture.dns.enabled to true",
+        rule.name
+    ))
+}
+
+fn strict_without_names(config: &Config) -> Option<String> {
+    let mut rules = config.capture.rules.iter();
+    let names = |rule: &CaptureRule| !(rule.domains.is_empty() && rule.domain_files.is_empty());
+    let rule = rules.find(|rule| rule.strict && (!names(rule) || rule.action == Action::Deny))?;
+    Some(format!(
+        "rule `{}` is strict, which only makes sense where it asks for domains and its action is bypass or redirect",
+        rule.name
+    ))
 }
 
 fn too_many_rules(config: &Config) -> Option<String> {

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
-    Access, Admin, Capture, CaptureMode, DenyErrno, Destinations, FailMode, Flows, Http2, Limits, LogFormat,
-    Logging, PerClient, Relay, Server, ServerTls, Timeouts, Upstream, UpstreamHttp2, UpstreamTls,
+    Access, Admin, Capture, CaptureMode, DenyErrno, Destinations, Dns, FailMode, Flows, Http2, Limits,
+    LogFormat, Logging, PerClient, Relay, Server, ServerTls, Timeouts, Upstream, UpstreamHttp2, UpstreamTls,
 };
 
 impl Default for Server {
@@ -86,6 +86,7 @@ impl Default for Capture {
             max_connections: 65536,
             max_cgroups: 4096,
             deny_quic: true,
+            dns: Dns::default(),
             rules: Vec::new(),
             kernel_log: false,
         }

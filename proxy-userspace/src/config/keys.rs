@@ -19,7 +19,7 @@ use super::{
     Access, Acl, Admin, Capture, CaptureMode, Config, DenyErrno, Destinations, FailMode, Flows, Http2,
     Limits, LogFormat, Logging, PerClient, Relay, Security, Server, Timeouts, Upstream, UpstreamHttp2,
 };
-use super::{compression, headers, parent, routing, rules, tls};
+use super::{compression, dns, headers, parent, routing, rules, tls};
 
 pub(super) fn read(tree: &Node, report: &mut Report) -> Config {
     Section::root(tree, report, |s| Config {
@@ -100,6 +100,7 @@ fn limits(s: &mut Section<'_, '_>) -> Limits {
     }
 }
 
+pub(super) const ACCESS: &[(&str, Access)] = &[("allow", Access::Allow), ("deny", Access::Deny)];
 pub(super) const FAIL_MODES: &[(&str, FailMode)] = &[("open", FailMode::Open), ("closed", FailMode::Closed)];
 pub(super) const ERRNOS: &[(&str, DenyErrno)] =
     &[("refused", DenyErrno::Refused), ("host_unreachable", DenyErrno::HostUnreachable)];
@@ -124,14 +125,13 @@ fn capture(s: &mut Section<'_, '_>) -> Capture {
         max_connections: s.read("max_connections", d.max_connections, number(64..=4_194_304)),
         max_cgroups: s.read("max_cgroups", d.max_cgroups, number(1..=65_536)),
         deny_quic: s.read("deny_quic", d.deny_quic, switch),
+        dns: s.section("dns", dns::read),
         rules: rules::read(s),
         kernel_log: s.read("kernel_log", d.kernel_log, switch),
     }
 }
 
 fn security(s: &mut Section<'_, '_>) -> Security {
-    const ACCESS: &[(&str, Access)] = &[("allow", Access::Allow), ("deny", Access::Deny)];
-
     let d = Destinations::default();
     Security {
         acl: s.section("acl", |s| Acl {
@@ -208,10 +208,10 @@ fn logging(s: &mut Section<'_, '_>) -> Logging {
     }
 }
 
-const fn ms(millis: u64) -> Duration {
+pub(super) const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-const fn hours(hours: u64) -> Duration {
+pub(super) const fn hours(hours: u64) -> Duration {
     Duration::from_secs(hours * 3600)
 }

@@ -8,6 +8,7 @@ mod cache;
 mod clashes;
 mod compression;
 mod defaults;
+mod dns;
 mod errors;
 mod headers;
 mod keys;
@@ -34,6 +35,7 @@ use std::time::Duration;
 pub use cache::Cache;
 pub use clashes::warnings;
 pub use compression::{Coding, Compression, Effort, MediaPattern};
+pub use dns::{Dns, Domain, NotADomain, Rebinding};
 pub use errors::{ConfigError, ConfigErrors, Origin};
 pub use headers::SecurityHeaders;
 pub use keys::keys;
@@ -180,6 +182,8 @@ pub struct Capture {
     pub max_cgroups: u32,
     /// Refuse UDP/443 where TCP/443 would be captured. Default on.
     pub deny_quic: bool,
+    /// DNS of captured processes.
+    pub dns: Dns,
     /// What happens to a connect(), in this order, the first that matches; then what was selected. Default none.
     pub rules: Vec<CaptureRule>,
     /// Log from the eBPF programs (aya-log); costs per connect. Default off.

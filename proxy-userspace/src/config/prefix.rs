@@ -82,6 +82,16 @@ impl FromStr for Prefix {
     }
 }
 
+impl From<IpAddr> for Prefix {
+    fn from(address: IpAddr) -> Self {
+        let mapped = match address {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+            IpAddr::V6(v6) => v6,
+        };
+        Self { address: u128::from(mapped), length: 128 }
+    }
+}
+
 impl fmt::Display for Prefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let address = Ipv6Addr::from(self.address);

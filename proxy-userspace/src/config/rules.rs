@@ -4,10 +4,11 @@
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
+use super::dns::domain;
 use super::keys::{ERRNOS, FAIL_MODES};
 use super::kinds::{Fault, choice, path, port_range, prefix, switch, word};
 use super::section::Section;
-use super::{DenyErrno, FailMode, Prefix};
+use super::{DenyErrno, Domain, FailMode, Prefix};
 
 /// Most rules; the kernel half keeps a bit for each.
 pub const MAX_RULES: usize = proxy_common::MAX_RULES as usize;
@@ -49,10 +50,16 @@ pub struct CaptureRule {
     pub destinations: Vec<Prefix>,
     /// Files with more destinations, one a line.
     pub destination_files: Vec<PathBuf>,
+    /// Names that the destination was resolved from.
+    pub domains: Vec<Domain>,
+    /// Files with more domains, one a line.
+    pub domain_files: Vec<PathBuf>,
     pub ports: Vec<RangeInclusive<u16>>,
     /// Default both.
     pub protocols: Vec<Protocol>,
     pub action: Action,
+    /// The client's own words, SNI or Host, must name one of `domains`, too. Default false.
+    pub strict: bool,
     /// Default `capture.fail`.
     pub fail: Option<FailMode>,
     /// Default `capture.errno`.
@@ -80,10 +87,13 @@ fn rule(s: &mut Section<'_, '_>) -> CaptureRule {
         executables: s.list("executables", Vec::new(), path),
         destinations: s.list("destinations", Vec::new(), prefix),
         destination_files: s.list("destination_files", Vec::new(), path),
+        domains: s.list("domains", Vec::new(), domain),
+        domain_files: s.list("domain_files", Vec::new(), path),
         ports: s.list("ports", Vec::new(), port_range),
         protocols: s.list("protocols", Vec::new(), choice(PROTOCOLS)),
         // What stands in is of no account: that it is missing has been reported.
         action: s.required("action", choice(ACTIONS)).unwrap_or(Action::Deny),
+        strict: s.read("strict", false, switch),
         fail: s.read("fail", None, |text| choice(FAIL_MODES)(text).map(Some)),
         errno: s.read("errno", None, |text| choice(ERRNOS)(text).map(Some)),
     }

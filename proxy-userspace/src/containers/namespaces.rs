@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
+use crate::dns;
 use crate::net::listener;
 use crate::netns::{self, Namespace, NetnsId};
 use crate::redirect::{Listeners, OriginalDestinations, Redirect, RedirectError};
@@ -31,6 +32,8 @@ pub struct Door {
 #[derive(Debug)]
 pub struct Namespaces {
     workers: Vec<mpsc::Sender<Door>>,
+    /// To whoever takes queries; None where DNS is not captured.
+    dns: Option<mpsc::Sender<dns::Door>>,
     /// The worker that gets the next listener.
     turn: AtomicUsize,
     entered: Mutex<HashMap<NetnsId, Entered>>,
@@ -82,10 +85,13 @@ impl EnterError {
 impl Namespaces {
     /// None yet, and for each worker what it will be given.
     #[must_use]
-    pub fn new(workers: usize) -> (Arc<Self>, Vec<mpsc::Receiver<Door>>) {
+    pub fn new(
+        workers: usize,
+        dns: Option<mpsc::Sender<dns::Door>>,
+    ) -> (Arc<Self>, Vec<mpsc::Receiver<Door>>) {
         let (workers, doors) = (0..workers).map(|_| mpsc::channel(MAX_DOORS)).unzip();
         let turn = AtomicUsize::new(0);
-        (Arc::new(Self { workers, turn, entered: Mutex::default() }), doors)
+        (Arc::new(Self { workers, dns, turn, entered: Mutex::default() }), doors)
     }
 
     /// Listens where that process lives, and has its connections sent there. None if that is weir's own network
@@ -111,8 +117,10 @@ impl Namespaces {
             .run(move || listen(count))
             .flatten()
             .map_err(|source| EnterError::NotListening { pid, source })?;
-        let listeners = addresses(&sockets);
-        self.deal_out(redirect, &namespace, sockets).map_err(|Busy| {
+        let mut listeners = addresses(&sockets);
+        let queries = self.take_queries(&namespace, &mut listeners);
+        let dealt_out = queries.and_then(|()| self.deal_out(redirect, &namespace, sockets));
+        dealt_out.map_err(|Busy| {
             namespace.end();
             EnterError::Busy { pid }
         })?;
@@ -141,6 +149,23 @@ impl Namespaces {
         states
     }
 
+    /// Has DNS over UDP taken there. Without IPv4 inside there is nothing of it to take.
+    fn take_queries(&self, namespace: &Arc<Namespace>, listeners: &mut Listeners) -> Result<(), Busy> {
+        let Some(dns) = &self.dns else { return Ok(()) };
+        match namespace.run(dns::Bound::bind).flatten() {
+            Ok(sockets) => {
+                sockets.announce(listeners);
+                let namespace = Some(Arc::clone(namespace));
+                dns.try_send(dns::Door { sockets, namespace }).map_err(|_| Busy)
+            }
+            Err(error) => {
+                let inode = namespace.id().inode();
+                tracing::warn!(%error, inode, "DNS in a network namespace is not captured");
+                Ok(())
+            }
+        }
+    }
+
     /// Two namespaces begin with different workers, so that those with little to do are shared out evenly.
     fn deal_out(
         &self,
@@ -167,7 +192,7 @@ struct Busy;
 
 impl Entered {
     fn state(&self) -> NamespaceState {
-        let Listeners { v4, v6 } = self.listeners;
+        let Listeners { v4, v6, .. } = self.listeners;
         let listeners = v4.map(SocketAddr::from).into_iter().chain(v6.map(SocketAddr::from));
         NamespaceState {
             inode: self.namespace.id().inode(),

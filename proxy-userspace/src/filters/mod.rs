@@ -1,15 +1,16 @@
 //! What looks at a request before it goes out. A filter is one file here and one line in [`FILTERS`].
 
 mod forwarding_loop;
+mod strict;
 
 use std::borrow::Cow;
 
 use crate::http::forward::Pseudonym;
 use crate::http::head::RequestHead;
-use crate::target::Target;
+use crate::target::{Rule, Target};
 
 /// All filters, in the order in which they are asked. The first refusal counts.
-static FILTERS: [&dyn Filter; 1] = [&forwarding_loop::ForwardingLoop];
+static FILTERS: [&dyn Filter; 2] = [&forwarding_loop::ForwardingLoop, &strict::Strict];
 
 /// Looks at a request.
 pub trait Filter: Sync {
@@ -49,4 +50,15 @@ pub fn check(request: Request<'_>) -> Result<(), Denial> {
         Verdict::Allow => Ok(()),
         Verdict::Deny(denial) => Err(denial),
     })
+}
+
+/// Asks of a connection what the client calls its server; None: weir can't tell.
+///
+/// # Errors
+/// The refusal, where its rule is strict and does not know that name.
+pub fn check_name(rule: &dyn Rule, name: Option<&str>) -> Result<(), Denial> {
+    match strict::check(rule, name) {
+        Verdict::Allow => Ok(()),
+        Verdict::Deny(denial) => Err(denial),
+    }
 }

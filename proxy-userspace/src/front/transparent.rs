@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use super::detect::{Detected, MAX_LOOK, detect};
 use super::{Service, Shared, accept, http1};
 use crate::containers::Names;
+use crate::filters;
 use crate::http::authority::{Authority, Host};
 use crate::net::admission::{Admitted, Refusal};
 use crate::net::buffered::Inbox;
@@ -19,11 +20,15 @@ use crate::net::deadline::Deadline;
 use crate::net::stream::Downstream;
 use crate::net::transport::Transport;
 use crate::netns::Namespace;
-use crate::pipeline::{Engine, tunnel};
+use crate::pipeline::failure::Failure;
+use crate::pipeline::{Engine, dns, tunnel};
 use crate::redirect::{self, OriginalDestinations};
 use crate::target::{Client, Front, Process, Target, Vantage};
 use crate::telemetry::flow::Protocol;
 use crate::telemetry::metrics;
+
+/// Where DNS is spoken (RFC 7766).
+const DNS_PORT: u16 = 53;
 
 /// What captured connections are served with.
 struct Source {
@@ -98,7 +103,7 @@ async fn serve(source: Rc<Source>, stream: TcpStream, peer: SocketAddr, admitted
     let namespace = source.namespace.clone();
     drop(source);
     let original = captured.original;
-    let redirect::Captured { pid, uid, cgroup, comm, .. } = captured;
+    let redirect::Captured { pid, uid, cgroup, comm, rule, .. } = captured;
     let process = Process { pid, uid, cgroup, container, comm };
     let client = Client { address: peer, process: Some(Arc::new(process)) };
     let mut downstream = Downstream {
@@ -108,12 +113,18 @@ async fn serve(source: Rc<Source>, stream: TcpStream, peer: SocketAddr, admitted
         deadline: Deadline::new(),
         admitted,
     };
-    let detected = look(&engine, &mut downstream, original.port()).await;
     // A socket that was bound to an address of its own choice keeps it on the way out.
     let source = Some(peer.ip()).filter(|ip| !ip.is_loopback());
     let vantage = Vantage { source, namespace };
-    let base = Target { original_destination: Some(original), vantage, ..Target::of(Front::Captured) };
-    let Ok(detected) = detected else { return tunnel::abandon(&downstream.client, &base) };
+    let base = Target { original_destination: Some(original), vantage, rule, ..Target::of(Front::Captured) };
+    if original.port() == DNS_PORT
+        && let Some(inspection) = &engine.dns
+    {
+        return dns::relay(&engine, inspection, downstream, &base).await;
+    }
+    let Ok(detected) = look(&engine, &mut downstream, original.port()).await else {
+        return tunnel::abandon(&downstream.client, &base);
+    };
     let (protocol, authority) = match detected {
         Detected::Http1 => return http1::serve(engine, downstream, base).await,
         Detected::Tls { server_name } => (Protocol::Tls, server_name.and_then(|name| named(&name, original))),
@@ -121,6 +132,12 @@ async fn serve(source: Rc<Source>, stream: TcpStream, peer: SocketAddr, admitted
         Detected::Opaque | Detected::Unknown => (Protocol::Opaque, None),
     };
     let target = Target { authority, ..base };
+    if let Some(rule) = &target.rule
+        && let Err(denial) = filters::check_name(&**rule, name_of(target.authority.as_ref()))
+    {
+        // Dropped, the connection is reset.
+        return tunnel::refuse(&downstream.client, &target, protocol, &Failure::Filtered(denial));
+    }
     match tunnel::open(&engine, &downstream.client, &target, protocol, None).await {
         Ok(opened) => opened.relay(&engine, downstream),
         Err(refused) => refused.reset(downstream),
@@ -149,6 +166,13 @@ async fn look(engine: &Engine, downstream: &mut Downstream, port: u16) -> io::Re
         }
     };
     timeout(limit, looking).await.unwrap_or(Ok(Detected::Unknown))
+}
+
+fn name_of(authority: Option<&Authority>) -> Option<&str> {
+    match &authority?.host {
+        Host::Name(name) => Some(name),
+        Host::Address(_) => None,
+    }
 }
 
 fn named(server_name: &str, original: SocketAddr) -> Option<Authority> {

@@ -28,6 +28,11 @@ pub enum BadHead {
     TooLarge,
     #[error("the head has too many fields")]
     TooManyFields,
+    #[error(
+        "the connection begins with a header of the PROXY protocol, which this proxy does not take from its \
+         clients: leave it out (curl's --haproxy-protocol, send-proxy)"
+    )]
+    ProxyProtocol,
 }
 
 /// Parses a request's head at the start of `bytes`.
@@ -56,6 +61,7 @@ pub fn request(bytes: &[u8], limits: &Limits) -> Result<Parsed<RequestHead>, Bad
             ))
         }
         Ok(httparse::Status::Partial) => check_partial(bytes, limits),
+        Err(_) if is_proxy_protocol(bytes) => Err(BadHead::ProxyProtocol),
         Err(error) => Err(bad_head(error)),
     }
 }
@@ -124,6 +130,13 @@ pub(super) fn fields(section: &[u8]) -> Option<Headers> {
     }
 }
 
+/// What a load balancer may put before a connection's first byte, in either version. A mistake in someone's
+/// configuration, which is to be told from a bad request.
+fn is_proxy_protocol(bytes: &[u8]) -> bool {
+    const VERSION_2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
+    bytes.starts_with(b"PROXY ") || bytes.starts_with(VERSION_2)
+}
+
 fn headers(bytes: &[u8], length: usize, fields: &[httparse::Header<'_>]) -> Headers {
     let mut headers = Headers::over(bytes[..length].to_vec());
     for field in fields {
@@ -188,6 +201,8 @@ mod tests {
         check(b"GET / HTTP/1.1\r\nA: b\0c\r\n\r\n", Err(BadHead::Syntax("bad field value")));
         check(b"GET / HTTP/2.0\r\n\r\n", Err(BadHead::Version));
         check(b"\x16\x03\x01\x02\x00\x01\x00", Err(BadHead::Syntax("bad character in the first line")));
+        check(b"PROXY TCP4 10.0.0.1 10.0.0.2 1 2\r\nGET / HTTP/1.1\r\n\r\n", Err(BadHead::ProxyProtocol));
+        check(b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c", Err(BadHead::ProxyProtocol));
         check(b"GET / HTTP/1.1\r\nA:1\r\nB:1\r\nC:1\r\nD:1\r\nE:1\r\n\r\n", Err(BadHead::TooManyFields));
     }
 

@@ -170,9 +170,20 @@ impl Namespace {
         if let Some(socket) = kept {
             return Ok(socket);
         }
+        self.make(move || new_socket(domain)).await
+    }
+
+    /// As [`Namespace::run`], without blocking this thread.
+    ///
+    /// # Errors
+    /// What `job` says; or as [`Namespace::run`].
+    pub async fn make<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
         let (done, result) = oneshot::channel();
         // The receiver may have given up.
-        self.send(Box::new(move || drop(done.send(new_socket(domain)))))?;
+        self.send(Box::new(move || drop(done.send(job()))))?;
         result.await.map_err(io::Error::other)?
     }
 

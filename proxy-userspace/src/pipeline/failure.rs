@@ -64,9 +64,9 @@ impl Failure {
             Self::BadHead(BadHead::LongTarget) => (414, "http_request_error"),
             Self::BadHead(BadHead::TooLarge | BadHead::TooManyFields) => (431, "http_request_error"),
             Self::BadHead(BadHead::Version) => (505, "http_request_error"),
-            Self::BadHead(BadHead::Syntax(_)) | Self::BadFraming(_) | Self::BadRequest(_) => {
-                (400, "http_request_error")
-            }
+            Self::BadHead(BadHead::Syntax(_) | BadHead::ProxyProtocol)
+            | Self::BadFraming(_)
+            | Self::BadRequest(_) => (400, "http_request_error"),
             Self::NotImplemented(_) => (501, "http_request_error"),
             Self::NoRoute(_) => (404, "destination_not_found"),
             Self::Denied(_) => (403, "destination_ip_prohibited"),

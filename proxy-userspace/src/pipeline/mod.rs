@@ -5,6 +5,7 @@ mod additions;
 mod caching;
 #[cfg(feature = "compression")]
 mod compression;
+pub mod dns;
 mod exchange;
 pub mod failure;
 mod hop;
@@ -27,6 +28,7 @@ use std::sync::Arc;
 
 use crate::cache::Cache;
 use crate::config::Config;
+use crate::dns::Inspection;
 use crate::http::authority::{Authority, Host};
 use crate::http::forward::Pseudonym;
 use crate::policy::acl::Acl;
@@ -47,6 +49,8 @@ pub struct Engine {
     /// Shared by all workers; None where nothing is cached.
     pub cache: Option<Arc<Cache>>,
     pub routes: route::Table,
+    /// For DNS of captured processes, where that is captured.
+    pub dns: Option<Inspection>,
     /// For TLS with clients, where that is configured.
     pub acceptance: Option<Arc<Acceptance>>,
 }

@@ -7,7 +7,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use proxy_common::{ACTION_BYPASS, ACTION_DENY, FAIL_OPEN, Policy};
+use proxy_common::{ACTION_BYPASS, ACTION_DENY, DNS_PORT, FAIL_OPEN, Policy};
 
 use super::cgroup::{Cgroup, Mount, cgroup_of};
 use super::load::QUIC_PORT;
@@ -37,7 +37,8 @@ impl Redirect {
         if pid == std::process::id() {
             return direct("it is weir itself");
         }
-        if is_exempt(destination.ip()) {
+        let dns = self.captures_dns && destination.port() == DNS_PORT;
+        if is_exempt(destination.ip()) && !(dns && is_local_server(destination.ip())) {
             return direct("loopback, unspecified, link-local and multicast addresses are never captured");
         }
         let selected = self.nearest_selected(&path);
@@ -48,6 +49,7 @@ impl Redirect {
             cgroups: self.visible_cgroups(&path),
             selected: selected.is_some(),
             executable: executable(Path::new(&format!("/proc/{pid}/exe"))),
+            by_name: self.names.rules_of(self.netns_of(pid)?, destination.ip()),
         };
         let (policy, because) = match (self.table().first_match(&question), selected) {
             (Some((name, policy)), _) => (policy, format!("rule `{name}` is the first that matches")),
@@ -64,7 +66,10 @@ impl Redirect {
         match policy.action {
             ACTION_BYPASS => direct(&format!("{because}: bypass")),
             ACTION_DENY => Ok(Explained { verdict: "deny", reason: because }),
-            _ if protocol == Protocol::Udp && !(self.deny_quic && destination.port() == QUIC_PORT) => {
+            _ if protocol == Protocol::Udp
+                && !dns
+                && !(self.deny_quic && destination.port() == QUIC_PORT) =>
+            {
                 direct(&format!("{because}, and UDP is not relayed"))
             }
             _ if !self.serves_netns_of(pid)? => {
@@ -74,7 +79,7 @@ impl Redirect {
                     _ => Explained { verdict: "deny", reason: format!("{reason} (capture.fail: closed)") },
                 })
             }
-            _ if protocol == Protocol::Udp => {
+            _ if protocol == Protocol::Udp && !dns => {
                 Ok(Explained { verdict: "deny", reason: format!("{because}, and this is QUIC") })
             }
             _ => Ok(Explained { verdict: "redirect", reason: because }),
@@ -90,6 +95,11 @@ impl Redirect {
     fn serves_netns_of(&self, pid: u32) -> io::Result<bool> {
         let id = NetnsId::of_process(pid)?;
         Ok(id == NetnsId::own()? || self.namespaces.serves(id))
+    }
+
+    /// Its cookie, where names may be known of it; None: it is weir's own, or none that weir listens in.
+    fn netns_of(&self, pid: u32) -> io::Result<Option<u64>> {
+        Ok(self.namespaces.cookie(NetnsId::of_process(pid)?))
     }
 
     /// The nearest selected cgroup at or above `path`, and what was selected for it.
@@ -119,5 +129,13 @@ fn is_exempt(address: IpAddr) -> bool {
         IpAddr::V6(v6) => {
             v6.is_loopback() || v6.is_unspecified() || v6.is_unicast_link_local() || v6.is_multicast()
         }
+    }
+}
+
+/// As `is_local_server` in proxy-ebpf's dns.rs.
+fn is_local_server(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => v4.is_loopback() || v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_loopback(),
     }
 }

@@ -20,11 +20,13 @@ pub(super) struct Hook {
     pub(super) attach_type: u32,
 }
 
-pub(super) const HOOKS: [Hook; 8] = [
+pub(super) const HOOKS: [Hook; 10] = [
     Hook { name: "sock_ops", program: "weir_sockops", attach_type: 3 },
     Hook { name: "cgroup_inet_sock_release", program: "weir_release", attach_type: 34 },
     Hook { name: "cgroup_inet4_getpeername", program: "weir_peername4", attach_type: 29 },
     Hook { name: "cgroup_inet6_getpeername", program: "weir_peername6", attach_type: 30 },
+    Hook { name: "cgroup_udp4_recvmsg", program: "weir_recvmsg4", attach_type: 19 },
+    Hook { name: "cgroup_udp6_recvmsg", program: "weir_recvmsg6", attach_type: 20 },
     Hook { name: "cgroup_inet4_connect", program: "weir_connect4", attach_type: 10 },
     Hook { name: "cgroup_inet6_connect", program: "weir_connect6", attach_type: 11 },
     Hook { name: "cgroup_udp4_sendmsg", program: "weir_sendmsg4", attach_type: 14 },

@@ -13,6 +13,7 @@ use aya::{Ebpf, EbpfLoader};
 use crate::{config, netns};
 
 use super::cgroup::{Cgroup, Mount};
+use super::dns::SERVER_CAPACITY;
 use super::error::RedirectError;
 use super::hooks::{self, HOOKS, Hook};
 use super::{Listeners, btf, rules, support};
@@ -42,6 +43,9 @@ pub(super) fn load(
     let port_v4 = listeners.v4.map_or(0, |address| address.port()).to_be();
     let port_v6 = listeners.v6.map_or(0, |address| address.port()).to_be();
     let quic_port = if capture.deny_quic { QUIC_PORT.to_be() } else { 0 };
+    let dns_port = if captures_dns(capture, listeners) { proxy_common::DNS_PORT.to_be() } else { 0 };
+    let dns_port_v4 = listeners.dns_v4.unwrap_or(0).to_be();
+    let dns_port_v6 = listeners.dns_v6.unwrap_or(0);
     let heartbeat_timeout = u64::try_from(capture.heartbeat_timeout.as_nanos()).unwrap_or(u64::MAX);
     let has_set_retval = u8::from(has_helper(BpfHelper::BPF_FUNC_set_retval));
     let has_current_comm = u8::from(has_helper(BpfHelper::BPF_FUNC_get_current_comm));
@@ -56,6 +60,9 @@ pub(super) fn load(
         .override_global("LISTENER_PORT_V6", &port_v6, true)
         .override_global("HEARTBEAT_TIMEOUT", &heartbeat_timeout, true)
         .override_global("QUIC_PORT", &quic_port, true)
+        .override_global("DNS_PORT", &dns_port, true)
+        .override_global("DNS_PORT_V4", &dns_port_v4, true)
+        .override_global("DNS_PORT_V6", &dns_port_v6, true)
         .override_global("FIRST_LEVEL", &first_level, true)
         .override_global("HAS_SET_RETVAL", &has_set_retval, true)
         .override_global("HAS_CURRENT_COMM", &has_current_comm, true)
@@ -68,6 +75,9 @@ pub(super) fn load(
         .map_max_entries("CGROUPS", capture.max_cgroups)
         .map_max_entries("IDENTITIES", rules::IDENTITY_CAPACITY)
         .map_max_entries("NAMESPACES", capture.max_cgroups)
+        .map_max_entries("DNS_SERVERS", SERVER_CAPACITY)
+        // Of both generations, while rules are replaced.
+        .map_max_entries("NAMES", capture.dns.max_names.saturating_mul(2))
         .load(object()?)?;
     for hook in &HOOKS {
         let program = ebpf.program_mut(hook.program).ok_or(RedirectError::Mismatch(hook.program))?;
@@ -78,6 +88,11 @@ pub(super) fn load(
         })?;
     }
     Ok(ebpf)
+}
+
+/// Whether queries are taken: the configuration says so, and somebody listens for them.
+pub(super) fn captures_dns(capture: &config::Capture, listeners: &Listeners) -> bool {
+    capture.dns.enabled && (listeners.dns_v4.is_some() || listeners.dns_v6.is_some())
 }
 
 /// Attaches every program, in the order of the hooks. On an error the caller drops `links`, what was attached.

@@ -11,6 +11,7 @@ mod btf;
 mod cgroup;
 mod closed;
 mod destroy;
+mod dns;
 mod error;
 mod existing;
 mod explain;
@@ -19,6 +20,7 @@ mod hooks;
 mod load;
 mod lock;
 mod log;
+mod names;
 mod namespaces;
 mod original;
 mod rules;
@@ -43,9 +45,11 @@ pub use crate::config::Action;
 
 pub use attached::Repaired;
 pub use cgroup::{CgroupId, ExecCgroup, Mount, cgroup_of, processes};
+pub use dns::{DnsServers, SERVERS_V6, Slot};
 pub use error::RedirectError;
 pub use existing::{Ended, ExistingSocket};
 pub use explain::Explained;
+pub use names::Names;
 pub use original::{Captured, OriginalDestinations};
 pub use proxy_common::Counter as KernelCounter;
 pub use rules::{Prepared as Rules, RuleState, RulesError};
@@ -64,6 +68,10 @@ pub struct Listeners {
     pub v4: Option<SocketAddrV4>,
     /// On ::1; None: IPv6 connections are not captured.
     pub v6: Option<SocketAddrV6>,
+    /// The port for DNS over UDP at every address for which [`Slot::of_address`] gives one; None: DNS is not captured.
+    pub dns_v4: Option<u16>,
+    /// The first of [`SERVERS_V6`] ports on ::1 for the same.
+    pub dns_v6: Option<u16>,
 }
 
 /// The attached kernel half. Dropping it detaches; so does the death of the process, unless there is a holder.
@@ -76,12 +84,15 @@ pub struct Redirect {
     fail: FailMode,
     errno: DenyErrno,
     deny_quic: bool,
+    captures_dns: bool,
     originals: HashMap<MapData, u64, proxy_common::Captured>,
     claims: HashMap<MapData, ClaimKey, proxy_common::Captured>,
     closed: ClosedRecords,
     cgroups: Mutex<HashMap<MapData, u64, Policy>>,
     rules: Mutex<rules::Table>,
     namespaces: Namespaces,
+    names: Names,
+    dns_servers: DnsServers,
     counters: PerCpuArray<MapData, u64>,
     heartbeat: Heartbeat,
     original_destinations: OriginalDestinations,
@@ -111,19 +122,23 @@ impl Redirect {
             log.map_err(|source| RedirectError::Io { what: "can't read the kernel half's log", source })?;
         let claims: HashMap<_, _, _> = take_map(&mut ebpf, "CLAIMS")?;
         let closed: HashMap<_, _, _> = take_map(&mut ebpf, "CLOSED")?;
+        let rules = rules::Table::new(&mut ebpf)?;
         let original_destinations =
-            OriginalDestinations::new(map_fd(claims.map())?, map_fd(closed.map())?, netns);
+            OriginalDestinations::new(map_fd(claims.map())?, map_fd(closed.map())?, rules.deciding(), netns);
         let mut redirect = Self {
             cgroup,
             fail: capture.fail,
             errno: capture.errno,
             deny_quic: capture.deny_quic,
+            captures_dns: load::captures_dns(capture, listeners),
             originals: take_map(&mut ebpf, "ORIGINALS")?,
             claims,
             closed: ClosedRecords::new(closed),
             cgroups: Mutex::new(take_map(&mut ebpf, "CGROUPS")?),
-            rules: Mutex::new(rules::Table::new(&mut ebpf)?),
+            rules: Mutex::new(rules),
             namespaces: Namespaces::new(take_map(&mut ebpf, "NAMESPACES")?),
+            names: Names::new(take_map(&mut ebpf, "NAMES")?, capture.dns.max_names, capture.dns.grace, netns),
+            dns_servers: DnsServers::new(take_map(&mut ebpf, "DNS_SERVERS")?, netns),
             counters: take_map(&mut ebpf, "COUNTERS")?,
             heartbeat: Heartbeat { map: Arc::new(Mutex::new(take_map(&mut ebpf, "HEARTBEAT")?)) },
             original_destinations,
@@ -173,6 +188,16 @@ impl Redirect {
         self.original_destinations.clone()
     }
 
+    /// Handle for whoever learns names.
+    pub fn names(&self) -> Names {
+        self.names.clone()
+    }
+
+    /// Handle for whoever takes queries to DNS servers.
+    pub fn dns_servers(&self) -> DnsServers {
+        self.dns_servers.clone()
+    }
+
     /// Handle for whoever knows that the data plane is alive.
     pub fn heartbeat(&self) -> Heartbeat {
         self.heartbeat.clone()
@@ -218,7 +243,7 @@ impl Redirect {
     /// # Errors
     /// `Rules` if the kernel refuses; those in force stay.
     pub fn install_rules(&self, rules: Rules) -> Result<(), RedirectError> {
-        Ok(self.table().install(rules)?)
+        Ok(self.table().install(rules, &self.names)?)
     }
 
     /// Looks again for the cgroups and executables that the rules name: they come and go.
@@ -254,6 +279,8 @@ impl Redirect {
             map_state("CGROUPS", &cgroups),
             map_state("IDENTITIES", self.table().identities()),
             map_state("NAMESPACES", &self.namespaces.lock().map),
+            map_state("DNS_SERVERS", &self.dns_servers.lock()),
+            map_state("NAMES", self.names.lock().map()),
         ];
         let problems = self.problems(&hooks, &maps);
         let (rules, holder) = (self.rules(), self.holder());

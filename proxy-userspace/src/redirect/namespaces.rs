@@ -15,12 +15,12 @@ pub(super) struct Namespaces(Mutex<Served>);
 
 pub(super) struct Served {
     pub(super) map: HashMap<MapData, u64, ListenerPorts>,
-    ids: collections::HashSet<NetnsId>,
+    ids: collections::HashMap<NetnsId, u64>,
 }
 
 impl Namespaces {
     pub(super) fn new(map: HashMap<MapData, u64, ListenerPorts>) -> Self {
-        Self(Mutex::new(Served { map, ids: collections::HashSet::new() }))
+        Self(Mutex::new(Served { map, ids: collections::HashMap::new() }))
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Served> {
@@ -28,7 +28,11 @@ impl Namespaces {
     }
 
     pub(super) fn serves(&self, id: NetnsId) -> bool {
-        self.lock().ids.contains(&id)
+        self.cookie(id).is_some()
+    }
+
+    pub(super) fn cookie(&self, id: NetnsId) -> Option<u64> {
+        self.lock().ids.get(&id).copied()
     }
 }
 
@@ -41,11 +45,13 @@ impl Redirect {
         let ports = ListenerPorts {
             v4: listeners.v4.map_or(0, |address| address.port()).to_be(),
             v6: listeners.v6.map_or(0, |address| address.port()).to_be(),
+            dns_v4: listeners.dns_v4.unwrap_or(0).to_be(),
+            dns_v6: listeners.dns_v6.unwrap_or(0),
         };
         let mut served = self.namespaces.lock();
         let inserted = served.map.insert(namespace.cookie(), ports, 0);
         inserted.map_err(|source| RedirectError::Map { map: "NAMESPACES", source })?;
-        served.ids.insert(namespace.id());
+        served.ids.insert(namespace.id(), namespace.cookie());
         Ok(())
     }
 
@@ -55,5 +61,7 @@ impl Redirect {
         served.ids.remove(&namespace.id());
         // What the kernel won't remove sends nobody anywhere: the gate finds no listener.
         let _ = served.map.remove(&namespace.cookie());
+        self.dns_servers.forget(namespace.cookie());
+        self.names.forget(namespace.cookie());
     }
 }

@@ -8,10 +8,12 @@ use std::sync::Arc;
 
 use proxy_common::{ClaimKey, Endpoint};
 
+use super::rules::Deciding;
 use super::sys;
+use crate::target::Rule;
 
 /// A captured connection, as the kernel half recorded it at connect().
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Captured {
     /// Where the application meant to go. A v4-mapped IPv6 destination is given as IPv4.
     pub original: SocketAddr,
@@ -24,12 +26,15 @@ pub struct Captured {
     /// Its name, at most 15 bytes; what isn't UTF-8, and control characters, are replaced. Where the kernel half may not ask for it (without
     /// CAP_PERFMON on newer kernels) it is read from /proc, and empty if the process is gone.
     pub comm: String,
+    /// The rule that decided; None: what was selected is captured without one.
+    pub rule: Option<Arc<dyn Rule>>,
 }
 
 /// Handle to the kernel's records of captured connections; cheap to clone, for any thread.
 #[derive(Debug, Clone)]
 pub struct OriginalDestinations {
     maps: Arc<Maps>,
+    deciding: Deciding,
     /// The cookie of the network namespace in which the connections were accepted.
     netns: u64,
 }
@@ -42,17 +47,17 @@ struct Maps {
 }
 
 impl OriginalDestinations {
-    pub(super) fn new(claims: OwnedFd, closed: OwnedFd, netns: u64) -> Self {
+    pub(super) fn new(claims: OwnedFd, closed: OwnedFd, deciding: Deciding, netns: u64) -> Self {
         // No connection has port 0.
         let absent = ClaimKey::new(Endpoint::default(), netns);
         let atomic = sys::takes_atomically::<_, proxy_common::Captured>(claims.as_fd(), &absent);
-        Self { maps: Arc::new(Maps { claims, closed, atomic }), netns }
+        Self { maps: Arc::new(Maps { claims, closed, atomic }), deciding, netns }
     }
 
     /// The records of connections in another network namespace.
     #[must_use]
     pub fn in_namespace(&self, cookie: u64) -> Self {
-        Self { maps: Arc::clone(&self.maps), netns: cookie }
+        Self { maps: Arc::clone(&self.maps), deciding: self.deciding.clone(), netns: cookie }
     }
 
     /// Takes the record of the accepted connection whose peer address is `peer`. It can be taken once.
@@ -68,7 +73,10 @@ impl OriginalDestinations {
         for map in [&self.maps.claims, &self.maps.closed] {
             match sys::take::<_, proxy_common::Captured>(map.as_fd(), &key, self.maps.atomic) {
                 // Differs only if the entry was replaced while it was being copied (not atomic: Linux < 5.14).
-                Ok(record) if record.claim == key => return Ok(Some(captured(&record))),
+                Ok(record) if record.claim == key => {
+                    let rule = self.deciding.rule(record.rule);
+                    return Ok(Some(Captured { rule, ..captured(&record) }));
+                }
                 Ok(_) => return Ok(None),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
@@ -86,6 +94,7 @@ fn captured(record: &proxy_common::Captured) -> Captured {
         uid: record.uid,
         cgroup: record.cgroup,
         comm: if name.is_empty() { name_in_proc(record.pid) } else { printable(name) },
+        rule: None,
     }
 }
 
@@ -101,16 +110,20 @@ fn printable(name: &[u8]) -> String {
 
 /// Network byte order, IPv4 as v4-mapped: what both halves agreed on.
 fn endpoint(address: SocketAddr) -> Endpoint {
-    let ip = match address.ip() {
+    Endpoint::new(words(address.ip()), address.port().to_be())
+}
+
+pub(super) fn words(address: IpAddr) -> [u32; 4] {
+    let ip = match address {
         IpAddr::V4(ip) => ip.to_ipv6_mapped(),
         IpAddr::V6(ip) => ip,
     };
     let octets = ip.octets();
     let word = |at: usize| u32::from_ne_bytes([octets[at], octets[at + 1], octets[at + 2], octets[at + 3]]);
-    Endpoint::new([word(0), word(4), word(8), word(12)], address.port().to_be())
+    [word(0), word(4), word(8), word(12)]
 }
 
-fn socket_addr(endpoint: &Endpoint) -> SocketAddr {
+pub(super) fn socket_addr(endpoint: &Endpoint) -> SocketAddr {
     let mut octets = [0; 16];
     for (bytes, word) in octets.chunks_exact_mut(4).zip(endpoint.address) {
         bytes.copy_from_slice(&word.to_ne_bytes());

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -45,6 +46,9 @@ pub struct Flow {
     /// What the cache did with it; absent where no cache was asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache: Option<CacheUse>,
+    /// The one of `capture.rules` that redirected it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<Arc<str>>,
     /// Policy's verdict, if it was not simply to allow.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verdict: Option<Cow<'static, str>>,
@@ -63,6 +67,7 @@ pub enum Protocol {
     Http2,
     Tls,
     Socks5,
+    Dns,
     Opaque,
 }
 
@@ -135,6 +140,7 @@ impl Flow {
             sent: 0,
             received: 0,
             cache: None,
+            rule: target.rule.as_ref().map(|rule| Arc::clone(rule.name())),
             verdict: None,
             end: Cow::Borrowed(CUT_OFF),
             timings: Timings::default(),
@@ -175,6 +181,7 @@ impl fmt::Display for Flow {
             Protocol::Http2 => "http2",
             Protocol::Tls => "tls",
             Protocol::Socks5 => "socks5",
+            Protocol::Dns => "dns",
             Protocol::Opaque => "opaque",
         };
         match self.status {
@@ -185,6 +192,9 @@ impl fmt::Display for Flow {
         write!(line, " {:.1}ms", self.timings.total_us as f64 / 1000.0)?;
         if let Some(cache) = self.cache {
             write!(line, " cache={}", cache.as_str())?;
+        }
+        if let Some(rule) = &self.rule {
+            write!(line, " rule={rule}")?;
         }
         if let Some(verdict) = &self.verdict {
             write!(line, " verdict=\"{verdict}\"")?;

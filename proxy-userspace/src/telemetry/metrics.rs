@@ -47,10 +47,15 @@ pub struct Worker {
     pub compression_input_bytes: Counter,
     pub compression_output_bytes: Counter,
     pub compression_skipped: Counter,
+    pub dns_queries: Counter,
+    pub dns_cache_hits: Counter,
+    pub dns_failures: Counter,
+    pub dns_dropped: Counter,
+    pub dns_rebindings: Counter,
 }
 
 impl Worker {
-    fn each(&self) -> [(&'static str, &'static str, &Counter); 39] {
+    fn each(&self) -> [(&'static str, &'static str, &Counter); 44] {
         [
             (
                 "explicit_connections_total",
@@ -182,6 +187,23 @@ impl Worker {
                 "compression_skipped_total",
                 "Responses not compressed because compression.max_streams were at work.",
                 &self.compression_skipped,
+            ),
+            ("dns_queries_total", "Queries of captured processes over UDP.", &self.dns_queries),
+            (
+                "dns_cache_hits_total",
+                "Queries of captured processes answered from store.",
+                &self.dns_cache_hits,
+            ),
+            (
+                "dns_failures_total",
+                "Queries of captured processes that their server did not answer, or with nonsense.",
+                &self.dns_failures,
+            ),
+            ("dns_dropped_total", "Queries dropped because too many were under way.", &self.dns_dropped),
+            (
+                "dns_rebindings_total",
+                "Answers refused because a name had an address that capture.dns.rebinding denies.",
+                &self.dns_rebindings,
             ),
         ]
     }

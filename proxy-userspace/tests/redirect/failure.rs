@@ -16,8 +16,11 @@ fn closed(config: Capture, errno: DenyErrno) -> Capture {
 /// Starts with a listener that is gone by the time the application connects.
 fn without_listener(rig: &Rig, config: &Capture) -> Redirect {
     let gone = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
-    let listeners =
-        Listeners { v4: Some(std::net::SocketAddrV4::new([127, 0, 0, 1].into(), gone.port())), v6: None };
+    let listeners = Listeners {
+        v4: Some(std::net::SocketAddrV4::new([127, 0, 0, 1].into(), gone.port())),
+        v6: None,
+        ..Listeners::default()
+    };
     let redirect = Redirect::start(config, &listeners).unwrap();
     redirect.capture_cgroup(&rig.groups.captured()).unwrap();
     redirect

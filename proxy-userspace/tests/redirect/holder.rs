@@ -20,7 +20,8 @@ fn main() -> anyhow::Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let SocketAddr::V4(address) = listener.local_addr()? else { anyhow::bail!("not an IPv4 listener") };
     let config = Capture { cgroup: Some(attach), ..Capture::default() };
-    let redirect = Redirect::start(&config, &Listeners { v4: Some(address), v6: None })?;
+    let redirect =
+        Redirect::start(&config, &Listeners { v4: Some(address), v6: None, ..Listeners::default() })?;
     redirect.capture_cgroup(&captured)?;
     let heartbeat = redirect.heartbeat();
     std::thread::spawn(move || {

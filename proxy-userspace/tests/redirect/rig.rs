@@ -126,7 +126,7 @@ impl Rig {
         else {
             unreachable!("one listener of each family");
         };
-        Listeners { v4: Some(v4), v6: Some(v6) }
+        Listeners { v4: Some(v4), v6: Some(v6), ..Listeners::default() }
     }
 
     /// The kernel half, attached to the test's cgroup; its child `captured` is selected.

@@ -22,9 +22,12 @@ pub(crate) fn rule(name: &str, action: Action) -> CaptureRule {
         executables: Vec::new(),
         destinations: Vec::new(),
         destination_files: Vec::new(),
+        domains: Vec::new(),
+        domain_files: Vec::new(),
         ports: Vec::new(),
         protocols: Vec::new(),
         action,
+        strict: false,
         fail: None,
         errno: None,
     }

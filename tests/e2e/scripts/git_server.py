@@ -1,14 +1,28 @@
-"""Smart HTTP at HOST for the repositories in FOLDER, through `git http-backend`: prints its port."""
+"""Smart HTTP at HOST for the repositories in FOLDER, through `git http-backend`: prints its port. With CERTIFICATE and
+KEY over TLS."""
 import http.server
 import os
+import ssl
 import subprocess
 import sys
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def body(self):
+        if "Transfer-Encoding" not in self.headers:
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = b""
+        while size := int(self.rfile.readline(), 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
+
     def answer(self):
         path, _, query = self.path.partition("?")
-        length = int(self.headers.get("Content-Length", 0))
+        body = self.body()
         # gitprotocol-http, and RFC 3875 §4.1
         cgi = {
             "GIT_PROJECT_ROOT": sys.argv[2],
@@ -17,11 +31,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
             "PATH_INFO": path,
             "QUERY_STRING": query,
             "CONTENT_TYPE": self.headers.get("Content-Type", ""),
-            "CONTENT_LENGTH": str(length),
+            "CONTENT_LENGTH": str(len(body)),
             "HTTP_CONTENT_ENCODING": self.headers.get("Content-Encoding", ""),
             "GIT_PROTOCOL": self.headers.get("Git-Protocol", ""),
         }
-        done = subprocess.run(["git", "http-backend"], input=self.rfile.read(length), stdout=subprocess.PIPE,
+        done = subprocess.run(["git", "http-backend"], input=body, stdout=subprocess.PIPE,
                               env={**os.environ, **cgi}, check=True)
         head, body = done.stdout.split(b"\r\n\r\n", 1)
         fields = [line.split(": ", 1) for line in head.decode().split("\r\n")]
@@ -39,6 +53,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
-server = http.server.ThreadingHTTPServer((sys.argv[1], 0), Handler)
+class Server(http.server.ThreadingHTTPServer):
+    def handle_error(self, request, client_address):
+        # A client that has what it wants may reset its connection.
+        if not isinstance(sys.exc_info()[1], ConnectionResetError):
+            super().handle_error(request, client_address)
+
+
+server = Server((sys.argv[1], 0), Handler)
+if len(sys.argv) > 3:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(sys.argv[3], sys.argv[4])
+    # The handshake belongs to a connection's thread, not to the one that accepts.
+    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
 print(server.server_port, flush=True)
 server.serve_forever()

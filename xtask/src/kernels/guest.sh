@@ -5,10 +5,11 @@
 export PATH=/bin HOME=/
 mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev; mount -t tmpfs run /run; mount -t tmpfs tmp /tmp
 mount -t cgroup2 none /sys/fs/cgroup
-ip link set lo up; ip addr add 198.18.0.1/32 dev lo; ip -6 addr add fd00:18::1/128 dev lo
+ip link set lo up; ip addr add 198.18.0.1/32 dev lo; ip addr add 198.18.0.2/32 dev lo; ip -6 addr add fd00:18::1/128 dev lo
 mkdir -p /www; echo hello >/www/index.html
-for port in 8080 8081 8082; do httpd -p $port -h /www; done
+for port in 8080 8081 8082 8083; do httpd -p $port -h /www; done
 httpd -p '[fd00:18::1]:8080' -h /www
+perl /dns.pl &
 
 verdict() { # NAME EXPECTED ACTUAL
     if [ "$2" = "$3" ]; then echo "RESULT ok $1"; else echo "RESULT FAIL $1: expected [$2], got [$(echo "$3" | tr '\n' ' ' | tail -c 300)]"; fi
@@ -39,6 +40,7 @@ capture:
     - {name: port, ports: [8081], action: deny}
     - {name: list, destination_files: [/tmp/list], action: deny}
     - {name: user, users: [1000], action: deny}
+    - {name: domain, domains: [named], ports: [8083], action: deny}
 $(if [ -e /sys/kernel/btf/vmlinux ]; then echo "    - {name: file, executables: [/bin/perl], ports: [8082], action: deny}"; fi)
 logging: {level: 'info,weir::redirect=debug'}
 security: {acl: {destinations: {loopback: allow}}}
@@ -59,9 +61,16 @@ verdict "rule by 20,000 addresses" "$refused" "$(direct get 203.0.1.1 8080)"
 verdict "rule spares other addresses" "Network is unreachable" "$(direct get 203.1.1.1 8080)"
 verdict "rule by user" "$refused" "$(direct get 198.18.0.1 8080 1000)"
 if [ -e /sys/kernel/btf/vmlinux ]; then verdict "rule by executable" "$refused" "$(direct get 198.18.0.1 8082)"; fi
+verdict "address without a name" hello "$(captured get 198.18.0.2 8083)"
+verdict "DNS, connected" "198.18.0.2 from 198.18.0.1 53" "$(captured resolve 198.18.0.1 53)"
+verdict "DNS, unconnected" "198.18.0.2 from 198.18.0.1 53" "$(captured ask 198.18.0.1 53)"
+verdict "DNS over IPv6, connected" "198.18.0.2 from fd00:18::1 53" "$(captured resolve fd00:18::1 53)"
+verdict "DNS over IPv6, unconnected" "198.18.0.2 from fd00:18::1 53" "$(captured ask fd00:18::1 53)"
+verdict "DNS went through weir" "weir_dns_queries_total 4" "$(wget -qO- http://127.0.0.1:22140/metrics | grep '^weir_dns_queries_total')"
+verdict "rule by domain" "$refused" "$(captured get 198.18.0.2 8083)"
 verdict "QUIC refused, connected" "$refused" "$(captured datagram 198.18.0.1 443)"
 verdict "QUIC refused, unconnected" "$refused" "$(captured sendto fd00:18::1 443)"
-verdict "other UDP goes direct" sent "$(captured sendto 198.18.0.1 53)"
+verdict "other UDP goes direct" sent "$(captured sendto 198.18.0.1 54)"
 sed -i '/name: port/d' /tmp/weir.yaml
 weir capture reload
 verdict "rules replaced" hello "$(direct get 198.18.0.1 8081)"

@@ -24,6 +24,7 @@ const RANKS: &[&[&str]] = &[
         "registry",
         "containers",
     ],
+    &["dns"],
     &["net", "tls", "redirect"],
     &["telemetry"],
     &["target"],

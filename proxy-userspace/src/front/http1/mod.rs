@@ -10,6 +10,7 @@ use tokio::io::AsyncWriteExt;
 
 use crate::config::Timeouts;
 use crate::http::authority::{Authority, BadAuthority, Scheme};
+use crate::http::forward;
 use crate::http::head::{RequestHead, Version};
 use crate::http::headers::Name;
 use crate::http::parse::{self, Parsed};
@@ -134,6 +135,9 @@ fn aim(head: RequestHead, base: &Target, follows: bool) -> Result<Aim, Failure> 
             let scheme = match scheme {
                 _ if scheme.eq_ignore_ascii_case("http") => Scheme::Http,
                 _ if scheme.eq_ignore_ascii_case("https") => Scheme::Https,
+                // Not what RFC 6455 §4.1 asks of them, but so some clients (aiohttp) ask a proxy for a WebSocket.
+                _ if scheme.eq_ignore_ascii_case("ws") && forward::wants_upgrade(&head) => Scheme::Http,
+                _ if scheme.eq_ignore_ascii_case("wss") && forward::wants_upgrade(&head) => Scheme::Https,
                 _ => return Err(Failure::NotImplemented("only http:// and https:// URLs are forwarded")),
             };
             let authority = Authority::parse(authority, Some(scheme.default_port())).map_err(bad_target)?;
@@ -253,6 +257,9 @@ mod tests {
         check("GET https://a.example/p HTTP/1.1\r\nHost: x", Ok("explicit a.example:443 /p"));
         check("GET http://a.example?q HTTP/1.1\r\nHost: x", Ok("explicit a.example:80 /?q"));
         check("GET http://[::1]:81/ HTTP/1.1\r\nHost: x", Ok("explicit [::1]:81 /"));
+        let upgrade = "HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket";
+        check(&format!("GET ws://a.example/p {upgrade}"), Ok("explicit a.example:80 /p"));
+        check(&format!("GET WSS://a.example/p {upgrade}"), Ok("explicit a.example:443 /p"));
         check("OPTIONS http://a.example HTTP/1.1\r\nHost: x", Ok("explicit a.example:80 *"));
         check("GET /p HTTP/1.1\r\nHost: x", Ok("gateway x:80 /p"));
         check("OPTIONS * HTTP/1.1\r\nHost: x", Ok("gateway x:80 *"));
@@ -267,6 +274,7 @@ mod tests {
         check("GET http:///p HTTP/1.1\r\nHost: x", Err(400));
         check("GET a.example HTTP/1.1\r\nHost: x", Err(400));
         check("GET ftp://a.example/ HTTP/1.1\r\nHost: x", Err(501));
+        check("GET ws://a.example/ HTTP/1.1\r\nHost: x", Err(501));
         check("GET /p HTTP/1.1", Err(400));
         check("GET /p HTTP/1.1\r\nHost: x\r\nHost: x", Err(400));
     }

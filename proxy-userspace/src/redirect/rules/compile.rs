@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 
 use proxy_common::{
     CLASS_ANY, IDENTITY_CGROUP, IDENTITY_EXECUTABLE, IDENTITY_UID, Identity, MAX_CLASSES, Policy, RuleSet,
-    Ruleset, USES_CGROUP, USES_DESTINATION, USES_EXECUTABLE, USES_PORT, USES_UID,
+    Ruleset, USES_CGROUP, USES_DESTINATION, USES_DOMAIN, USES_EXECUTABLE, USES_PORT, USES_UID,
 };
 
 use crate::config::Prefix;
@@ -28,6 +28,8 @@ pub(super) struct Rule {
     pub(super) by_destination: bool,
     pub(super) by_cgroup: bool,
     pub(super) by_executable: bool,
+    /// It asks for a name; which ones is in [`super::Domains`].
+    pub(super) by_domain: bool,
 }
 
 /// Everything of a generation but the identities that come and go: cgroups and executables.
@@ -77,6 +79,7 @@ fn ruleset(rules: &[Rule]) -> Ruleset {
             (!rule.uids.is_empty(), USES_UID, &mut set.any_uid),
             (rule.by_cgroup, USES_CGROUP, &mut set.any_cgroup),
             (rule.by_executable, USES_EXECUTABLE, &mut set.any_executable),
+            (rule.by_domain, USES_DOMAIN, &mut set.any_domain),
         ] {
             if asked {
                 set.uses |= uses;

@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::MAX_IDENTITIES;
+use super::domains::MAX_DOMAINS;
 use super::host::MAX_DESTINATIONS;
 
 #[derive(Debug, thiserror::Error)]
@@ -12,8 +13,14 @@ pub enum RulesError {
     #[error("capture.rules: rule `{rule}`: there is no user {user}; give a name of this host, or a number")]
     NoSuchUser { rule: String, user: String },
 
-    #[error("capture.rules: the destinations in {} can't be read: {source}", .path.display())]
-    DestinationFile { path: PathBuf, source: io::Error },
+    #[error("capture.rules: the {what} in {} can't be read: {source}", .path.display())]
+    File { what: &'static str, path: PathBuf, source: io::Error },
+
+    #[error("{}:{line}: `{text}` is not a domain name such as example.com or *.example.com", .path.display())]
+    BadDomain { path: PathBuf, line: usize, text: String },
+
+    #[error("capture.rules: more than {MAX_DOMAINS} domains; give *.example.com where you can")]
+    TooManyDomains,
 
     #[error(
         "{}:{line}: `{text}` is not an address or a prefix such as 10.0.0.0/8 without bits beyond its length",

@@ -11,10 +11,11 @@ use std::path::{Path, PathBuf};
 use nix::unistd::User;
 use proxy_common::{IDENTITY_CGROUP, IDENTITY_EXECUTABLE, Identity};
 
-use crate::config::{CaptureRule, Prefix};
+use crate::config::{CaptureRule, Domain, Prefix};
 use crate::redirect::cgroup::Cgroup;
 
 use super::RulesError;
+use super::domains::Named;
 
 /// Most destinations of all rules together.
 pub(super) const MAX_DESTINATIONS: usize = 4_000_000;
@@ -43,27 +44,56 @@ pub(super) fn destinations(
 ) -> Result<(), RulesError> {
     into.extend(rule.destinations.iter().map(|prefix| (*prefix, number)));
     for path in &rule.destination_files {
-        let unreadable = |source| RulesError::DestinationFile { path: path.clone(), source };
-        let mut file = BufReader::new(File::open(path).map_err(unreadable)?);
-        let (mut line, mut count) = (String::new(), 0);
-        while read_line(&mut file, &mut line).map_err(unreadable)? > 0 {
-            count += 1;
-            let text = line.split('#').next().unwrap_or_default().trim();
-            if text.is_empty() {
-                continue;
-            }
-            let prefix = text.parse().map_err(|_| RulesError::BadDestination {
-                path: path.clone(),
-                line: count,
-                text: text.escape_debug().take(60).collect(),
-            })?;
+        each_line(path, "destinations", |text, line| {
+            let bad = |_| RulesError::BadDestination { path: path.clone(), line, text: shown(text) };
+            let prefix = text.parse().map_err(bad)?;
             if into.len() >= MAX_DESTINATIONS {
                 return Err(RulesError::TooManyDestinations);
             }
             into.push((prefix, number));
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// Reads a rule's domain files: a name a line, as destinations are.
+pub(super) fn domains(rule: &CaptureRule, number: u8, into: &mut Named) -> Result<(), RulesError> {
+    rule.domains.iter().for_each(|domain| into.push(domain, number));
+    for path in &rule.domain_files {
+        each_line(path, "domains", |text, line| {
+            let bad = |_| RulesError::BadDomain { path: path.clone(), line, text: shown(text) };
+            let domain = text.parse::<Domain>().map_err(bad)?;
+            if into.is_full() {
+                return Err(RulesError::TooManyDomains);
+            }
+            into.push(&domain, number);
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+fn each_line(
+    path: &Path,
+    what: &'static str,
+    mut read: impl FnMut(&str, usize) -> Result<(), RulesError>,
+) -> Result<(), RulesError> {
+    let unreadable = |source| RulesError::File { what, path: path.to_owned(), source };
+    let mut file = BufReader::new(File::open(path).map_err(unreadable)?);
+    let (mut line, mut count) = (String::new(), 0);
+    while read_line(&mut file, &mut line).map_err(unreadable)? > 0 {
+        count += 1;
+        let text = line.split('#').next().unwrap_or_default().trim();
+        if !text.is_empty() {
+            read(text, count)?;
         }
     }
     Ok(())
+}
+
+fn shown(text: &str) -> String {
+    text.escape_debug().take(60).collect()
 }
 
 fn read_line(file: &mut BufReader<File>, line: &mut String) -> std::io::Result<usize> {

@@ -6,12 +6,15 @@
 #![forbid(unsafe_code)]
 
 mod compile;
+mod deciding;
+mod domains;
 mod error;
 pub(super) mod host;
 mod table;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use aya::maps::{Array, LpmTrie, MapData, MapError, lpm_trie};
 use proxy_common::{
@@ -23,8 +26,11 @@ use crate::config::{self, Action, CaptureRule, DenyErrno, FailMode, Protocol};
 
 use super::{load, support};
 use compile::{Compiled, Rule};
+use domains::Named;
 use host::{Look, Wanted};
 
+pub(super) use deciding::Deciding;
+pub(super) use domains::Domains;
 pub use error::RulesError;
 pub use table::RuleState;
 pub(super) use table::{Question, Table};
@@ -44,14 +50,29 @@ type ClassSets = Array<MapData, RuleSet>;
 
 /// Rules ready to be put in force. Not in force, they cost memory and nothing else.
 pub struct Prepared {
-    names: Vec<(String, Action)>,
+    rules: Vec<RuleText>,
     compiled: Compiled,
     uids: Vec<(u32, Identity)>,
     wanted: Vec<(u32, Wanted)>,
     place: Place,
+    domains: Arc<Domains>,
     prefixes: Option<Prefixes>,
     ports: Option<PortClasses>,
     classes: ClassSets,
+}
+
+/// What is told of a rule.
+#[derive(Debug, Clone)]
+struct RuleText {
+    name: Arc<str>,
+    action: Action,
+    strict: bool,
+}
+
+impl RuleText {
+    fn new(rule: &CaptureRule) -> Self {
+        Self { name: rule.name.as_str().into(), action: rule.action, strict: rule.strict }
+    }
 }
 
 /// Where cgroups are looked for.
@@ -75,6 +96,7 @@ impl Prepared {
     fn of_rules(capture: &config::Capture, place: Place) -> Result<Self, RulesError> {
         let (mut rules, mut destinations, mut uids, mut wanted) =
             <(Vec<_>, Vec<_>, Vec<_>, Vec<_>)>::default();
+        let mut domains = Named::default();
         let by_executable = capture.rules.iter().find(|rule| !rule.executables.is_empty());
         if let Some(rule) = by_executable
             && load::task_layout().is_none()
@@ -83,6 +105,7 @@ impl Prepared {
         }
         for (number, rule) in (0..=u8::MAX).zip(&capture.rules) {
             host::destinations(rule, number, &mut destinations)?;
+            host::domains(rule, number, &mut domains)?;
             let its_uids = host::uids(rule)?;
             let number = u32::from(number);
             let identity =
@@ -93,10 +116,11 @@ impl Prepared {
         }
         let compiled = compile::compile(&rules, destinations)?;
         Ok(Self {
-            names: capture.rules.iter().map(|rule| (rule.name.clone(), rule.action)).collect(),
+            rules: capture.rules.iter().map(RuleText::new).collect(),
             prefixes: prefixes_map(&compiled)?,
             ports: ports_map(&compiled)?,
             classes: classes_map(&compiled)?,
+            domains: Arc::new(Domains::new(domains)),
             uids,
             wanted,
             place,
@@ -133,7 +157,7 @@ fn look(
 
 fn compilable(rule: &CaptureRule, uids: Vec<u32>, capture: &config::Capture) -> Rule {
     Rule {
-        policy: policy(rule.action, rule.fail.unwrap_or(capture.fail), rule.errno.unwrap_or(capture.errno)),
+        policy: policy(decided(rule), rule.fail.unwrap_or(capture.fail), rule.errno.unwrap_or(capture.errno)),
         selected: rule.selected,
         not_tcp: rule.protocols == [Protocol::Udp],
         not_udp: rule.protocols == [Protocol::Tcp],
@@ -142,7 +166,13 @@ fn compilable(rule: &CaptureRule, uids: Vec<u32>, capture: &config::Capture) -> 
         by_destination: !(rule.destinations.is_empty() && rule.destination_files.is_empty()),
         by_cgroup: !(rule.cgroups.is_empty() && rule.units.is_empty()),
         by_executable: !rule.executables.is_empty(),
+        by_domain: !(rule.domains.is_empty() && rule.domain_files.is_empty()),
     }
+}
+
+/// What a strict rule lets through, it lets through userspace, which looks at the names that are used.
+fn decided(rule: &CaptureRule) -> Action {
+    if rule.strict { Action::Redirect } else { rule.action }
 }
 
 /// As the kernel half reads it.
@@ -161,6 +191,7 @@ pub(super) fn policy(action: Action, fail: FailMode, errno: DenyErrno) -> Policy
             DenyErrno::Refused => ERRNO_REFUSED,
             DenyErrno::HostUnreachable => ERRNO_UNREACHABLE,
         },
+        rule: 0,
     }
 }
 

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
 
 use aya::Ebpf;
 use aya::maps::{
@@ -11,16 +12,19 @@ use aya::maps::{
 };
 use proxy_common::{
     CLASS_ANY, GENERATIONS, IDENTITY_CGROUP, IDENTITY_UID, Identity, MAX_RULES, Policy, RuleSet, Ruleset,
+    USES_DOMAIN, rule_number,
 };
 use serde::Serialize;
 
 use crate::config::{Action, Protocol};
 use crate::redirect::error::RedirectError;
 use crate::redirect::load::{map_fd, take_map};
+use crate::redirect::names::{InForce, Names};
 use crate::redirect::sys;
 
 use super::{
-    ClassSets, MAX_IDENTITIES, NO_FLAGS, PortClasses, Prefixes, Prepared, RulesError, is_absent, look,
+    ClassSets, Deciding, MAX_IDENTITIES, NO_FLAGS, PortClasses, Prefixes, Prepared, RuleText, RulesError,
+    is_absent, look,
 };
 
 /// A rule in force.
@@ -44,6 +48,8 @@ pub(in crate::redirect) struct Question {
     pub(in crate::redirect) cgroups: Vec<u64>,
     pub(in crate::redirect) selected: bool,
     pub(in crate::redirect) executable: Option<Identity>,
+    /// The rules that admit its destination by its names; None where no rule asks for one.
+    pub(in crate::redirect) by_name: Option<RuleSet>,
 }
 
 pub(in crate::redirect) struct Table {
@@ -57,6 +63,8 @@ pub(in crate::redirect) struct Table {
     classes: ArrayOfMaps<MapData, ClassSets>,
     /// The maps of maps again, to take entries out.
     of_maps: Vec<OwnedFd>,
+    /// For whoever accepts what rules redirect.
+    deciding: Deciding,
     installed: Option<Installed>,
 }
 
@@ -86,6 +94,7 @@ impl Table {
             prefixes: take_map(ebpf, "PREFIXES")?,
             ports: take_map(ebpf, "PORT_CLASSES")?,
             classes: take_map(ebpf, "CLASSES")?,
+            deciding: Deciding::default(),
             installed: None,
         })
     }
@@ -94,18 +103,32 @@ impl Table {
     ///
     /// # Errors
     /// The kernel refuses; those in force stay.
-    pub(in crate::redirect) fn install(&mut self, prepared: Prepared) -> Result<(), RulesError> {
+    pub(in crate::redirect) fn install(
+        &mut self,
+        prepared: Prepared,
+        names: &Names,
+    ) -> Result<(), RulesError> {
         let generation = self.installed.as_ref().map_or(0, |old| (old.generation + 1) % GENERATIONS);
         let (identities, missing) = prepared.look(generation);
         if identities.len() > MAX_IDENTITIES {
             return Err(RulesError::TooManyIdentities);
         }
-        let written = self.write(generation, &prepared, &identities);
-        if let Err(error) = written {
+        // Before a record may name them.
+        self.deciding.replace(generation, &prepared.rules, &prepared.domains);
+        // Nothing is learned meanwhile.
+        let mut known = names.lock();
+        let by_name = prepared.by_name(generation);
+        let written = by_name.as_ref().map_or(Ok(()), |next| known.prepare(next));
+        let written = written.and_then(|()| self.write(generation, &prepared, &identities));
+        let flipped =
+            written.and_then(|()| self.active.set(0, generation, NO_FLAGS).map_err(refused("ACTIVE")));
+        if let Err(error) = flipped {
+            known.clear(generation);
             self.clear(generation, identities.keys());
             return Err(error);
         }
-        self.active.set(0, generation, NO_FLAGS).map_err(refused("ACTIVE"))?;
+        known.replace(by_name);
+        drop(known);
         let new = Installed { generation, prepared, identities, missing };
         let Some(old) = self.installed.replace(new) else { return Ok(()) };
         // Setting an entry of a map of maps returns when no program runs any more that may have begun with the old
@@ -137,6 +160,7 @@ impl Table {
         let cpus = cpus.map_err(refused("RULE_HITS"))?;
         for (rule, policy) in (0..).zip(&prepared.compiled.policies) {
             let index = generation * MAX_RULES + rule;
+            let policy = Policy { rule: rule_number(generation, rule), ..*policy };
             self.rules.set(index, policy, NO_FLAGS).map_err(refused("RULES"))?;
             let zero = PerCpuValues::try_from(vec![0; cpus]).map_err(aya::maps::MapError::IoError);
             let zero = zero.map_err(refused("RULE_HITS"))?;
@@ -183,6 +207,10 @@ impl Table {
         Ok(())
     }
 
+    pub(in crate::redirect) fn deciding(&self) -> Deciding {
+        self.deciding.clone()
+    }
+
     pub(in crate::redirect) fn identities(&self) -> &KernelMap<MapData, Identity, RuleSet> {
         &self.identities
     }
@@ -193,13 +221,13 @@ impl Table {
             let its = installed.missing.iter().filter(move |(number, _)| *number == rule);
             its.map(|(_, what)| what.clone()).collect()
         };
-        let state = |(rule, (name, action)): (u32, &(String, Action))| RuleState {
-            name: name.clone(),
-            action: action_name(*action),
+        let state = |(rule, text): (u32, &RuleText)| RuleState {
+            name: text.name.to_string(),
+            action: action_name(text.action),
             hits: self.hits(installed.generation * MAX_RULES + rule),
             missing: missing(rule),
         };
-        (0..).zip(&installed.prepared.names).map(state).collect()
+        (0..).zip(&installed.prepared.rules).map(state).collect()
     }
 
     /// The first rule that would match, asked of the same maps.
@@ -223,13 +251,23 @@ impl Table {
         matching.intersect(&installed.rules_of(uid).unwrap_or(ruleset.any_uid));
         let executable = question.executable.and_then(|identity| installed.rules_of(identity));
         matching.intersect(&executable.unwrap_or(ruleset.any_executable));
+        matching.intersect(&question.by_name.unwrap_or(ruleset.any_domain));
         let rule = matching.first() as usize;
-        let (name, _) = installed.prepared.names.get(rule)?;
-        Some((name.clone(), *installed.prepared.compiled.policies.get(rule)?))
+        let text = installed.prepared.rules.get(rule)?;
+        Some((text.name.to_string(), *installed.prepared.compiled.policies.get(rule)?))
     }
 
     fn hits(&self, index: u32) -> u64 {
         self.hits.get(&index, NO_FLAGS).map_or(0, |per_cpu| per_cpu.iter().sum())
+    }
+}
+
+impl Prepared {
+    /// What is to be known of names; None: no rule asks for one.
+    fn by_name(&self, generation: u32) -> Option<InForce> {
+        let ruleset = &self.compiled.ruleset;
+        let asked = ruleset.uses & USES_DOMAIN != 0;
+        asked.then(|| InForce { generation, domains: Arc::clone(&self.domains), any: ruleset.any_domain })
     }
 }
 
