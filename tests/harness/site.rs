@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::background::Background;
-use crate::certificates::Authority;
+use crate::certificates::{Authority, Certificate};
 use crate::nginx::Nginx;
 use crate::pattern::Pattern;
 use crate::weir::Weir;
@@ -23,6 +23,8 @@ pub struct Site {
     /// node, as `host:port`, in the clear and over TLS.
     pub node: String,
     pub node_tls: String,
+    /// What the servers and weir show.
+    pub identity: Certificate,
     _node: Background,
 }
 
@@ -56,7 +58,7 @@ impl Site {
             authority.certificate().display()
         ));
         let (node_plain, node_tls) = (format!("127.0.0.1:{plain}"), format!("localhost:{tls}"));
-        Self { weir, authority, nginx, node: node_plain, node_tls, _node: node }
+        Self { weir, authority, nginx, node: node_plain, node_tls, identity, _node: node }
     }
 
     /// Replaces `{proxy}` (the address), `{proxyport}`, `{admin}`, `{node}`, `{nodes}`, `{nginx}`, `{nginxs}` (with TLS)

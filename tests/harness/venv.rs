@@ -16,8 +16,8 @@ const PYTHON_PACKAGES: [&str; 7] = [
     "aiohttp==3.14.5",
 ];
 
-/// What scripts for node may import. The last version of undici that runs on Debian's node.
-const NODE_PACKAGES: [&str; 1] = ["undici@6.29.1"];
+/// What scripts for node may import: the last versions that run on Debian's node.
+const NODE_PACKAGES: [&str; 2] = ["undici@6.29.1", "playwright-core@1.60.0"];
 
 /// The Python environment's interpreter.
 pub fn python() -> PathBuf {

@@ -19,6 +19,8 @@ use crate::{build_ebpf, cargo, setup, target_dir, tidy, workspace};
 const PROGRAMS: &[(&str, &str)] = &[
     ("bpftool", "bpftool"),
     ("busybox", "busybox-static"),
+    ("certutil", "libnss3-tools"),
+    ("chromium", "chromium"),
     ("curl", "curl"),
     ("dockerd", "docker.io"),
     ("git", "git"),

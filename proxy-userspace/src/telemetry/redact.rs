@@ -113,6 +113,7 @@ mod tests {
             authority: Authority::parse("a.example:8080", None).ok(),
             original_destination: None,
             vantage: crate::target::Vantage::default(),
+            rule: None,
         };
         assert_eq!(url(&target, path), format!("http://a.example:8080{expected}"));
     }

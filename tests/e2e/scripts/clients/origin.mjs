@@ -7,6 +7,9 @@
 //   /stream    three lines, each sent on its own, the next one when the client has asked for /next
 //   /cut       an answer that ends before its length
 //   /bytes?N   N bytes
+//   /page?N    a page of N images and N scripts, each of which counts itself in the title once it is there
+//   /image?N, /script?N    its parts
+//   /download?N            N bytes for a browser to save
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { createServer } from 'node:http';
@@ -63,6 +66,29 @@ const answers = {
   },
   '/bytes': (request, response) => response.end(Buffer.alloc(Number(request.url.split('?')[1]), 'weir')),
 };
+
+const page = (count) => `<!doctype html><title>0</title><link rel=icon href=data:,><script>
+let here = 0;
+function arrived() { here += 1; document.title = String(here); }
+</script>${Array.from({ length: count }, (_, nth) =>
+    `<img src="/image?${nth}" onload="arrived()"><script async src="/script?${nth}"></script>`).join('')}`;
+
+Object.assign(answers, {
+  '/page': (request, response) => {
+    response.writeHead(200, { 'content-type': 'text/html' }).end(page(Number(request.url.split('?')[1])));
+  },
+  '/image': (request, response) => {
+    response.writeHead(200, { 'content-type': 'image/svg+xml' });
+    response.end('<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>');
+  },
+  '/script': (request, response) => {
+    response.writeHead(200, { 'content-type': 'text/javascript' }).end('arrived();');
+  },
+  '/download': (request, response) => {
+    const fields = { 'content-type': 'application/octet-stream', 'content-disposition': 'attachment; filename=saved' };
+    response.writeHead(200, fields).end(Buffer.alloc(Number(request.url.split('?')[1]), 'weir'));
+  },
+});
 
 function serve(request, response) {
   const answer = answers[request.url.split('?')[0]];

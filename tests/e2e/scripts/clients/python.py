@@ -92,6 +92,8 @@ def httpx_async():
                     check(response.json(), forwarded, length=70_000)
                 plain, secure = f"http://{NODE}/echo", f"https://{NODES}/echo"
                 await asyncio.gather(*[one(plain, True) for _ in range(MANY)])
+                # HTTP/2: one connection for all of them. (If none is there yet, httpx opens many, and may close one in use.)
+                await one(secure, False)
                 await asyncio.gather(*[one(secure, False) for _ in range(MANY)])
                 response = await client.put(plain, content=pieces_async())
                 check(response.json(), True, sha256=SUM)
