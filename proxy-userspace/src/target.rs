@@ -36,6 +36,15 @@ pub trait Rule: fmt::Debug + Send + Sync {
     fn admits(&self, name: &str) -> bool;
 }
 
+/// Rules that hold at one time have names of their own.
+impl PartialEq for dyn Rule {
+    fn eq(&self, other: &Self) -> bool {
+        self.name() == other.name()
+    }
+}
+
+impl Eq for dyn Rule {}
+
 /// From where a connection is made: from where the captured one was.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Vantage {

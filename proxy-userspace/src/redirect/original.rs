@@ -13,7 +13,7 @@ use super::sys;
 use crate::target::Rule;
 
 /// A captured connection, as the kernel half recorded it at connect().
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Captured {
     /// Where the application meant to go. A v4-mapped IPv6 destination is given as IPv4.
     pub original: SocketAddr,

@@ -102,14 +102,18 @@ fn percent_decode(text: &str) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::authority::Authority;
+    use crate::http::authority::{Authority, Scheme};
     use crate::target::Front;
 
     #[track_caller]
     fn check(path: &str, expected: &str) {
         let target = Target {
+            scheme: Scheme::Http,
+            front: Front::Explicit,
             authority: Authority::parse("a.example:8080", None).ok(),
-            ..Target::of(Front::Explicit)
+            original_destination: None,
+            vantage: crate::target::Vantage::default(),
+            rule: None,
         };
         assert_eq!(url(&target, path), format!("http://a.example:8080{expected}"));
     }
