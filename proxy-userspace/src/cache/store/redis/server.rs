@@ -26,7 +26,7 @@ pub(super) struct Search {
 
 /// How long is waited before the server is tried again: longer each time.
 const FIRST_DELAY: Duration = Duration::from_millis(100);
-const LAST_DELAY: Duration = Duration::from_secs(5);
+const LAST_DELAY: Duration = Duration::from_secs(2);
 
 /// Runs for as long as the store is there.
 pub(super) async fn run(shared: Arc<Shared>, mut searches: mpsc::Receiver<Search>) {
@@ -127,7 +127,8 @@ impl Server {
             Ok(None) | Err(Trouble::Gone) => {}
             Err(Trouble::Refused(error)) => {
                 tracing::debug!(%error, key = %search.key, "Redis does not say what it has");
-                if error.code() == Some("WRONGTYPE") {
+                let mut said = error.into_server_errors().into_iter().flat_map(|said| said.to_vec());
+                if said.any(|(_, error)| error.code() == "WRONGTYPE") {
                     self.shared.drop_damaged(&search.key);
                 }
             }
