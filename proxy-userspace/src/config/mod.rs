@@ -42,7 +42,7 @@ pub use headers::SecurityHeaders;
 pub use keys::keys;
 pub use parent::{Credentials, Exempt, Parent, ParentKind};
 pub use prefix::Prefix;
-pub use redis::{Compression, Redis, RedisPlace, RedisUrl};
+pub use redis::{Redis, RedisPlace, RedisUrl, ValueCoding};
 pub use routing::{Backend, ForwardedFields, Forwarding, HostField, HostPattern, PathPattern, Routing, Rule};
 pub use rules::{Action, CaptureRule, MAX_RULES, Protocol};
 pub use selector::{BadSelector, COMPOSE_LABEL, Selector};

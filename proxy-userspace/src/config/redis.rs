@@ -23,12 +23,12 @@ pub struct Redis {
     pub connect_timeout: Duration,
     /// Largest body that is stored. Default 1MiB.
     pub max_object: u64,
-    pub compression: Compression,
+    pub compression: ValueCoding,
 }
 
 /// How values are compressed. Default none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Compression {
+pub enum ValueCoding {
     None,
     Zstd,
 }
@@ -56,7 +56,7 @@ impl Default for Redis {
             timeout: Duration::from_millis(50),
             connect_timeout: Duration::from_secs(1),
             max_object: 1 << 20,
-            compression: Compression::None,
+            compression: ValueCoding::None,
         }
     }
 }
@@ -73,7 +73,7 @@ pub(super) fn redis(s: &mut Section<'_, '_>) -> Redis {
         compression: s.read(
             "compression",
             d.compression,
-            choice(&[("none", Compression::None), ("zstd", Compression::Zstd)]),
+            choice(&[("none", ValueCoding::None), ("zstd", ValueCoding::Zstd)]),
         ),
     }
 }

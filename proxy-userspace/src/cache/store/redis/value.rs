@@ -17,7 +17,7 @@ use crate::cache::headers::values;
 use crate::cache::key::Key;
 use crate::cache::store::record::{self, FIXED, MAX_META};
 use crate::cache::vary::Selection;
-use crate::config::Compression;
+use crate::config::ValueCoding;
 use crate::http::headers::{Headers, list_items};
 
 /// How hard is tried to make a value small: the fastest that is worth it.
@@ -27,12 +27,12 @@ const LEVEL: i32 = 1;
 const MAX_TAGS: usize = 64;
 
 /// A value. None: the entry is no whole response in memory.
-pub(super) fn encode(key: &Key, entry: &Entry, compression: Compression) -> Option<Vec<u8>> {
+pub(super) fn encode(key: &Key, entry: &Entry, compression: ValueCoding) -> Option<Vec<u8>> {
     let record = record::whole(key, entry)?;
     let (kind, content) = match compression {
-        Compression::None => (0, record),
+        ValueCoding::None => (0, record),
         // It can't fail but for want of memory.
-        Compression::Zstd => (1, zstd::bulk::compress(&record, LEVEL).ok()?),
+        ValueCoding::Zstd => (1, zstd::bulk::compress(&record, LEVEL).ok()?),
     };
     Some([&[kind], &content[..]].concat())
 }
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
-        for compression in [Compression::None, Compression::Zstd] {
+        for compression in [ValueCoding::None, ValueCoding::Zstd] {
             for length in [0, 10, 70_000, 300_000] {
                 let entry = entry("x", &vec![7; length]);
                 let value = encode(&key("/"), &entry, compression).unwrap();
@@ -143,7 +143,7 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_is_changed_is_nothing(at: prop::sample::Index, bit in 0..8_u8, compress: bool) {
-            let compression = if compress { Compression::Zstd } else { Compression::None };
+            let compression = if compress { ValueCoding::Zstd } else { ValueCoding::None };
             let whole = entry("x", &[7; 1000]);
             let mut value = encode(&key("/"), &whole, compression).unwrap();
             let at = at.index(value.len());
