@@ -7,6 +7,7 @@ mod caching;
 mod compression;
 mod exchange;
 pub mod failure;
+mod form;
 mod hop;
 mod max_forwards;
 #[cfg(not(feature = "compression"))]
