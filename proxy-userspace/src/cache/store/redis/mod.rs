@@ -97,7 +97,7 @@ impl Tier for Redis {
     }
 
     fn may_have(&self, key: &Key) -> bool {
-        !self.shared.breaker.is_open() && !self.shared.queue.owes(key)
+        key.is_shared() && !self.shared.breaker.is_open() && !self.shared.queue.owes(key)
     }
 
     fn load<'a>(&'a self, key: &'a Key, request: &'a Headers) -> Later<'a, Option<Entry>> {
@@ -114,7 +114,7 @@ impl Tier for Redis {
 
     fn store(&self, key: &Key, entry: &Arc<Entry>) {
         let is_whole = entry.part.is_none() && entry.body.held().is_some();
-        if !is_whole || entry.body.len() > self.shared.config.max_object {
+        if !is_whole || !key.is_shared() || entry.body.len() > self.shared.config.max_object {
             return;
         }
         if self.shared.breaker.is_open() || !self.shared.queue.store(key, entry) {
@@ -123,7 +123,9 @@ impl Tier for Redis {
     }
 
     fn remove(&self, key: &Key) -> bool {
-        self.shared.queue.remove(key);
+        if key.is_shared() {
+            self.shared.queue.remove(key);
+        }
         false
     }
 

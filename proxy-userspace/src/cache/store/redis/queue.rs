@@ -12,9 +12,16 @@ use crate::cache::purge::Purge;
 
 #[derive(Debug)]
 pub(super) enum Order {
-    Store { key: Key, entry: Arc<Entry> },
-    Remove(Key),
-    Purge { purge: Purge, done: oneshot::Sender<HashSet<u128>> },
+    Store {
+        key: Key,
+        entry: Arc<Entry>,
+    },
+    /// Several that came one after the other.
+    Remove(Vec<Key>),
+    Purge {
+        purge: Purge,
+        done: oneshot::Sender<HashSet<u128>>,
+    },
 }
 
 #[derive(Debug, Default)]
@@ -32,8 +39,9 @@ struct State {
     owed: HashMap<Key, usize>,
     removals: usize,
     purges: usize,
-    /// An order is being carried out.
+    /// An order is being carried out; it is a purge.
     busy: bool,
+    purging: bool,
 }
 
 /// Bytes of entries that may wait.
@@ -42,6 +50,9 @@ const MOST_BYTES: u64 = 32 << 20;
 /// Removals that may wait. Beyond that, everything is to be removed.
 const MOST_REMOVALS: usize = 100_000;
 const MOST_PURGES: usize = 64;
+
+/// Removals in one command.
+const AT_ONCE: usize = 256;
 
 impl Queue {
     /// Returns whether there was room.
@@ -60,10 +71,6 @@ impl Queue {
 
     pub(super) fn remove(&self, key: &Key) {
         let mut state = self.state();
-        let last = state.orders.back();
-        if matches!(last, Some(Order::Remove(same)) if same == key) {
-            return;
-        }
         // Where nothing is stored meanwhile, once is enough.
         if state.bytes == 0 && state.owed.contains_key(key) && !state.busy {
             return;
@@ -73,7 +80,10 @@ impl Queue {
         } else {
             state.removals += 1;
             *state.owed.entry(key.clone()).or_default() += 1;
-            state.orders.push_back(Order::Remove(key.clone()));
+            match state.orders.back_mut() {
+                Some(Order::Remove(keys)) if keys.len() < AT_ONCE => keys.push(key.clone()),
+                _ => state.orders.push_back(Order::Remove(vec![key.clone()])),
+            }
         }
         drop(state);
         self.news.notify_one();
@@ -121,25 +131,17 @@ impl Queue {
         if let Order::Store { entry, .. } = &order {
             state.bytes = state.bytes.saturating_sub(entry.weight());
         }
-        state.busy = true;
+        (state.busy, state.purging) = (true, matches!(order, Order::Purge { .. }));
         Some(order)
     }
 
     /// An order has been carried out, or is not going to be.
     pub(super) fn done(&self, order: &Order) {
         let mut state = self.state();
-        state.busy = false;
+        (state.busy, state.purging) = (false, false);
         match order {
             Order::Store { .. } => {}
-            Order::Remove(key) => {
-                state.removals = state.removals.saturating_sub(1);
-                if let Some(count) = state.owed.get_mut(key) {
-                    *count -= 1;
-                    if *count == 0 {
-                        state.owed.remove(key);
-                    }
-                }
-            }
+            Order::Remove(keys) => keys.iter().for_each(|key| state.note_removed(key)),
             Order::Purge { .. } => state.purges = state.purges.saturating_sub(1),
         }
     }
@@ -147,7 +149,7 @@ impl Queue {
     /// The server is gone: what was to be stored is dropped, the rest waits, and so does this.
     pub(super) fn put_back(&self, order: Order) {
         let mut state = self.state();
-        state.busy = false;
+        (state.busy, state.purging) = (false, false);
         state.bytes = 0;
         state.orders.push_front(order);
         state.orders.retain(|order| !matches!(order, Order::Store { .. }));
@@ -160,12 +162,22 @@ impl Queue {
 }
 
 impl State {
+    fn note_removed(&mut self, key: &Key) {
+        self.removals = self.removals.saturating_sub(1);
+        if let Some(count) = self.owed.get_mut(key) {
+            *count -= 1;
+            if *count == 0 {
+                self.owed.remove(key);
+            }
+        }
+    }
+
     /// Too much is owed to keep account of it.
     fn forget_all(&mut self) {
         let (done, _nobody) = oneshot::channel();
         self.orders.clear();
         self.owed.clear();
-        (self.bytes, self.removals, self.purges) = (0, 0, 1);
+        (self.bytes, self.removals, self.purges) = (0, 0, 1 + usize::from(self.purging));
         self.orders.push_back(Order::Purge { purge: Purge::All, done });
     }
 }
@@ -206,7 +218,13 @@ mod tests {
         }
         // Nothing is believed any more, and one order sees to it.
         assert!(queue.owes(&key("/other")));
-        assert!(matches!(queue.take(), Some(Order::Purge { purge: Purge::All, .. })));
+        let all = queue.take().unwrap();
+        assert!(matches!(all, Order::Purge { purge: Purge::All, .. }));
         assert!(queue.take().is_none());
+        (0..=MOST_REMOVALS).for_each(|number| queue.remove(&key(&format!("/{number}"))));
+        queue.done(&all);
+        assert!(queue.owes(&key("/other")), "another one is owed since");
+        queue.done(&queue.take().unwrap());
+        assert!(!queue.owes(&key("/other")) && queue.is_empty());
     }
 }

@@ -138,7 +138,7 @@ impl Server {
     async fn carry_out(&self, order: Order) -> bool {
         let done = match &order {
             Order::Store { key, entry } => self.store(key, entry).await,
-            Order::Remove(key) => self.remove(vec![self.shared.name(key)]).await,
+            Order::Remove(keys) => self.remove(keys.iter().map(|key| self.shared.name(key)).collect()).await,
             Order::Purge { purge, .. } => match self.purge(purge).await {
                 Ok(purged) => {
                     self.shared.queue.done(&order);
