@@ -10,7 +10,7 @@ use crate::attempt::{
     Attempt, Listener, Transport, is_mapped, known_netns, listener_ports, read_port, read_words,
     write_address_v4, write_address_v6, write_port,
 };
-use crate::maps::{BPF_NOEXIST, DNS_PORT, DNS_SERVERS, count};
+use crate::maps::{BPF_NOEXIST, DNS_PORT, DNS_SERVERS};
 
 #[inline(always)]
 pub fn is_query(attempt: &Attempt<'_>) -> bool {
@@ -48,7 +48,6 @@ pub fn redirect(attempt: &Attempt<'_>, listener: Listener) -> Result<(), Counter
         let slot = slot(netns, server, 0, !SLOT_V6, SLOT_V6, SERVERS_V6).ok_or(Counter::GateFull)?;
         attempt.rewrite(None, (listener.dns.wrapping_add(slot as u16)).to_be());
     }
-    count(Counter::RedirectedDns);
     Ok(())
 }
 

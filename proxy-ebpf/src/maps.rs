@@ -8,7 +8,7 @@ use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     btf_maps,
     macros::{btf_map, map},
-    maps::{Array, HashMap, LruHashMap, PerCpuArray},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use proxy_common::{
     Captured, ClaimKey, Counter, Endpoint, GENERATIONS, Identity, ListenerPorts, MAX_CLASSES, MAX_RULES,
@@ -59,6 +59,14 @@ pub static HEARTBEAT: Array<u64> = Array::with_max_entries(1, 0);
 
 #[map]
 pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::COUNT, 0);
+
+/// 1: somebody follows the decisions.
+#[map]
+pub static FOLLOWED: Array<u32> = Array::with_max_entries(1, 0);
+
+/// The decisions, as `Event`s.
+#[map]
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(4096, 0);
 
 /// Which generation of rules is in force.
 #[map]

@@ -6,12 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::broadcast;
+
 use crate::cache::Cache;
 use crate::config::{Config, Sources};
 use crate::containers::{Namespaces, Targets};
 use crate::net::stream::Admission;
 use crate::policy::acl::Acl;
-use crate::redirect::{Heartbeat, Redirect, RedirectError, monotonic_ns};
+use crate::redirect::{Decision, Heartbeat, Redirect, RedirectError, monotonic_ns};
 use crate::telemetry::flows::Flows;
 
 /// A running weir.
@@ -29,6 +31,8 @@ pub struct Running {
     pub beats: Arc<Beats>,
     pub acl: Acl,
     pub capture: Mutex<Capture>,
+    /// The kernel half's decisions, as long as somebody follows them.
+    pub decisions: broadcast::Sender<Arc<Decision>>,
     pub namespaces: Arc<Namespaces>,
     pub targets: Arc<Targets>,
     /// None where nothing is cached.

@@ -7,6 +7,7 @@
 //! end. A worker that ends on its own stops weir, too: the heartbeat of those that are left is not that of a whole.
 
 mod certificates;
+mod decisions;
 mod holder;
 mod queries;
 mod rules;
@@ -20,7 +21,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 use tokio::time::timeout;
 
 use crate::cache::Cache;
@@ -97,7 +98,7 @@ async fn run(config: Arc<Config>, sources: Sources) -> Result<(), StartError> {
     own.extend(transparent.addresses());
     let acl = Acl::new(&config.security.acl.destinations, &own);
 
-    let capture = start_capture(&config, &transparent, queries.as_ref())?;
+    let mut capture = start_capture(&config, &transparent, queries.as_ref())?;
     let (originals, heartbeat) = match &capture {
         Capture::On(redirect) => (Some(redirect.original_destinations()), Some(redirect.heartbeat())),
         _ => (None, None),
@@ -120,6 +121,10 @@ async fn run(config: Arc<Config>, sources: Sources) -> Result<(), StartError> {
         }
         _ => None,
     };
+    let decisions = match &mut capture {
+        Capture::On(redirect) => redirect.decisions(),
+        _ => None,
+    };
     let running = Arc::new(Running {
         proxy,
         started: Instant::now(),
@@ -128,6 +133,7 @@ async fn run(config: Arc<Config>, sources: Sources) -> Result<(), StartError> {
         beats,
         acl: acl.clone(),
         capture: Mutex::new(capture),
+        decisions: broadcast::Sender::new(DECISIONS_KEPT),
         namespaces,
         targets: Arc::clone(&targets),
         cache: cache.clone(),
@@ -159,6 +165,9 @@ async fn run(config: Arc<Config>, sources: Sources) -> Result<(), StartError> {
     let _ = timeout(BEGIN, running.beats.begun()).await;
     // Nobody is answered before: this waits for nothing.
     holder::take_over(&running)?;
+    if let Some(decisions) = decisions {
+        tokio::spawn(decisions::hand_out(decisions, Arc::clone(&running)));
+    }
     let tasks = [
         tokio::spawn(sweep_closed(Arc::clone(&running))),
         tokio::spawn(rules::refresh(Arc::clone(&running))),
@@ -273,6 +282,9 @@ async fn sweep_closed(running: Arc<Running>) {
         }
     }
 }
+
+/// Decisions that a follower may be behind.
+const DECISIONS_KEPT: usize = 1024;
 
 /// How long the threads may take to begin.
 const BEGIN: Duration = Duration::from_secs(5);
