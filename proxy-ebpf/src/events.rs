@@ -2,11 +2,21 @@
 
 use aya_ebpf::helpers::bpf_get_current_uid_gid;
 use aya_ebpf::helpers::generated::bpf_get_current_cgroup_id;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{Array, RingBuf};
 use proxy_common::{Counter, Event};
 
 use crate::attempt::{Attempt, Transport};
 use crate::decide::{comm, tgid};
-use crate::maps::{EVENTS, FOLLOWED, count};
+use crate::maps::count;
+
+/// 1: somebody follows the decisions.
+#[map]
+static FOLLOWED: Array<u32> = Array::with_max_entries(1, 0);
+
+/// The decisions, as `Event`s.
+#[map]
+static EVENTS: RingBuf = RingBuf::with_byte_size(4096, 0);
 
 #[inline(always)]
 pub fn tell(attempt: &Attempt<'_>, outcome: u32, reason: Counter, rule: u32) {

@@ -20,7 +20,7 @@ pub(super) fn routes() -> Router<Arc<Running>> {
 }
 
 async fn follow(State(running): State<Arc<Running>>) -> Result<Response, Problem> {
-    let live = running.decisions.subscribe();
+    let live = running.following.follow();
     let told = match &mut *running.capture() {
         Capture::On(redirect) => redirect.tell_decisions(true).map_err(|error| error.to_string()),
         _ => Err("nothing is captured, so nothing is decided".to_owned()),

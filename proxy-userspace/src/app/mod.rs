@@ -21,7 +21,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::cache::Cache;
@@ -33,7 +33,7 @@ use crate::net::listener;
 use crate::net::stream::Admission;
 use crate::policy::acl::Acl;
 use crate::redirect::{Listeners, Redirect, RedirectError, RulesError};
-use crate::running::{Beats, Capture, Running};
+use crate::running::{Beats, Capture, Following, Running};
 use crate::telemetry::flows::Flows;
 use crate::tls::client::{ClientTls, FileError};
 use crate::tls::server::Acceptance;
@@ -133,7 +133,7 @@ async fn run(config: Arc<Config>, sources: Sources) -> Result<(), StartError> {
         beats,
         acl: acl.clone(),
         capture: Mutex::new(capture),
-        decisions: broadcast::Sender::new(DECISIONS_KEPT),
+        following: Following::new(),
         namespaces,
         targets: Arc::clone(&targets),
         cache: cache.clone(),
@@ -282,9 +282,6 @@ async fn sweep_closed(running: Arc<Running>) {
         }
     }
 }
-
-/// Decisions that a follower may be behind.
-const DECISIONS_KEPT: usize = 1024;
 
 /// How long the threads may take to begin.
 const BEGIN: Duration = Duration::from_secs(5);

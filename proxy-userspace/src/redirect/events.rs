@@ -4,7 +4,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use aya::maps::{MapData, RingBuf};
@@ -38,7 +37,7 @@ pub struct Decision {
     pub netns: u64,
 }
 
-/// The reader's end; readable (poll(2)) when there is something to read.
+/// The reader's end.
 pub struct Decisions {
     ring: RingBuf<MapData>,
     deciding: Deciding,
@@ -79,12 +78,6 @@ impl Decisions {
             cgroup: event.cgroup,
             netns: event.netns,
         }
-    }
-}
-
-impl AsFd for Decisions {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.ring.as_fd()
     }
 }
 
