@@ -11,7 +11,7 @@ use tokio::sync::{Notify, broadcast};
 use crate::cache::Cache;
 use crate::config::{Config, Sources};
 use crate::containers::{Namespaces, Targets};
-use crate::net::stream::Admission;
+use crate::net::admission::Admission;
 use crate::policy::acl::Acl;
 use crate::redirect::{Decision, Heartbeat, Redirect, RedirectError, monotonic_ns};
 use crate::telemetry::flows::Flows;
