@@ -102,7 +102,7 @@ async fn variants_are_found_again_after_a_restart() {
 async fn what_is_of_a_network_namespace_is_not_kept() {
     let folder = tempfile::tempdir().unwrap();
     let disk = open(folder.path());
-    let key = crate::cache::key::Key::from_text("198.18.0.1:80%7 http://a.example:80/");
+    let key = Key::from_text("198.18.0.1:80%7 http://a.example:80/");
     disk.store(&key, &entry("1", b"x"));
     disk.settle().await;
     assert!(!disk.may_have(&key) && disk.spool(&key, 1000).is_none());
