@@ -138,8 +138,9 @@ pub struct Body {
     length: u64,
 }
 
-/// Bodies up to this are kept in one piece: small ones go out in one write, and take one allocation.
-const ONE_PIECE: u64 = 64 << 10;
+/// Bodies up to this are kept in one piece: they take one allocation, and go out with their head in as few writes as their
+/// receiver allows.
+const ONE_PIECE: u64 = 1 << 20;
 
 impl Body {
     /// A body of these pieces.

@@ -65,6 +65,10 @@ impl<K: Sink> Sink for Staged<'_, K> {
         pass(self.stages, content, &mut self.sink)
     }
 
+    async fn put_through(&mut self, content: &[u8]) -> Result<(), BodyError> {
+        if self.stages.is_empty() { self.sink.put_through(content).await } else { self.put(content) }
+    }
+
     fn staged(&self) -> usize {
         self.sink.staged()
     }

@@ -128,6 +128,10 @@ impl Sink for Http1Reply<'_> {
         self.out.put(content)
     }
 
+    fn put_through(&mut self, content: &[u8]) -> impl Future<Output = Result<(), BodyError>> {
+        self.out.put_through(content)
+    }
+
     fn staged(&self) -> usize {
         self.out.staged()
     }

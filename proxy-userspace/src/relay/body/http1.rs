@@ -1,7 +1,7 @@
 //! A body on an HTTP/1 connection: out of one framing, into another (RFC 9112 §6, §7).
 
 use std::future::Future;
-use std::io;
+use std::io::{self, IoSlice};
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
@@ -130,6 +130,27 @@ impl<W: AsyncWrite + Unpin> Leaving<W> {
     }
 }
 
+impl<W: Receiver> Leaving<W> {
+    async fn write_behind_staged(&mut self, content: &[u8]) -> io::Result<()> {
+        let (mut staged, mut content) = (&self.staged[..], content);
+        while !content.is_empty() {
+            let parts = [IoSlice::new(staged), IoSlice::new(content)];
+            let count = match staged.is_empty() {
+                true => self.writer.write(content).await?,
+                false => self.writer.write_vectored(&parts).await?,
+            };
+            if count == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            let of_staged = count.min(staged.len());
+            staged = &staged[of_staged..];
+            content = &content[count - of_staged..];
+        }
+        // A TLS session may hold back what its socket did not take.
+        self.writer.flush().await
+    }
+}
+
 /// Enough for nearly every head and a small body behind it.
 const HEAD_CAPACITY: usize = 4 << 10;
 
@@ -144,6 +165,17 @@ impl<W: Receiver> Sink for Leaving<W> {
             _ => self.staged.extend_from_slice(content),
         }
         Ok(())
+    }
+
+    async fn put_through(&mut self, content: &[u8]) -> Result<(), BodyError> {
+        // A chunk needs its size before it and a line's end behind: gathered, that is one write.
+        if self.framing == Framing::Chunked {
+            return self.put(content);
+        }
+        let side = self.side;
+        let passed = self.write_behind_staged(content).await;
+        self.staged.clear();
+        passed.map_err(|error| BodyError::Io(side, error))
     }
 
     fn staged(&self) -> usize {
