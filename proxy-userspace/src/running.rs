@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::cache::Cache;
 use crate::config::{Config, Sources};
 use crate::containers::{Namespaces, Targets};
-use crate::net::stream::Admission;
+use crate::net::admission::Admission;
 use crate::policy::acl::Acl;
 use crate::redirect::{Heartbeat, Redirect, RedirectError, monotonic_ns};
 use crate::telemetry::flows::Flows;

@@ -28,14 +28,15 @@ use crate::config::{CaptureMode, Config, Sources};
 use crate::containers::{Namespaces, Targets};
 use crate::dns::Inspection;
 use crate::http::forward::Pseudonym;
+use crate::net::admission::Admission;
 use crate::net::listener;
-use crate::net::stream::Admission;
 use crate::policy::acl::Acl;
 use crate::redirect::{Listeners, Redirect, RedirectError, RulesError};
 use crate::running::{Beats, Capture, Running};
 use crate::telemetry::flows::Flows;
 use crate::tls::client::{ClientTls, FileError};
 use crate::tls::server::Acceptance;
+use crate::upstream::Turns;
 use crate::{admin, capture};
 use queries::{Queries, Thread};
 use state_file::StateFile;
@@ -123,7 +124,7 @@ async fn run(config: Arc<Config>, sources: Sources) -> Result<(), StartError> {
     let running = Arc::new(Running {
         proxy,
         started: Instant::now(),
-        admission: Admission::new(config.server.limits.connections),
+        admission: Admission::new(config.server.limits.connections, config.server.connections_per_client()),
         flows: Flows::collect(config.flows.keep, config.logging.clone())?,
         beats,
         acl: acl.clone(),
@@ -144,6 +145,7 @@ async fn run(config: Arc<Config>, sources: Sources) -> Result<(), StartError> {
         tls,
         acceptance: acceptance.clone(),
         admission: Arc::clone(&running.admission),
+        turns: Turns::new(&config.upstream),
         beats: Arc::clone(&running.beats),
         originals,
         dns: inspection,

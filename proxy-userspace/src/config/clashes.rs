@@ -17,6 +17,7 @@ pub(super) fn check(config: &Config, tree: &Node, report: &mut Report) {
         (&["admin.socket", "admin.state_dir"], long_socket_path(config)),
         (&["server.limits.url", "server.limits.head"], url_over_head(config)),
         (&["cache.max_object", "cache.max_memory"], object_over_memory(config)),
+        (&["compression.enabled"], not_built_in(config)),
         (&["capture.rules"], too_many_rules(config).or_else(|| same_rule_name(config))),
         (&["capture.rules"], strict_without_names(config)),
         (&["capture.dns.enabled", "capture.rules"], domains_without_dns(config)),
@@ -67,6 +68,11 @@ fn object_over_memory(config: &Config) -> Option<String> {
             cache.max_object, cache.max_memory
         )
     })
+}
+
+fn not_built_in(config: &Config) -> Option<String> {
+    (config.compression.enabled && !cfg!(feature = "compression"))
+        .then(|| "this weir was built without compression; build it with the feature of that name".to_owned())
 }
 
 fn same_port(config: &Config) -> Option<String> {

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::pin::pin;
 
 use super::caching::{Fetch, Verdict, store_and_deliver};
+use super::compression::compress;
 use super::failure::Failure;
 use super::hop::http1::Http1;
 use super::hop::http2::Http2;
@@ -19,13 +20,15 @@ use crate::http::authority::{Authority, Host, Scheme, Shown};
 use crate::http::forward::{self, Form};
 use crate::http::forwarded::Forwarded;
 use crate::http::framing::Framing;
-use crate::http::head::ResponseHead;
+use crate::http::head::{ResponseHead, Version};
 use crate::http::headers::{Headers, Name};
+use crate::http::websocket;
 use crate::net::deadline::Deadline;
 use crate::net::transport::Transport;
 use crate::relay::body::{BodyError, Patience, Terms, transfer};
 use crate::relay::stage::Stages;
 use crate::target::{Front, Hop};
+use crate::telemetry::metrics;
 use crate::upstream::{Addresses, Connection, Idle, Place, Speaks, Way, basic};
 
 /// How an exchange left the downstream side.
@@ -190,6 +193,7 @@ impl Exchange<'_, '_> {
         let (host, scheme) = self.host();
         let target = self.request_target(Shown(&host, scheme));
         let form = self.form(&target, Shown(&host, scheme));
+        metrics::with(|metrics| metrics.upstream_requests.increment());
         let (sink, mut answer) = upstream.begin(&Onward { head: &request.head, form, via: &engine.via })?;
         let downstream = downstream.open(self.framing);
         let (mut reply, patience) = (downstream.reply, self.patience(downstream.deadline));
@@ -218,7 +222,7 @@ impl Exchange<'_, '_> {
             return Err(Failure::BadAnswer(why.into()));
         }
         if head.status == 101 {
-            self.check_upgrade(sending.is_complete())?;
+            self.check_upgrade(&head, sending.is_complete())?;
             within(patience, reply.switch_protocols(&head, &engine.via, answer.beyond())).await?;
             return Ok(Conversed::SwitchedProtocols);
         }
@@ -249,9 +253,12 @@ impl Exchange<'_, '_> {
                 ending: Ending::Withheld(Box::new(head)),
             });
         }
-        reply.head(&head, Manner { framing, via: Some(&self.engine.via), may_keep: sending.may_end_well() });
-        // Who compresses, inspects or stores the body adds a stage of his own here, and says so in the head before.
+        // Who inspects or changes the body adds a stage of his own here, and says so in the head before it goes out. What
+        // is stored was taken from it above, as it came.
         let mut stages = Stages::new();
+        let delivered = compress(self.engine, self.request, &mut head, framing, &mut stages);
+        let may_keep = sending.may_end_well();
+        reply.head(&head, Manner { framing: delivered, via: Some(&self.engine.via), may_keep });
         let body = answer.body(framing);
         let received = &progress.received;
         let result = match (verdict, &mut self.fetch) {
@@ -353,13 +360,18 @@ impl Exchange<'_, '_> {
         })
     }
 
-    fn check_upgrade(&self, request_is_complete: bool) -> Result<(), Failure> {
+    fn check_upgrade(&self, head: &ResponseHead, request_is_complete: bool) -> Result<(), Failure> {
         if !forward::wants_upgrade(&self.request.head) {
             return Err(Failure::BadAnswer("101 was not asked for".into()));
         }
         if !request_is_complete {
             // The rest of the body would be taken for the new protocol.
             return Err(Failure::BadAnswer("101 came before the request was whole".into()));
+        }
+        // RFC 8441 §5: the handshake is between weir and the server; nobody else would check it.
+        if self.request.head.version == Version::Http2 {
+            let checked = websocket::check_accepted(&self.request.head, head);
+            checked.map_err(|error| Failure::BadAnswer(error.to_string()))?;
         }
         Ok(())
     }

@@ -7,12 +7,14 @@ mod http2;
 mod parent;
 mod pool;
 mod secure;
+mod turns;
 
 pub use connect::ConnectError;
 pub use http2::{Place, Speaks, Way};
 pub use parent::{NoPassage, Through, basic};
 pub use pool::Idle;
 pub use secure::Insecure;
+pub use turns::{NoTurn, Turn, Turns};
 
 use std::io;
 use std::net::SocketAddr;
@@ -39,6 +41,7 @@ pub struct Upstream {
     resolver: Resolver,
     pool: Pool,
     shared: http2::Shared,
+    turns: Arc<Turns>,
 }
 
 /// Addresses that may be connected to.
@@ -82,16 +85,25 @@ pub enum AddressError<Refusal> {
 }
 
 impl Upstream {
-    /// A way out with nothing resolved and nothing pooled.
+    /// A way out with nothing resolved and nothing pooled. `turns` are those of all workers.
     #[must_use]
-    pub fn new(settings: &config::Upstream, tls: Arc<ClientTls>) -> Self {
+    pub fn new(settings: &config::Upstream, tls: Arc<ClientTls>, turns: Arc<Turns>) -> Self {
         Self {
             settings: settings.clone(),
             tls,
             resolver: Resolver::new(settings.dns_cache_ttl, settings.dns_cache_size),
             pool: Pool::new(settings.idle_per_origin, settings.idle_timeout),
             shared: http2::Shared::new(&settings.http2, settings.idle_timeout),
+            turns,
         }
+    }
+
+    /// A request's turn at a hop, if requests there have a limit; waits for it.
+    ///
+    /// # Errors
+    /// [`NoTurn`].
+    pub async fn turn(&self, hop: &Hop) -> Result<Option<Box<Turn>>, NoTurn> {
+        self.turns.take(|| hop.authority()).await
     }
 
     /// The addresses of a hop that `allow` lets through.
