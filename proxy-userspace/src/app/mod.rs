@@ -11,6 +11,7 @@ mod holder;
 mod queries;
 mod rules;
 mod state_file;
+mod store;
 mod worker;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
@@ -23,7 +24,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::cache::Cache;
+use crate::cache::store::disk::DiskError;
 use crate::config::{CaptureMode, Config, Sources};
 use crate::containers::{Namespaces, Targets};
 use crate::dns::Inspection;
@@ -66,6 +67,8 @@ pub enum StartError {
     State(#[from] state_file::StateError),
     #[error("can't start a thread or runtime: {0}")]
     Runtime(#[from] std::io::Error),
+    #[error("{0}")]
+    Disk(#[from] DiskError),
     #[error("{0}; weir has stopped, as it can't go on without")]
     Worker(#[from] worker::WorkerError),
 }
@@ -107,8 +110,7 @@ async fn run(config: Arc<Config>, sources: Sources) -> Result<(), StartError> {
     let queries = queries.filter(|_| originals.is_some());
     let (targets, asked) = Targets::new(&config.capture.targets);
     let (namespaces, doors) = Namespaces::new(config.server.workers, queries.as_ref().map(Queries::doors));
-    let cache = &config.cache;
-    let cache = cache.enabled.then(|| Arc::new(Cache::new(cache.max_memory, cache.max_object)));
+    let cache = store::open(&config.cache)?;
     let beats = Beats::new(config.server.workers + usize::from(queries.is_some()), heartbeat);
     let inspection = match (&capture, &queries) {
         (Capture::On(redirect), Some(_)) => Some(Inspection::new(&config.capture.dns, redirect.names())),
@@ -187,8 +189,9 @@ async fn run(config: Arc<Config>, sources: Sources) -> Result<(), StartError> {
         }
     };
     drop(queries);
-    // What the workers recorded last is still on its way to the log.
+    // What the workers recorded last is still on its way to the log, and what they stored to the disk.
     running.flows.settled().await;
+    store::settle(running.cache.as_deref()).await;
     tasks.iter().for_each(tokio::task::JoinHandle::abort);
     admin.abort();
     // Programs that ended while their transfers were finished.

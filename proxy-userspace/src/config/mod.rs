@@ -32,7 +32,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use cache::Cache;
+pub use cache::{Cache, Disk};
 pub use clashes::warnings;
 pub use compression::{Coding, Compression, Effort, MediaPattern};
 pub use dns::{Dns, Domain, NotADomain, Rebinding};

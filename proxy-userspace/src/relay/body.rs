@@ -81,12 +81,13 @@ pub trait Sink {
     /// [`BodyError`] of who looks at it on the way: none of what follows may go out.
     fn put(&mut self, content: &[u8]) -> Result<(), BodyError>;
 
-    /// Takes a large part, and may send what is staged and it at once, without copying it.
+    /// Takes as much of a large part as the receiver's side has room for, and sends it at once behind what is staged,
+    /// without copying it; or takes all of it as [`Sink::put`] does. How much it took.
     ///
     /// # Errors
     /// As [`Sink::put`], and as the connection says it.
-    fn put_through(&mut self, content: &[u8]) -> impl Future<Output = Result<(), BodyError>> {
-        ready(self.put(content))
+    fn put_some(&mut self, content: &[u8]) -> impl Future<Output = Result<usize, BodyError>> {
+        ready(self.put(content).map(|()| content.len()))
     }
 
     /// How many bytes wait for a flush.
@@ -126,8 +127,8 @@ impl<K: Sink> Sink for &mut K {
         K::put(self, content)
     }
 
-    fn put_through(&mut self, content: &[u8]) -> impl Future<Output = Result<(), BodyError>> {
-        K::put_through(self, content)
+    fn put_some(&mut self, content: &[u8]) -> impl Future<Output = Result<usize, BodyError>> {
+        K::put_some(self, content)
     }
 
     fn staged(&self) -> usize {
@@ -202,10 +203,10 @@ pub async fn transfer(
                 if let Some(limit) = terms.limit.filter(|limit| total > *limit) {
                     return Err(BodyError::TooLarge(limit));
                 }
-                uncounted += content.len() as u64;
-                if content.len() >= LARGE {
-                    put_through(&mut sink, content, &mut uncounted, terms).await?;
-                } else {
+                let content = put_large(&mut sink, content, &mut uncounted, terms).await?;
+                // An empty chunk would be the last one.
+                if !content.is_empty() {
+                    uncounted += content.len() as u64;
                     sink.put(content)?;
                 }
                 if sink.staged() >= GATHER {
@@ -246,21 +247,26 @@ async fn fill(
     }
 }
 
-async fn put_through(
+/// Sends a large part piece by piece, as the receiver takes it: each has its time. What is left is not large.
+async fn put_large<'a>(
     sink: &mut impl Sink,
-    content: &[u8],
+    mut content: &'a [u8],
     uncounted: &mut u64,
     terms: Terms<'_>,
-) -> Result<(), BodyError> {
+) -> Result<&'a [u8], BodyError> {
     let side = sink.side();
-    match terms.patience.deadline.limit(terms.patience.write, sink.put_through(content)).await {
-        Ok(passed) => passed?,
-        Err(Expired::TimedOut | Expired::Drained) => return Err(BodyError::TimedOut(side)),
+    while content.len() >= LARGE {
+        let taken = match terms.patience.deadline.limit(terms.patience.write, sink.put_some(content)).await {
+            Ok(taken) => taken?,
+            Err(Expired::TimedOut | Expired::Drained) => return Err(BodyError::TimedOut(side)),
+        };
+        *uncounted += taken as u64;
+        if sink.staged() == 0 {
+            count(side, uncounted, terms);
+        }
+        content = &content[taken..];
     }
-    if sink.staged() == 0 {
-        count(side, uncounted, terms);
-    }
-    Ok(())
+    Ok(content)
 }
 
 async fn flush(sink: &mut impl Sink, uncounted: &mut u64, terms: Terms<'_>) -> Result<(), BodyError> {

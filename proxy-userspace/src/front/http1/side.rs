@@ -133,8 +133,8 @@ impl Sink for Http1Reply<'_> {
         self.out.put(content)
     }
 
-    fn put_through(&mut self, content: &[u8]) -> impl Future<Output = Result<(), BodyError>> {
-        self.out.put_through(content)
+    fn put_some(&mut self, content: &[u8]) -> impl Future<Output = Result<usize, BodyError>> {
+        self.out.put_some(content)
     }
 
     fn staged(&self) -> usize {

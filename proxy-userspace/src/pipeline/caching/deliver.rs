@@ -4,11 +4,13 @@ use std::io::Write;
 use std::sync::Arc;
 
 use super::Ask;
+use super::content::Content;
 use super::fetch::Fetch;
 use super::fill::Follow;
 use crate::cache;
+use crate::cache::body::Body;
 use crate::cache::conditional;
-use crate::cache::entry::{Body, Entry, Stored};
+use crate::cache::entry::{Entry, Stored};
 use crate::cache::filling::Reader;
 use crate::cache::range::{Found, Span, Wanted};
 use crate::cache::report::{Forward, Outcome, Why};
@@ -21,8 +23,7 @@ use crate::pipeline::failure::Failure;
 use crate::pipeline::recording::Recording;
 use crate::pipeline::respond::respond;
 use crate::pipeline::side::{DownstreamSide, Manner};
-use crate::relay::Side;
-use crate::relay::body::{BodyError, Piece, Source};
+use crate::relay::body::Source;
 use crate::relay::stage::Stages;
 use crate::telemetry::flow::CacheUse;
 use crate::telemetry::metrics;
@@ -113,7 +114,7 @@ impl Ask<'_> {
         let success = stored.head.status() == 200;
         if success && conditional::is_not_modified(request, &stored.validators, stored.date, now) {
             let head = not_modified(stored, &fields).ok_or(Failure::Internal(DAMAGED))?;
-            return self.send(head, Framing::None, Pieces::of(&Body::default()), downstream, flow).await;
+            return self.send(head, Framing::None, Content::of(&Body::default()), downstream, flow).await;
         }
         let (has, length) =
             entry.part.unwrap_or((Span { start: 0, end: entry.body.len() }, entry.body.len()));
@@ -145,8 +146,8 @@ impl Ask<'_> {
         }
         let mut head = stored.head.with(&fields).ok_or(Failure::Internal(DAMAGED))?;
         head.status = status;
-        let body = if framing == Framing::None { Body::default() } else { body };
-        self.send(head, framing, Pieces::of(&body), downstream, flow).await
+        let body = if framing == Framing::None || !self.attended { Body::default() } else { body };
+        self.send(head, framing, Content::of(&body), downstream, flow).await
     }
 
     async fn send(
@@ -204,37 +205,4 @@ fn not_modified(stored: &Stored, fields: &[u8]) -> Option<ResponseHead> {
 /// How the body of a stored response goes out.
 fn framing_of(status: u16, length: u64) -> Framing {
     if matches!(status, 204 | 304) { Framing::None } else { Framing::Length(length) }
-}
-
-/// A stored body, as a source.
-struct Pieces {
-    pieces: std::vec::IntoIter<bytes::Bytes>,
-    held: bytes::Bytes,
-}
-
-impl Pieces {
-    fn of(body: &Body) -> Self {
-        let pieces: Vec<_> = body.pieces().cloned().collect();
-        Self { pieces: pieces.into_iter(), held: bytes::Bytes::new() }
-    }
-}
-
-impl Source for Pieces {
-    fn side(&self) -> Side {
-        Side::Upstream
-    }
-
-    fn next(&mut self) -> Result<Piece<'_>, BodyError> {
-        match self.pieces.next() {
-            Some(piece) => {
-                self.held = piece;
-                Ok(Piece::Content(&self.held))
-            }
-            None => Ok(Piece::End(None)),
-        }
-    }
-
-    async fn fill(&mut self) -> Result<(), BodyError> {
-        Ok(())
-    }
 }

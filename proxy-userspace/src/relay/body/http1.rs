@@ -160,23 +160,20 @@ impl<W: AsyncWrite + Unpin> Leaving<W> {
 }
 
 impl<W: Receiver> Leaving<W> {
-    async fn write_behind_staged(&mut self, content: &[u8]) -> io::Result<()> {
-        let (mut staged, mut content) = (&self.staged[..], content);
-        while !content.is_empty() {
-            let parts = [IoSlice::new(staged), IoSlice::new(content)];
-            let count = match staged.is_empty() {
-                true => self.writer.write(content).await?,
-                false => self.writer.write_vectored(&parts).await?,
-            };
-            if count == 0 {
-                return Err(io::ErrorKind::WriteZero.into());
-            }
-            let of_staged = count.min(staged.len());
-            staged = &staged[of_staged..];
-            content = &content[count - of_staged..];
+    /// One write of what is staged and of what follows it. How much of the latter went out.
+    async fn write_some(&mut self, content: &[u8]) -> io::Result<usize> {
+        let written = match self.staged.is_empty() {
+            true => self.writer.write(content).await?,
+            false => self.writer.write_vectored(&[IoSlice::new(&self.staged), IoSlice::new(content)]).await?,
+        };
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
         }
         // A TLS session may hold back what its socket did not take.
-        self.writer.flush().await
+        self.writer.flush().await?;
+        let of_staged = written.min(self.staged.len());
+        self.staged.drain(..of_staged);
+        Ok(written - of_staged)
     }
 }
 
@@ -196,15 +193,12 @@ impl<W: Receiver> Sink for Leaving<W> {
         Ok(())
     }
 
-    async fn put_through(&mut self, content: &[u8]) -> Result<(), BodyError> {
+    async fn put_some(&mut self, content: &[u8]) -> Result<usize, BodyError> {
         // A chunk needs its size before it and a line's end behind: gathered, that is one write.
         if self.framing == Framing::Chunked {
-            return self.put(content);
+            return self.put(content).map(|()| content.len());
         }
-        let side = self.side;
-        let passed = self.write_behind_staged(content).await;
-        self.staged.clear();
-        passed.map_err(|error| BodyError::Io(side, error))
+        self.write_some(content).await.map_err(|error| BodyError::Io(self.side, error))
     }
 
     fn staged(&self) -> usize {
