@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use weir_tests::http::{self, Answer, Server};
 use weir_tests::origin::{Origin, read_answer, read_request};
-use weir_tests::weir::{SOON, Weir, connect, eventually, patient, reset};
+use weir_tests::weir::{SOON, Weir, connect, eventually, free_port, patient, reset};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
@@ -266,6 +266,33 @@ fn nobody_waits_for_ever() {
     assert_overloaded(&ask_once(&weir, *server), "upstream.queue_timeout");
     go.send(()).expect("the server waits");
     assert_eq!(read_answer(&mut first, "GET").expect("an answer").text(), "ok");
+}
+
+#[test]
+fn a_server_that_is_just_starting_is_tried_again() {
+    let weir = Weir::explicit("upstream: {retries: 10, backoff: 20ms}");
+    for method in ["GET", "POST"] {
+        let port = free_port();
+        let before = weir.metric("upstream_retries_total");
+        let mut client = connect(weir.proxy);
+        write!(
+            client,
+            "{method} http://127.0.0.1:{port}/ HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello"
+        )
+        .expect("weir takes it");
+        eventually("a second try", || (weir.metric("upstream_retries_total") > before).then_some(()));
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("a free port");
+        let (mut stream, _) = listener.accept().expect("weir connects");
+        let request = read_request(&mut stream).expect("a request").expect("a request");
+        assert_eq!((request.method(), request.body.as_slice()), (method, b"hello".as_slice()));
+        stream.write_all(OK.as_bytes()).expect("weir takes it");
+        assert_eq!(read_answer(&mut client, method).expect("an answer").text(), "ok");
+    }
+    let weir = Weir::explicit("upstream: {retries: 0}");
+    let nobody = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+    assert_eq!(ask_once(&weir, nobody).expect("an answer").status, 502);
+    assert_eq!(weir.metric("upstream_retries_total"), 0);
+    assert_eq!(weir.metric("upstream_failures_total"), 1);
 }
 
 /// However many workers share the clients out among them, a connection is opened only where none is free: no more than

@@ -7,6 +7,7 @@
 //! end. A worker that ends on its own stops weir, too: the heartbeat of those that are left is not that of a whole.
 
 mod certificates;
+mod decisions;
 mod holder;
 mod queries;
 mod rules;
@@ -33,7 +34,7 @@ use crate::net::admission::Admission;
 use crate::net::listener;
 use crate::policy::acl::Acl;
 use crate::redirect::{Listeners, Redirect, RedirectError, RulesError};
-use crate::running::{Beats, Capture, Running};
+use crate::running::{Beats, Capture, Following, Running};
 use crate::telemetry::flows::Flows;
 use crate::tls::client::{ClientTls, FileError};
 use crate::tls::server::Acceptance;
@@ -101,7 +102,7 @@ async fn run(config: Arc<Config>, sources: Sources) -> Result<(), StartError> {
     own.extend(transparent.addresses());
     let acl = Acl::new(&config.security.acl.destinations, &own);
 
-    let capture = start_capture(&config, &transparent, queries.as_ref())?;
+    let mut capture = start_capture(&config, &transparent, queries.as_ref())?;
     let (originals, heartbeat) = match &capture {
         Capture::On(redirect) => (Some(redirect.original_destinations()), Some(redirect.heartbeat())),
         _ => (None, None),
@@ -123,6 +124,10 @@ async fn run(config: Arc<Config>, sources: Sources) -> Result<(), StartError> {
         }
         _ => None,
     };
+    let decisions = match &mut capture {
+        Capture::On(redirect) => redirect.decisions(),
+        _ => None,
+    };
     let running = Arc::new(Running {
         proxy,
         started: Instant::now(),
@@ -131,6 +136,7 @@ async fn run(config: Arc<Config>, sources: Sources) -> Result<(), StartError> {
         beats,
         acl: acl.clone(),
         capture: Mutex::new(capture),
+        following: Following::new(),
         namespaces,
         targets: Arc::clone(&targets),
         cache: cache.clone(),
@@ -163,6 +169,9 @@ async fn run(config: Arc<Config>, sources: Sources) -> Result<(), StartError> {
     let _ = timeout(BEGIN, running.beats.begun()).await;
     // Nobody is answered before: this waits for nothing.
     holder::take_over(&running)?;
+    if let Some(decisions) = decisions {
+        tokio::spawn(decisions::hand_out(decisions, Arc::clone(&running)));
+    }
     let tasks = [
         tokio::spawn(sweep_closed(Arc::clone(&running))),
         tokio::spawn(rules::refresh(Arc::clone(&running))),

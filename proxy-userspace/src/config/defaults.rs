@@ -112,6 +112,8 @@ impl Default for Upstream {
             dns_cache_size: 4096,
             idle_per_origin: 128,
             idle_timeout: Duration::from_secs(60),
+            retries: 2,
+            backoff: Duration::from_millis(50),
             max_per_origin: 0,
             queue: 128,
             queue_timeout: Duration::from_secs(5),

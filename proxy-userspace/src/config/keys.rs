@@ -154,6 +154,8 @@ fn upstream(s: &mut Section<'_, '_>) -> Upstream {
         dns_cache_size: s.read("dns_cache_size", d.dns_cache_size, number(0..=1_000_000)),
         idle_per_origin: s.read("idle_per_origin", d.idle_per_origin, number(0..=65_536)),
         idle_timeout: s.read("idle_timeout", d.idle_timeout, duration(ms(10)..=hours(24))),
+        retries: s.read("retries", d.retries, number(0..=10)),
+        backoff: s.read("backoff", d.backoff, duration(ms(1)..=ms(10_000))),
         max_per_origin: s.read("max_per_origin", d.max_per_origin, number(0..=1_000_000)),
         queue: s.read("queue", d.queue, number(0..=1_000_000)),
         queue_timeout: s.read("queue_timeout", d.queue_timeout, duration(ms(10)..=ms(600_000))),

@@ -266,6 +266,10 @@ pub struct Upstream {
     pub idle_per_origin: usize,
     /// How long such a connection is kept. Default 60s.
     pub idle_timeout: Duration,
+    /// How often a connection that is refused is tried again. Default 2.
+    pub retries: u32,
+    /// The wait before the first of these; each further one is twice as long. Default 50ms.
+    pub backoff: Duration,
     /// Requests under way at one origin at one time, all workers together. Default 0, no limit.
     pub max_per_origin: usize,
     /// Requests that may wait for that; more → 503. Default 128.

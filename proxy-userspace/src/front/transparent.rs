@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 use super::detect::{Detected, MAX_LOOK, detect};
-use super::{Service, Shared, accept, http1};
+use super::{Service, Shared, accept, http1, http2};
 use crate::containers::Names;
 use crate::filters;
 use crate::http::authority::{Authority, Host};
@@ -127,8 +127,9 @@ async fn serve(source: Rc<Source>, stream: TcpStream, peer: SocketAddr, admitted
     };
     let (protocol, authority) = match detected {
         Detected::Http1 => return http1::serve(engine, downstream, base).await,
+        // Boxed: the other kinds of connection are not to pay for its size.
+        Detected::Http2 => return Box::pin(http2::serve(engine, downstream, base)).await,
         Detected::Tls { server_name } => (Protocol::Tls, server_name.and_then(|name| named(&name, original))),
-        Detected::Http2 => (Protocol::Http2, None),
         Detected::Opaque | Detected::Unknown => (Protocol::Opaque, None),
     };
     let target = Target { authority, ..base };

@@ -8,6 +8,7 @@ mod compression;
 pub mod dns;
 mod exchange;
 pub mod failure;
+mod form;
 mod hop;
 mod max_forwards;
 #[cfg(not(feature = "compression"))]

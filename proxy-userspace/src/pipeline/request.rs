@@ -141,7 +141,7 @@ pub(super) async fn forward(
     };
     let addresses = engine.addresses(&hop).await?;
     flow.timings.dns_us = addresses.dns_us;
-    let client = downstream.client().address.ip();
+    let client = downstream.client().address;
     Exchange { engine, request, framing, hop: &hop, client, addresses: &addresses, flow, fetch }
         .run(downstream, own)
         .await

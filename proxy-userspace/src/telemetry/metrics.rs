@@ -25,6 +25,7 @@ pub struct Worker {
     pub upstream_failures: Counter,
     pub upstream_reuses: Counter,
     pub upstream_requests: Counter,
+    pub upstream_retries: Counter,
     pub queued_requests: Counter,
     pub queue_refusals: Counter,
     pub upstream_http2_connections: Counter,
@@ -55,7 +56,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    fn each(&self) -> [(&'static str, &'static str, &Counter); 44] {
+    fn each(&self) -> [(&'static str, &'static str, &Counter); 45] {
         [
             (
                 "explicit_connections_total",
@@ -118,6 +119,7 @@ impl Worker {
                 &self.upstream_reuses,
             ),
             ("upstream_requests_total", "Requests sent to upstreams.", &self.upstream_requests),
+            ("upstream_retries_total", "Refused connections tried again.", &self.upstream_retries),
             ("queued_requests_total", "Requests that waited for their origin.", &self.queued_requests),
             (
                 "queue_refusals_total",

@@ -67,11 +67,19 @@ pub(super) struct Key {
     pub(super) vantage: Vantage,
     pub(super) tls: Option<Host>,
     pub(super) through: Option<Through>,
+    /// The client to which the connection belongs alone, if there is one.
+    pub(super) owner: Option<SocketAddr>,
 }
 
 fn key(connection: &Connection) -> Key {
     let Connection { address, vantage, tls, through, .. } = connection;
-    Key { address: *address, vantage: vantage.clone(), tls: tls.clone(), through: through.clone() }
+    Key {
+        address: *address,
+        vantage: vantage.clone(),
+        tls: tls.clone(),
+        through: through.clone(),
+        owner: None,
+    }
 }
 
 /// A worker's idle connections.
@@ -177,6 +185,7 @@ mod tests {
             vantage: Vantage::default(),
             tls: None,
             through: None,
+            owner: None,
         };
         let pool = Pool::new(8, Duration::from_secs(60));
         let (quiet, _peer) = connection(&listener);
@@ -200,6 +209,7 @@ mod tests {
             vantage: Vantage::default(),
             tls: None,
             through: None,
+            owner: None,
         };
         let pool = Pool::new(2, Duration::ZERO);
         let (connections, _peers): (Vec<_>, Vec<_>) = (0..3).map(|_| connection(&listener)).unzip();
