@@ -42,7 +42,7 @@ enum Encoder {
 }
 
 impl Compress {
-    /// A stage for one body. None: `most` are at work on this thread already, and each takes up to a megabyte.
+    /// A stage for one body. None: `most` are at work on this thread already, and each takes about a megabyte.
     #[must_use]
     pub fn with(coding: Coding, effort: Effort, most: usize) -> Option<Self> {
         let place = Place::take(most)?;
