@@ -16,7 +16,7 @@ const CLOSED: &str = "capture: {fail: closed}";
 
 /// The process that `weir status` names as the holder.
 fn holder(weir: &Weir) -> Pid {
-    let pid = weir.status()["capture"]["kernel"]["holder"]["pid"].as_i64().expect("a holder");
+    let pid = eventually("a holder", || weir.status()["capture"]["kernel"]["holder"]["pid"].as_i64());
     Pid::from_raw(i32::try_from(pid).expect("a pid"))
 }
 
