@@ -4,6 +4,7 @@ pub mod address;
 pub mod buffered;
 pub mod deadline;
 pub mod frames;
+pub mod gathered;
 pub mod listener;
 pub mod stream;
 pub mod transport;

@@ -21,6 +21,7 @@ use crate::http::head::{ResponseHead, Version};
 use crate::net::buffered::Inbox;
 use crate::net::deadline::{Deadline, Expired};
 use crate::net::frames::{PREFACE, Watch, Watched};
+use crate::net::gathered::Gathered;
 use crate::net::stream::Downstream;
 use crate::net::transport::Transport;
 use crate::pipeline::request::{self, Next};
@@ -49,7 +50,7 @@ pub(super) async fn serve(engine: Rc<Engine>, downstream: Downstream, base: Targ
     metrics::with(|metrics| metrics.http2_connections.increment());
     let (io, watch) = Watched::new(stream, inbox, PREFACE.len());
     let timeouts = &engine.config.server.timeouts;
-    let handshake = builder(&engine.config.server).handshake(io);
+    let handshake = builder(&engine.config.server).handshake(Gathered::new(io));
     let mut in_order = false;
     if let Ok(Ok(connection)) = deadline.limit(timeouts.request_head, handshake).await {
         let streams = Rc::default();
@@ -102,7 +103,7 @@ impl Front {
     /// Accepts streams until the connection ends; whether that is in order, or with a reason that the client is to read.
     async fn accept(
         &self,
-        mut connection: Connection<Watched<Transport>, Bytes>,
+        mut connection: Connection<Gathered<Watched<Transport>>, Bytes>,
         watch: &Watch<Transport>,
         deadline: &Deadline,
     ) -> bool {
@@ -159,7 +160,7 @@ impl Front {
 }
 
 async fn next_event(
-    connection: &mut Connection<Watched<Transport>, Bytes>,
+    connection: &mut Connection<Gathered<Watched<Transport>>, Bytes>,
     watch: &Watch<Transport>,
     deadline: &Deadline,
 ) -> Event {
