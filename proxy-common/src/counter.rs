@@ -58,6 +58,8 @@ counters! {
     FailedClosed = "failed_closed",
     /// A redirected connection the proxy won't be able to name: it will be reset.
     ClaimLost = "claim_lost",
+    /// Decisions that were not told to who follows: the ring buffer was full.
+    EventsLost = "events_lost",
     /// Connections that ended before the proxy asked for their original destination.
     ClosedUnclaimed = "closed_unclaimed",
 }

@@ -7,10 +7,12 @@
 
 mod counter;
 mod dns;
+mod event;
 mod rules;
 
 pub use counter::Counter;
 pub use dns::*;
+pub use event::*;
 pub use rules::*;
 
 /// Length of a task's name in the kernel (`TASK_COMM_LEN`), its NUL included.

@@ -86,6 +86,11 @@ impl<'a> Attempt<'a> {
         unsafe { bpf_get_socket_cookie(self.ctx.as_ptr()) }
     }
 
+    #[inline(always)]
+    pub fn netns(&self) -> u64 {
+        netns(self.ctx)
+    }
+
     /// The listener this connection would go to; none: the proxy doesn't listen in this network namespace. A
     /// v4-mapped destination is IPv4 on the wire.
     #[inline(always)]

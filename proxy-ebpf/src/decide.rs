@@ -12,7 +12,8 @@ use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_current_uid_gid};
 use aya_log_ebpf::debug;
 use proxy_common::{
     ACTION_BYPASS, ACTION_DENY, Captured, ClaimKey, Comm, Counter, ERRNO_REFUSED, ERRNO_UNREACHABLE,
-    Endpoint, FAIL_OPEN, MAX_CGROUP_DEPTH, Policy, RuleSet,
+    Endpoint, FAIL_OPEN, MAX_CGROUP_DEPTH, OUTCOME_DENIED, OUTCOME_DIRECT, OUTCOME_REDIRECTED, Policy,
+    RuleSet,
 };
 
 use crate::attempt::{Attempt, LOCALHOST_V4, Listener, Transport, is_mapped, known_netns};
@@ -20,7 +21,7 @@ use crate::maps::{
     BPF_ANY, CGROUPS, FIRST_LEVEL, HAS_CURRENT_COMM, HAS_SET_RETVAL, ORIGINALS, OWN_TGID, count,
 };
 use crate::rules::Rules;
-use crate::{dns, gate, udp};
+use crate::{dns, events, gate, udp};
 
 /// The system call goes on.
 pub const PROCEED: i32 = 1;
@@ -31,27 +32,45 @@ const METADATA: u32 = u32::from_ne_bytes([169, 254, 169, 254]);
 enum Verdict {
     /// Leave it alone; the counter says why.
     Pass(Counter),
+    Bypass(&'static Policy),
     Deny(&'static Policy),
     Redirect(&'static Policy, Listener),
     /// It would be redirected, if there were anybody to take it.
     Unserved(&'static Policy, Counter),
 }
 
+/// What came of it, and why.
+struct Conclusion {
+    /// One of the `OUTCOME_` constants.
+    outcome: u32,
+    reason: Counter,
+    policy: Option<&'static Policy>,
+}
+
 /// Runs in connect4 and connect6, sendmsg4 and sendmsg6.
 #[inline(always)]
 pub fn judge(attempt: &Attempt<'_>) -> i32 {
-    match decide(attempt) {
-        Verdict::Pass(reason) => {
+    let Conclusion { outcome, reason, policy } = match decide(attempt) {
+        // Of no concern to anybody, and nearly all there is on a busy host.
+        Verdict::Pass(reason @ (Counter::BypassProtocol | Counter::BypassOwn)) => {
             count(reason);
-            PROCEED
+            return PROCEED;
         }
-        Verdict::Deny(policy) => {
-            count(Counter::Denied);
-            refuse(policy)
-        }
+        Verdict::Pass(reason) => Conclusion { outcome: OUTCOME_DIRECT, reason, policy: None },
+        Verdict::Bypass(policy) => conclude(OUTCOME_DIRECT, Counter::BypassAction, policy),
+        Verdict::Deny(policy) => conclude(OUTCOME_DENIED, Counter::Denied, policy),
         Verdict::Redirect(policy, listener) => redirect(attempt, policy, listener),
         Verdict::Unserved(policy, reason) => fail(reason, policy),
-    }
+    };
+    count(reason);
+    let (rule, errno) = policy.map_or((0, 0), |policy| (policy.rule, policy.errno));
+    events::tell(attempt, outcome, reason, rule);
+    if outcome == OUTCOME_DENIED { refuse(errno) } else { PROCEED }
+}
+
+#[inline(always)]
+fn conclude(outcome: u32, reason: Counter, policy: &'static Policy) -> Conclusion {
+    Conclusion { outcome, reason, policy: Some(policy) }
 }
 
 #[inline(always)]
@@ -69,7 +88,7 @@ fn decide(attempt: &Attempt<'_>) -> Verdict {
         return Verdict::Pass(Counter::BypassCgroup);
     };
     match policy.action {
-        ACTION_BYPASS => return Verdict::Pass(Counter::BypassAction),
+        ACTION_BYPASS => return Verdict::Bypass(policy),
         ACTION_DENY => return Verdict::Deny(policy),
         _ => {}
     }
@@ -91,26 +110,24 @@ fn decide(attempt: &Attempt<'_>) -> Verdict {
 
 /// Never redirects without a record of the original destination, and never to a proxy that isn't there.
 #[inline(always)]
-fn redirect(attempt: &Attempt<'_>, policy: &Policy, listener: Listener) -> i32 {
+fn redirect(attempt: &Attempt<'_>, policy: &'static Policy, listener: Listener) -> Conclusion {
     if let Some(reason) = gate::closed(attempt.ctx, listener) {
         return fail(reason, policy);
     }
     if dns::is_query(attempt) {
         return match dns::redirect(attempt, listener) {
-            Ok(()) => PROCEED,
+            Ok(()) => conclude(OUTCOME_REDIRECTED, Counter::RedirectedDns, policy),
             Err(reason) => fail(reason, policy),
         };
     }
     if attempt.transport == Transport::Udp {
-        count(Counter::DeniedQuic);
-        return refuse(policy);
+        return conclude(OUTCOME_DENIED, Counter::DeniedQuic, policy);
     }
     let captured = record(attempt, listener, policy.rule);
     if ORIGINALS.insert(captured.cookie, captured, BPF_ANY).is_err() {
         return fail(Counter::GateFull, policy);
     }
     attempt.rewrite(if listener.v4 { Some(LOCALHOST_V4) } else { None }, listener.port);
-    count(Counter::Redirected);
     debug!(
         attempt.ctx,
         "redirect pid {} cookie {} port {}",
@@ -118,25 +135,24 @@ fn redirect(attempt: &Attempt<'_>, policy: &Policy, listener: Listener) -> i32 {
         captured.cookie,
         u16::from_be(captured.original.port)
     );
-    PROCEED
+    conclude(OUTCOME_REDIRECTED, Counter::Redirected, policy)
 }
 
 #[inline(always)]
-fn fail(reason: Counter, policy: &Policy) -> i32 {
-    count(reason);
+fn fail(reason: Counter, policy: &'static Policy) -> Conclusion {
     if policy.fail == FAIL_OPEN {
         count(Counter::FailedOpen);
-        return PROCEED;
+        return conclude(OUTCOME_DIRECT, reason, policy);
     }
     count(Counter::FailedClosed);
-    refuse(policy)
+    conclude(OUTCOME_DENIED, reason, policy)
 }
 
 #[inline(always)]
-fn refuse(policy: &Policy) -> i32 {
+fn refuse(errno: u32) -> i32 {
     if HAS_SET_RETVAL.load() != 0 {
         // Linux 7.2 and newer want to see that it is an errno.
-        let errno = if policy.errno == ERRNO_UNREACHABLE { ERRNO_UNREACHABLE } else { ERRNO_REFUSED };
+        let errno = if errno == ERRNO_UNREACHABLE { ERRNO_UNREACHABLE } else { ERRNO_REFUSED };
         // SAFETY: a plain helper call; without it the kernel answers EPERM.
         unsafe { bpf_set_retval(-(errno as i32)) };
     }
@@ -161,7 +177,7 @@ fn record(attempt: &Attempt<'_>, listener: Listener, rule: u32) -> Captured {
 }
 
 #[inline(always)]
-fn comm() -> Comm {
+pub fn comm() -> Comm {
     let mut comm = MaybeUninit::<Comm>::uninit();
     // SAFETY: either way all of it is written; the helper pads with zeros.
     unsafe {
@@ -178,7 +194,7 @@ fn comm() -> Comm {
 }
 
 #[inline(always)]
-fn tgid() -> u32 {
+pub fn tgid() -> u32 {
     (bpf_get_current_pid_tgid() >> 32) as u32
 }
 

@@ -3,6 +3,9 @@
 //!
 //! DNS over TCP is redirected as any TCP is. What queries and answers say is not looked at here.
 
+use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::HashMap;
 use aya_ebpf::programs::SockAddrContext;
 use proxy_common::{Counter, Endpoint, SERVERS_V6, SLOT_MASK, SLOT_NETWORK, SLOT_PROBES, SLOT_V6, ServerKey};
 
@@ -10,7 +13,12 @@ use crate::attempt::{
     Attempt, Listener, Transport, is_mapped, known_netns, listener_ports, read_port, read_words,
     write_address_v4, write_address_v6, write_port,
 };
-use crate::maps::{BPF_NOEXIST, DNS_PORT, DNS_SERVERS, count};
+use crate::maps::{BPF_NOEXIST, DNS_PORT, PLACEHOLDER};
+
+/// DNS servers by the addresses of loopback that stand for them. What is in it stays: an address never comes to stand
+/// for another server while a socket may use it.
+#[map]
+static DNS_SERVERS: HashMap<ServerKey, Endpoint> = HashMap::with_max_entries(PLACEHOLDER, BPF_F_NO_PREALLOC);
 
 #[inline(always)]
 pub fn is_query(attempt: &Attempt<'_>) -> bool {
@@ -48,7 +56,6 @@ pub fn redirect(attempt: &Attempt<'_>, listener: Listener) -> Result<(), Counter
         let slot = slot(netns, server, 0, !SLOT_V6, SLOT_V6, SERVERS_V6).ok_or(Counter::GateFull)?;
         attempt.rewrite(None, (listener.dns.wrapping_add(slot as u16)).to_be());
     }
-    count(Counter::RedirectedDns);
     Ok(())
 }
 

@@ -11,6 +11,7 @@
 mod attempt;
 mod decide;
 mod dns;
+mod events;
 mod gate;
 mod maps;
 mod original;

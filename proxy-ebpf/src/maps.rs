@@ -1,4 +1,4 @@
-//! The maps, and the settings userspace fixes at load time.
+//! The maps, and the settings userspace fixes at load time. Those of rules, DNS and events stand where they are used.
 //!
 //! Settings are read-only globals: the verifier knows their values and removes what they switch off, so a helper
 //! that an older kernel lacks does no harm behind one. Map sizes here are placeholders; userspace sets them.
@@ -6,16 +6,12 @@
 use aya_ebpf::{
     Global,
     bindings::BPF_F_NO_PREALLOC,
-    btf_maps,
-    macros::{btf_map, map},
+    macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray},
 };
-use proxy_common::{
-    Captured, ClaimKey, Counter, Endpoint, GENERATIONS, Identity, ListenerPorts, MAX_CLASSES, MAX_RULES,
-    NameKey, NameRules, PORTS, Policy, RULE_WORDS, RuleSet, Ruleset, ServerKey, TaskLayout,
-};
+use proxy_common::{Captured, ClaimKey, Counter, ListenerPorts, Policy, TaskLayout};
 
-const PLACEHOLDER: u32 = 1;
+pub const PLACEHOLDER: u32 = 1;
 /// Insert or replace.
 pub const BPF_ANY: u64 = 0;
 /// Insert what isn't there.
@@ -43,62 +39,12 @@ pub static CGROUPS: HashMap<u64, Policy> = HashMap::with_max_entries(PLACEHOLDER
 pub static NAMESPACES: HashMap<u64, ListenerPorts> =
     HashMap::with_max_entries(PLACEHOLDER, BPF_F_NO_PREALLOC);
 
-/// DNS servers by the addresses of loopback that stand for them. What is in it stays: an address never comes to stand
-/// for another server while a socket may use it.
-#[map]
-pub static DNS_SERVERS: HashMap<ServerKey, Endpoint> =
-    HashMap::with_max_entries(PLACEHOLDER, BPF_F_NO_PREALLOC);
-
-/// The rules that ask for a name of an address; written by userspace alone, which throws out the oldest.
-#[map]
-pub static NAMES: HashMap<NameKey, NameRules> = HashMap::with_max_entries(PLACEHOLDER, BPF_F_NO_PREALLOC);
-
 /// When the proxy's data plane last showed life: CLOCK_MONOTONIC, in nanoseconds.
 #[map]
 pub static HEARTBEAT: Array<u64> = Array::with_max_entries(1, 0);
 
 #[map]
 pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::COUNT, 0);
-
-/// Which generation of rules is in force.
-#[map]
-pub static ACTIVE: Array<u32> = Array::with_max_entries(1, 0);
-
-#[map]
-pub static RULESETS: Array<Ruleset> = Array::with_max_entries(GENERATIONS, 0);
-
-/// What each rule says: rule n of generation g at g * MAX_RULES + n.
-#[map]
-pub static RULES: Array<Policy> = Array::with_max_entries(GENERATIONS * MAX_RULES, 0);
-
-/// How often each rule was the first to match.
-#[map]
-pub static RULE_HITS: PerCpuArray<u64> = PerCpuArray::with_max_entries(GENERATIONS * MAX_RULES, 0);
-
-/// Rules by who connects.
-#[map]
-pub static IDENTITIES: HashMap<Identity, RuleSet> = HashMap::with_max_entries(PLACEHOLDER, BPF_F_NO_PREALLOC);
-
-/// Class of a destination by its longest prefix, by generation; IPv4 as v4-mapped. Each prefix's class holds the rules
-/// of all prefixes around it, too: one look-up is enough. A generation that needs none has no map here.
-#[btf_map]
-pub static PREFIXES: btf_maps::ArrayOfMaps<btf_maps::LpmTrie<[u32; 4], u32, 1>, { GENERATIONS as usize }> =
-    btf_maps::ArrayOfMaps::new();
-
-/// Class of each port (host byte order), by generation.
-#[btf_map]
-pub static PORT_CLASSES: btf_maps::ArrayOfMaps<
-    btf_maps::Array<u32, { PORTS as usize }>,
-    { GENERATIONS as usize },
-> = btf_maps::ArrayOfMaps::new();
-
-/// The rules of each class, by generation: the words of a `RuleSet`. Not as the struct that it is: up to Linux 6.1 a map
-/// whose values are a struct by BTF doesn't equal one without BTF, and userspace makes those.
-#[btf_map]
-pub static CLASSES: btf_maps::ArrayOfMaps<
-    btf_maps::Array<[u64; RULE_WORDS], { MAX_CLASSES as usize }>,
-    { GENERATIONS as usize },
-> = btf_maps::ArrayOfMaps::new();
 
 /// The proxy's process, as the initial pid namespace numbers it.
 #[unsafe(no_mangle)]

@@ -3,22 +3,67 @@
 //!
 //! What a rule that matches means is for `decide`. Without rules all this is one look-up in an array.
 
-use aya_ebpf::bindings::task_struct;
+use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, task_struct};
+use aya_ebpf::btf_maps;
 use aya_ebpf::helpers::bpf_get_current_uid_gid;
 use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_ktime_get_ns, bpf_probe_read_kernel};
+use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::lpm_trie::Key;
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
 use proxy_common::{
-    CLASS_ANY, IDENTITY_CGROUP, IDENTITY_EXECUTABLE, IDENTITY_UID, Identity, MAX_RULES, NameKey, Policy,
-    RuleSet, Ruleset, USES_CGROUP, USES_DESTINATION, USES_DOMAIN, USES_EXECUTABLE, USES_PORT, USES_UID,
+    CLASS_ANY, GENERATIONS, IDENTITY_CGROUP, IDENTITY_EXECUTABLE, IDENTITY_UID, Identity, MAX_CLASSES,
+    MAX_RULES, NameKey, NameRules, PORTS, Policy, RULE_WORDS, RuleSet, Ruleset, USES_CGROUP,
+    USES_DESTINATION, USES_DOMAIN, USES_EXECUTABLE, USES_PORT, USES_UID,
 };
 
 use crate::attempt::{Attempt, Transport, known_netns};
-use crate::maps::{
-    ACTIVE, CLASSES, HAS_EXECUTABLE, IDENTITIES, NAMES, PORT_CLASSES, PREFIXES, RULE_HITS, RULES, RULESETS,
-    TASK_LAYOUT,
-};
+use crate::maps::{HAS_EXECUTABLE, PLACEHOLDER, TASK_LAYOUT};
 
 const ADDRESS_BITS: u32 = 128;
+
+/// The rules that ask for a name of an address; written by userspace alone, which throws out the oldest.
+#[map]
+static NAMES: HashMap<NameKey, NameRules> = HashMap::with_max_entries(PLACEHOLDER, BPF_F_NO_PREALLOC);
+
+/// Which generation of rules is in force.
+#[map]
+static ACTIVE: Array<u32> = Array::with_max_entries(1, 0);
+
+#[map]
+static RULESETS: Array<Ruleset> = Array::with_max_entries(GENERATIONS, 0);
+
+/// What each rule says: rule n of generation g at g * MAX_RULES + n.
+#[map]
+static RULES: Array<Policy> = Array::with_max_entries(GENERATIONS * MAX_RULES, 0);
+
+/// How often each rule was the first to match.
+#[map]
+static RULE_HITS: PerCpuArray<u64> = PerCpuArray::with_max_entries(GENERATIONS * MAX_RULES, 0);
+
+/// Rules by who connects.
+#[map]
+static IDENTITIES: HashMap<Identity, RuleSet> = HashMap::with_max_entries(PLACEHOLDER, BPF_F_NO_PREALLOC);
+
+/// Class of a destination by its longest prefix, by generation; IPv4 as v4-mapped. Each prefix's class holds the rules
+/// of all prefixes around it, too: one look-up is enough. A generation that needs none has no map here.
+#[btf_map]
+static PREFIXES: btf_maps::ArrayOfMaps<btf_maps::LpmTrie<[u32; 4], u32, 1>, { GENERATIONS as usize }> =
+    btf_maps::ArrayOfMaps::new();
+
+/// Class of each port (host byte order), by generation.
+#[btf_map]
+static PORT_CLASSES: btf_maps::ArrayOfMaps<
+    btf_maps::Array<u32, { PORTS as usize }>,
+    { GENERATIONS as usize },
+> = btf_maps::ArrayOfMaps::new();
+
+/// The rules of each class, by generation: the words of a `RuleSet`. Not as the struct that it is: up to Linux 6.1 a map
+/// whose values are a struct by BTF doesn't equal one without BTF, and userspace makes those.
+#[btf_map]
+static CLASSES: btf_maps::ArrayOfMaps<
+    btf_maps::Array<[u64; RULE_WORDS], { MAX_CLASSES as usize }>,
+    { GENERATIONS as usize },
+> = btf_maps::ArrayOfMaps::new();
 
 /// The rules in force, for one connection: userspace replaces them as a whole.
 #[derive(Clone, Copy)]

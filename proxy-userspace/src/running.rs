@@ -6,12 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::{Notify, broadcast};
+
 use crate::cache::Cache;
 use crate::config::{Config, Sources};
 use crate::containers::{Namespaces, Targets};
-use crate::net::stream::Admission;
+use crate::net::admission::Admission;
 use crate::policy::acl::Acl;
-use crate::redirect::{Heartbeat, Redirect, RedirectError, monotonic_ns};
+use crate::redirect::{Decision, Heartbeat, Redirect, RedirectError, monotonic_ns};
 use crate::telemetry::flows::Flows;
 
 /// A running weir.
@@ -29,6 +31,8 @@ pub struct Running {
     pub beats: Arc<Beats>,
     pub acl: Acl,
     pub capture: Mutex<Capture>,
+    /// Who follows the kernel half's decisions.
+    pub following: Following,
     pub namespaces: Arc<Namespaces>,
     pub targets: Arc<Targets>,
     /// None where nothing is cached.
@@ -57,6 +61,44 @@ impl Running {
         self.reloading.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// The followers of the kernel half's decisions.
+pub struct Following {
+    sender: broadcast::Sender<Arc<Decision>>,
+    begun: Notify,
+}
+
+impl Following {
+    /// Nobody yet.
+    pub(crate) fn new() -> Self {
+        Self { sender: broadcast::Sender::new(DECISIONS_KEPT), begun: Notify::new() }
+    }
+
+    /// One more. Dropped, it is one less.
+    pub fn follow(&self) -> broadcast::Receiver<Arc<Decision>> {
+        let follower = self.sender.subscribe();
+        self.begun.notify_one();
+        follower
+    }
+
+    /// Ready when somebody has begun to follow.
+    pub async fn begun(&self) {
+        self.begun.notified().await;
+    }
+
+    pub fn is_followed(&self) -> bool {
+        self.sender.receiver_count() > 0
+    }
+
+    /// Tells all of them.
+    pub fn tell(&self, decision: Decision) {
+        // An error means that the last one has just gone.
+        let _ = self.sender.send(Arc::new(decision));
+    }
+}
+
+/// Decisions that a follower may be behind.
+const DECISIONS_KEPT: usize = 1024;
 
 /// How often it is looked whether all have ticked.
 const BEGUN_LOOK: Duration = Duration::from_millis(1);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::config::{Backend, Parent};
-use crate::http::authority::{Authority, Scheme};
+use crate::http::authority::{Authority, Host, Scheme};
 use crate::netns::Namespace;
 
 /// Where it goes.
@@ -83,6 +83,18 @@ pub enum Hop {
 }
 
 impl Hop {
+    /// The server that it leads to.
+    #[must_use]
+    pub fn authority(&self) -> Authority {
+        match self {
+            Self::Authority(authority, _) | Self::Parent { authority, .. } => authority.clone(),
+            Self::Backend(backend) => backend.authority.clone(),
+            Self::Address(address, _) => {
+                Authority { host: Host::Address(address.ip()), port: address.port() }
+            }
+        }
+    }
+
     /// For a connection that carries no plain requests.
     #[must_use]
     pub fn as_tunnel(self) -> Self {

@@ -299,29 +299,6 @@ fn a_slow_head_runs_out_of_time() {
     dripping.join().expect("the connection was closed");
 }
 
-#[test]
-fn connections_beyond_the_limit_are_reset() {
-    let weir = Weir::explicit("server: {limits: {connections: 4}}");
-    let origin = Origin::fixed("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
-    let request = format!("GET http://{}/ HTTP/1.1\r\nHost: x\r\n\r\n", origin.address);
-    let ask = |stream: &mut TcpStream| {
-        stream.write_all(request.as_bytes())?;
-        weir_tests::origin::read_answer(stream, "GET")
-    };
-    let mut open: Vec<TcpStream> = (0..4).map(|_| connect(weir.proxy)).collect();
-    for stream in &mut open {
-        assert_eq!(ask(stream).expect("an answer").status, 200);
-    }
-    // The reset may come before connect() has returned, or after.
-    let refused = TcpStream::connect(weir.proxy).and_then(|mut stream| stream.read(&mut [0]));
-    let refused = refused.expect_err("a reset");
-    assert_eq!(refused.kind(), ErrorKind::ConnectionReset);
-    assert_eq!(weir.metric("refused_connections_total"), 1);
-    open.pop();
-    eventually("room for another one", || (weir.status()["active_connections"] == 3).then_some(()));
-    assert_eq!(ask(&mut connect(weir.proxy)).expect("an answer").status, 200);
-}
-
 /// A request with a few bytes changed, anywhere but in the authority: it must go to this server or nowhere.
 fn mutated(random: &mut Pattern, origin: SocketAddr) -> Vec<u8> {
     let requests = [

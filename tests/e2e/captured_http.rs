@@ -4,6 +4,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use weir_tests::http::{self, Server};
+use weir_tests::http2;
 use weir_tests::weir::Weir;
 use weir_tests::{netns, scripts};
 
@@ -40,6 +41,42 @@ fn a_server_may_take_its_time() {
     assert!(told.starts_with("HTTP/1.1 200 OK") && told.ends_with("helloworldEOF"), "{told}");
     let flow = &weir.flows(1)[0];
     assert_eq!((&flow["protocol"], &flow["end"]), (&"http1".into(), &"complete".into()), "{flow}");
+}
+
+/// HTTP/2 with prior knowledge, as gRPC without TLS has it: request by request, to a server that speaks nothing else.
+#[test]
+fn http2_is_served_request_by_request() {
+    netns::enter();
+    let (weir, server) = (Weir::capturing(""), http2::Server::start_on(netns::V4));
+    let url = format!("http://{}/a?b", server.address);
+    for connections in 1..=2 {
+        let mut curl = weir.exec(&["curl", "-sS", "--http2-prior-knowledge", "-d", "hello", &url]);
+        assert_eq!(scripts::stdout(&mut curl), "hello");
+        assert_eq!(server.connections(), connections, "a program's connection is its own");
+    }
+    let flows = weir.flows(2);
+    for flow in &flows {
+        assert_eq!((&flow["front"], &flow["protocol"]), (&"captured".into(), &"http2".into()), "{flow}");
+        assert_eq!((&flow["method"], &flow["status"]), (&"POST".into(), &200.into()), "{flow}");
+        assert_eq!((&flow["sent"], &flow["end"]), (&5.into(), &"complete".into()), "{flow}");
+    }
+    assert!(flows[0]["url"].as_str().is_some_and(|url| url.ends_with("/a?b")), "{}", flows[0]);
+    assert_eq!(weir.metric("http2_connections_total"), 2);
+    let heads = server.heads();
+    assert!(heads.iter().all(|head| head.headers().get("via").is_some()), "{heads:?}");
+}
+
+/// Its server is gone: the program must not take that for an answer.
+#[test]
+fn http2_without_a_server_is_an_error() {
+    netns::enter();
+    let weir = Weir::capturing("");
+    let port = weir_tests::weir::free_port();
+    let url = format!("http://{}:{port}/", netns::V4);
+    let output = weir.exec(&["curl", "-sS", "--http2-prior-knowledge", &url]).output().expect("curl runs");
+    assert!(!output.status.success() && output.stdout.is_empty(), "{output:?}");
+    let end = weir.flows(1)[0]["end"].to_string();
+    assert!(end.contains("Connection refused"), "{end}");
 }
 
 #[test]

@@ -116,6 +116,7 @@ fn metrics_are_well_formed_and_grow_by_what_happened() {
         ("weir_explicit_connections_total", 2),
         ("weir_closed_connections_total", 2),
         ("weir_upstream_connects_total", 1),
+        ("weir_upstream_requests_total", 7),
         ("weir_upstream_reuses_total", 6),
         ("weir_sent_bytes_total", 21),
         ("weir_received_bytes_total", 35),

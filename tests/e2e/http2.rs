@@ -83,7 +83,7 @@ fn heads_are_translated_both_ways() {
     assert_eq!(request.field("cookie"), Some("a=1; b=2"));
     assert_eq!(request.field("x-one"), Some("1"));
     assert!(request.field("via").is_some_and(|via| via.starts_with("2 weir-")), "{}", request.head);
-    assert_eq!((request.field("te"), request.field("proxy-authorization")), (None, None));
+    assert_eq!((request.field("te"), request.field("proxy-authorization")), (Some("trailers"), None));
 }
 
 #[test]

@@ -351,6 +351,9 @@ fn chunks_end(bytes: &[u8], mut at: usize) -> Result<Option<usize>, String> {
         }
         let size = usize::from_str_radix(digits, 16).map_err(|error| error.to_string())?;
         at += line + 2;
+        if size == 0 && !bytes[at..].starts_with(b"\r") {
+            return trailers_end(&bytes[at..]).map(|end| end.map(|end| at + end));
+        }
         if bytes.len() < at + size + 2 {
             return Ok(None);
         }
@@ -361,6 +364,18 @@ fn chunks_end(bytes: &[u8], mut at: usize) -> Result<Option<usize>, String> {
         if size == 0 {
             return Ok(Some(at));
         }
+    }
+}
+
+/// Fields as in a head, and none that would say something else there.
+fn trailers_end(bytes: &[u8]) -> Result<Option<usize>, String> {
+    let line = b"trailers\r\n";
+    let head = [line, bytes].concat();
+    let Some((_, fields, end)) = audit_head(&head)? else { return Ok(None) };
+    let harmful = ["content-length", "transfer-encoding", "host", "connection"];
+    match harmful.iter().find(|name| !values(&fields, name).is_empty()) {
+        Some(name) => Err(format!("{name} in a trailer")),
+        None => Ok(Some(end - line.len())),
     }
 }
 

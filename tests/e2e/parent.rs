@@ -73,6 +73,45 @@ fn https_urls_get_their_tls_behind_the_parent() {
     assert!(flows.iter().all(|flow| flow["method"] == "CONNECT" && flow["authority"] == asked), "{flows:?}");
 }
 
+/// TLS with the proxy, and for https:// URLs another one inside it.
+#[test]
+fn a_parent_may_be_spoken_to_through_tls() {
+    let authority = Authority::new();
+    let identity = authority.issue("server", "DNS:localhost");
+    let files = [&identity.certificate, &identity.key].map(|path| path.display().to_string());
+    let server = weir_tests::background::Background::start("https_server.py", &[&files[0], &files[1]]);
+    let own = format!("cert: '{}', key: '{}'", files[0], files[1]);
+    let parent = Weir::explicit(&format!("server: {{tls: {{enabled: true, required: true, {own}}}}}"));
+    let address = format!("https://localhost:{}", parent.proxy.port());
+    let roots = format!(", tls: {{roots: ['{}']}}", authority.certificate().display());
+    let (weir, origin) = (behind(&address, &roots), origin());
+    let url = format!("http://{}/p?q", origin.address);
+    for _ in 0..3 {
+        assert_eq!(get(&weir, &url).text(), "ok");
+        assert_eq!(scripts::stdout(&mut weir.curl(&["-p", &url])), "ok");
+        let answer = get(&weir, &format!("https://localhost:{}/", server.port));
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let roots = authority.certificate().display().to_string();
+        let tunnelled = format!("https://localhost:{}/", server.port);
+        assert!(weir.curl(&["--cacert", &roots, &tunnelled]).status().expect("curl runs").success());
+    }
+    // The tunnels of https:// URLs are kept.
+    let methods: Vec<_> = parent.flows(9).iter().map(|flow| flow["method"].to_string()).collect();
+    assert_eq!(methods.iter().filter(|method| *method == "\"GET\"").count(), 3, "{methods:?}");
+
+    let served = || parent.metric("http_requests_total") + parent.metric("tunnels_total");
+    let before = served();
+
+    // Whom nobody vouches for is told nothing.
+    let stranger = behind(&address, "");
+    for url in [url, format!("https://localhost:{}/", server.port)] {
+        let answer = get(&stranger, &url);
+        assert_eq!(answer.status, 502);
+        assert!(answer.text().contains("no TLS session with localhost"), "{}", answer.text());
+    }
+    assert_eq!(served(), before);
+}
+
 #[test]
 fn credentials_are_sent_to_the_parent_and_shown_to_nobody() {
     let parent = telling("200 OK");

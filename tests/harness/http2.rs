@@ -84,7 +84,12 @@ struct Seen {
 
 impl Server {
     pub fn start() -> Self {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        Self::start_on("127.0.0.1")
+    }
+
+    /// At another address.
+    pub fn start_on(host: &str) -> Self {
+        let listener = std::net::TcpListener::bind((host, 0)).expect("a free port");
         let address = listener.local_addr().expect("a bound socket");
         listener.set_nonblocking(true).expect("a socket");
         let seen = Arc::new(Seen::default());

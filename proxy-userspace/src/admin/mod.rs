@@ -5,6 +5,7 @@
 
 mod cache;
 mod capture;
+mod decisions;
 mod existing;
 mod explain;
 mod flows;
@@ -163,7 +164,8 @@ fn questions() -> Router<Arc<Running>> {
 fn for_owner() -> Router<Arc<Running>> {
     let targets = targets::changes().merge(hook::changes());
     let changes = capture::changes().merge(rules::changes()).merge(targets);
-    questions().merge(changes).merge(existing::for_owner()).merge(flows::routes()).merge(cache::for_owner())
+    let seen = existing::for_owner().merge(decisions::routes());
+    questions().merge(changes).merge(seen).merge(flows::routes()).merge(cache::for_owner())
 }
 
 async fn bind_unix(path: &Path) -> Result<UnixListener, ListenError> {

@@ -7,10 +7,12 @@
 //! end. A worker that ends on its own stops weir, too: the heartbeat of those that are left is not that of a whole.
 
 mod certificates;
+mod decisions;
 mod holder;
 mod queries;
 mod rules;
 mod state_file;
+mod store;
 mod worker;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
@@ -23,19 +25,20 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::cache::Cache;
+use crate::cache::store::disk::DiskError;
 use crate::config::{CaptureMode, Config, Sources};
 use crate::containers::{Namespaces, Targets};
 use crate::dns::Inspection;
 use crate::http::forward::Pseudonym;
+use crate::net::admission::Admission;
 use crate::net::listener;
-use crate::net::stream::Admission;
 use crate::policy::acl::Acl;
 use crate::redirect::{Listeners, Redirect, RedirectError, RulesError};
-use crate::running::{Beats, Capture, Running};
+use crate::running::{Beats, Capture, Following, Running};
 use crate::telemetry::flows::Flows;
 use crate::tls::client::{ClientTls, FileError};
 use crate::tls::server::Acceptance;
+use crate::upstream::Turns;
 use crate::{admin, capture};
 use queries::{Queries, Thread};
 use state_file::StateFile;
@@ -65,6 +68,8 @@ pub enum StartError {
     State(#[from] state_file::StateError),
     #[error("can't start a thread or runtime: {0}")]
     Runtime(#[from] std::io::Error),
+    #[error("{0}")]
+    Disk(#[from] DiskError),
     #[error("{0}; weir has stopped, as it can't go on without")]
     Worker(#[from] worker::WorkerError),
 }
@@ -97,7 +102,7 @@ async fn run(config: Arc<Config>, sources: Sources) -> Result<(), StartError> {
     own.extend(transparent.addresses());
     let acl = Acl::new(&config.security.acl.destinations, &own);
 
-    let capture = start_capture(&config, &transparent, queries.as_ref())?;
+    let mut capture = start_capture(&config, &transparent, queries.as_ref())?;
     let (originals, heartbeat) = match &capture {
         Capture::On(redirect) => (Some(redirect.original_destinations()), Some(redirect.heartbeat())),
         _ => (None, None),
@@ -106,8 +111,7 @@ async fn run(config: Arc<Config>, sources: Sources) -> Result<(), StartError> {
     let queries = queries.filter(|_| originals.is_some());
     let (targets, asked) = Targets::new(&config.capture.targets);
     let (namespaces, doors) = Namespaces::new(config.server.workers, queries.as_ref().map(Queries::doors));
-    let cache = &config.cache;
-    let cache = cache.enabled.then(|| Arc::new(Cache::new(cache.max_memory, cache.max_object)));
+    let cache = store::open(&config.cache)?;
     let beats = Beats::new(config.server.workers + usize::from(queries.is_some()), heartbeat);
     let inspection = match (&capture, &queries) {
         (Capture::On(redirect), Some(_)) => Some(Inspection::new(&config.capture.dns, redirect.names())),
@@ -120,14 +124,19 @@ async fn run(config: Arc<Config>, sources: Sources) -> Result<(), StartError> {
         }
         _ => None,
     };
+    let decisions = match &mut capture {
+        Capture::On(redirect) => redirect.decisions(),
+        _ => None,
+    };
     let running = Arc::new(Running {
         proxy,
         started: Instant::now(),
-        admission: Admission::new(config.server.limits.connections),
+        admission: Admission::new(config.server.limits.connections, config.server.connections_per_client()),
         flows: Flows::collect(config.flows.keep, config.logging.clone())?,
         beats,
         acl: acl.clone(),
         capture: Mutex::new(capture),
+        following: Following::new(),
         namespaces,
         targets: Arc::clone(&targets),
         cache: cache.clone(),
@@ -144,6 +153,7 @@ async fn run(config: Arc<Config>, sources: Sources) -> Result<(), StartError> {
         tls,
         acceptance: acceptance.clone(),
         admission: Arc::clone(&running.admission),
+        turns: Turns::new(&config.upstream),
         beats: Arc::clone(&running.beats),
         originals,
         dns: inspection,
@@ -159,6 +169,9 @@ async fn run(config: Arc<Config>, sources: Sources) -> Result<(), StartError> {
     let _ = timeout(BEGIN, running.beats.begun()).await;
     // Nobody is answered before: this waits for nothing.
     holder::take_over(&running)?;
+    if let Some(decisions) = decisions {
+        tokio::spawn(decisions::hand_out(decisions, Arc::clone(&running)));
+    }
     let tasks = [
         tokio::spawn(sweep_closed(Arc::clone(&running))),
         tokio::spawn(rules::refresh(Arc::clone(&running))),
@@ -185,8 +198,9 @@ async fn run(config: Arc<Config>, sources: Sources) -> Result<(), StartError> {
         }
     };
     drop(queries);
-    // What the workers recorded last is still on its way to the log.
+    // What the workers recorded last is still on its way to the log, and what they stored to the disk.
     running.flows.settled().await;
+    store::settle(running.cache.as_deref()).await;
     tasks.iter().for_each(tokio::task::JoinHandle::abort);
     admin.abort();
     // Programs that ended while their transfers were finished.

@@ -20,8 +20,8 @@ use crate::containers::{Door, Targets};
 use crate::dns::Inspection;
 use crate::front::{self, Shared, explicit, transparent};
 use crate::http::forward::Pseudonym;
+use crate::net::admission::Admission;
 use crate::net::deadline::{self, TICK};
-use crate::net::stream::Admission;
 use crate::pipeline::Engine;
 use crate::policy::acl::Acl;
 use crate::redirect::OriginalDestinations;
@@ -30,7 +30,7 @@ use crate::running::Beats;
 use crate::telemetry::flows;
 use crate::tls::client::ClientTls;
 use crate::tls::server::Acceptance;
-use crate::upstream::{Upstream, dns};
+use crate::upstream::{Turns, Upstream, dns};
 
 /// Tasks polled between two looks at the sockets. Fewer than tokio's default, so that bulk transfers do not
 /// hold up small messages.
@@ -49,6 +49,7 @@ pub(super) struct Plan {
     pub tls: Arc<ClientTls>,
     pub acceptance: Option<Arc<Acceptance>>,
     pub admission: Arc<Admission>,
+    pub turns: Arc<Turns>,
     pub beats: Arc<Beats>,
     pub originals: Option<OriginalDestinations>,
     pub dns: Option<Inspection>,
@@ -153,7 +154,7 @@ fn on_thread(index: usize, plan: Plan, doors: Doors) -> io::Result<()> {
 
 async fn run(index: usize, plan: Plan, doors: Doors) -> io::Result<()> {
     let engine = Rc::new(Engine {
-        upstream: Upstream::new(&plan.config.upstream, plan.tls),
+        upstream: Upstream::new(&plan.config.upstream, plan.tls, plan.turns),
         acl: plan.acl,
         via: plan.via,
         cache: plan.cache,

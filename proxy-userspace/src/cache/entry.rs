@@ -1,9 +1,6 @@
 //! A stored response, whole and immutable: what is changed by a validation is a new entry with the same body.
 
-use std::sync::Arc;
-
-use bytes::Bytes;
-
+use super::body::Body;
 use super::conditional::Validators;
 use super::freshness::{self, Exchanged, Freshness};
 use super::headers::single;
@@ -108,7 +105,7 @@ impl Updated {
 }
 
 /// What an allocation costs beside its content.
-const ALLOCATION: usize = 16;
+pub(super) const ALLOCATION: usize = 16;
 
 fn date_of(response: &ResponseHead, received: u64) -> u64 {
     single(&response.headers, "date").and_then(|date| date::parse(date, received)).unwrap_or(received)
@@ -128,94 +125,5 @@ impl Entry {
     #[must_use]
     pub fn weight(&self) -> u64 {
         (size_of::<Self>() + 2 * ALLOCATION + self.stored.weight()) as u64 + self.body.weight()
-    }
-}
-
-/// The content of a response, in the pieces in which it arrived.
-#[derive(Debug, Clone, Default)]
-pub struct Body {
-    pieces: Arc<[Bytes]>,
-    length: u64,
-}
-
-/// Bodies up to this are kept in one piece: small ones go out in one write, and take one allocation.
-const ONE_PIECE: u64 = 64 << 10;
-
-impl Body {
-    /// A body of these pieces.
-    #[must_use]
-    pub fn of(pieces: Vec<Bytes>) -> Self {
-        let length = pieces.iter().map(|piece| piece.len() as u64).sum();
-        let pieces = match length {
-            // Copied even if it is in one piece: that may be a small part of a large buffer.
-            1..=ONE_PIECE => vec![Bytes::from(pieces.concat())],
-            _ => pieces,
-        };
-        Self { pieces: pieces.into(), length }
-    }
-
-    #[must_use]
-    pub fn len(&self) -> u64 {
-        self.length
-    }
-
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.length == 0
-    }
-
-    /// Its pieces, none of them empty.
-    pub fn pieces(&self) -> impl Iterator<Item = &Bytes> {
-        self.pieces.iter()
-    }
-
-    /// A part of it, without copying.
-    #[must_use]
-    pub fn slice(&self, span: Span) -> Self {
-        let mut start = 0;
-        let mut pieces = Vec::new();
-        for piece in self.pieces() {
-            let end = start + piece.len() as u64;
-            let (from, to) = (span.start.max(start), span.end.min(end));
-            if from < to {
-                // Both are within the piece, whose length is a usize.
-                pieces.push(piece.slice((from - start) as usize..(to - start) as usize));
-            }
-            start = end;
-        }
-        let length = pieces.iter().map(|piece| piece.len() as u64).sum();
-        Self { pieces: pieces.into(), length }
-    }
-
-    fn weight(&self) -> u64 {
-        self.length + (self.pieces.len() * (size_of::<Bytes>() + ALLOCATION)) as u64
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn slices_are_those_of_the_whole(pieces: Vec<Vec<u8>>, start in 0u64..300, length in 0u64..300) {
-            let whole = pieces.concat();
-            let nonempty = pieces.into_iter().filter(|piece| !piece.is_empty()).map(Bytes::from).collect();
-            let body = Body { pieces: Vec::into(nonempty), length: whole.len() as u64 };
-            let end = (start + length).min(whole.len() as u64);
-            let start = start.min(end);
-            let slice = body.slice(Span { start, end });
-            prop_assert_eq!(slice.len(), end - start);
-            let content: Vec<u8> = slice.pieces().flat_map(|piece| piece.to_vec()).collect();
-            prop_assert_eq!(&content, &whole[start as usize..end as usize]);
-        }
-    }
-
-    #[test]
-    fn small_bodies_are_one_piece() {
-        let body = Body::of(vec![Bytes::from_static(b"a"), Bytes::from_static(b"b")]);
-        assert_eq!((body.pieces().count(), body.len()), (1, 2));
-        assert!(Body::of(Vec::new()).is_empty());
     }
 }

@@ -95,6 +95,15 @@ impl Flights {
         }
     }
 
+    /// The same, and `also` in one step with it: nothing for this key lands before that is done.
+    pub fn doom_with<T>(&self, key: &Key, also: impl FnOnce() -> T) -> T {
+        let mut shard = self.shard(key);
+        if let Some(flight) = shard.remove(key) {
+            flight.end();
+        }
+        also()
+    }
+
     /// The same for all keys that `unwanted` says.
     pub fn doom_all(&self, unwanted: impl Fn(&Key) -> bool) {
         for shard in &self.shards {

@@ -3,6 +3,7 @@
 //!
 //! Nothing here reads from or writes to a connection: `pipeline::caching` does that.
 
+pub mod body;
 pub mod conditional;
 pub mod date;
 pub mod directives;
@@ -21,6 +22,7 @@ pub mod stored_head;
 pub mod targeted;
 pub mod vary;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -29,8 +31,11 @@ use entry::Entry;
 use flights::{Flights, Lead};
 use key::Key;
 use purge::Purge;
-use store::Variants;
+use store::disk::{Disk, Spool};
 use store::memory::Memory;
+use store::{Tier, Variants};
+
+use crate::http::headers::Headers;
 
 /// What of the configuration the rules depend on.
 #[derive(Debug, Clone, Copy)]
@@ -45,7 +50,15 @@ pub struct Rules {
 #[derive(Debug)]
 pub struct Cache {
     memory: Memory,
+    /// Those that are asked for what memory does not have, in this order.
+    lower: Vec<Arc<dyn Tier>>,
+    disk: Option<Arc<Disk>>,
     flights: Arc<Flights>,
+    /// Searches of the lower stores that are under way.
+    loads: Arc<Flights>,
+    /// Odd while something is being purged: nothing comes up from a lower store meanwhile.
+    purges: AtomicU64,
+    purging: tokio::sync::Mutex<()>,
     /// Keys whose answers were not for everybody, and until when nobody need wait for one of them.
     personal: quick_cache::sync::Cache<Key, u64>,
     /// Bytes that responses under way may take until their slowest reader is done, and the most of that.
@@ -66,6 +79,22 @@ impl Drop for Reservation {
     }
 }
 
+/// Makes a number odd for as long as it lives.
+struct Odd<'a>(&'a AtomicU64);
+
+impl<'a> Odd<'a> {
+    fn begin(number: &'a AtomicU64) -> Self {
+        number.fetch_add(1, Ordering::AcqRel);
+        Self(number)
+    }
+}
+
+impl Drop for Odd<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
 /// Keys that are remembered as [`Cache::personal`], and for how many milliseconds.
 const PERSONAL_KEYS: usize = 4096;
 const PERSONAL_SPAN: u64 = 60_000;
@@ -76,11 +105,25 @@ impl Cache {
     pub fn new(capacity: u64, max_object: u64) -> Self {
         Self {
             memory: Memory::new(capacity, max_object),
+            lower: Vec::new(),
+            disk: None,
             flights: Arc::default(),
+            loads: Arc::default(),
+            purges: AtomicU64::new(0),
+            purging: tokio::sync::Mutex::default(),
             personal: quick_cache::sync::Cache::new(PERSONAL_KEYS),
             under_way: Arc::default(),
             most_under_way: capacity / 2,
         }
+    }
+
+    /// It with a store on disk below memory.
+    #[must_use]
+    pub fn with_disk(mut self, disk: Disk) -> Self {
+        let disk = Arc::new(disk);
+        self.lower.push(Arc::clone(&disk) as Arc<dyn Tier>);
+        self.disk = Some(disk);
+        self
     }
 
     #[must_use]
@@ -88,39 +131,128 @@ impl Cache {
         &self.memory
     }
 
+    /// The stores below memory.
+    #[must_use]
+    pub fn lower(&self) -> &[Arc<dyn Tier>] {
+        &self.lower
+    }
+
     #[must_use]
     pub fn flights(&self) -> &Arc<Flights> {
         &self.flights
     }
 
-    /// What is stored for a key.
+    #[must_use]
+    pub fn loads(&self) -> &Arc<Flights> {
+        &self.loads
+    }
+
+    /// What is stored for a key, in memory.
     #[must_use]
     pub fn find(&self, key: &Key) -> Option<Arc<Variants>> {
         self.memory.find(key)
     }
 
+    /// Whether a lower store is worth asking for what memory does not have.
+    #[must_use]
+    pub fn may_be_below(&self, key: &Key) -> bool {
+        self.lower.iter().any(|tier| tier.may_have(key))
+    }
+
+    /// Looks in the lower stores for what answers a request, and brings it up. `lead` is one of [`Cache::loads`].
+    /// Returns whether there is something now that was not in memory before.
+    pub async fn load(&self, lead: &Lead, request: &Headers) -> bool {
+        let purges = self.purges.load(Ordering::Acquire);
+        if !purges.is_multiple_of(2) {
+            return false;
+        }
+        for (index, tier) in self.lower.iter().enumerate() {
+            if !tier.may_have(lead.key()) {
+                continue;
+            }
+            if let Some(entry) = tier.load(lead.key(), request).await {
+                let mut risen = false;
+                lead.land(|key| {
+                    let entry = Arc::new(entry);
+                    risen = self.purges.load(Ordering::Acquire) == purges && self.memory.promote(key, &entry);
+                    if risen {
+                        self.lower[..index].iter().for_each(|tier| tier.store(key, &entry));
+                    }
+                });
+                return risen;
+            }
+        }
+        false
+    }
+
+    /// A place on disk for a body that is too large for memory. None: there is none.
+    #[must_use]
+    pub fn spool(&self, key: &Key, length: u64) -> Option<Spool> {
+        self.disk.as_ref()?.spool(key, length)
+    }
+
     /// Stores the answer to a request that was announced as under way.
     pub fn store(&self, lead: &Lead, entry: Entry) {
-        lead.land(|key| self.memory.store(key, Arc::new(entry)));
+        let entry = Arc::new(entry);
+        lead.land(|key| {
+            self.memory.store(key, Arc::clone(&entry));
+            self.lower.iter().for_each(|tier| tier.store(key, &entry));
+        });
     }
 
     /// Puts `new` in the place of `old`, or nothing.
-    pub fn replace(&self, key: &Key, old: &Arc<Entry>, new: Option<Arc<Entry>>) {
-        self.memory.replace(key, old, new);
+    pub fn replace(&self, key: &Key, old: &Arc<Entry>, new: Option<&Arc<Entry>>) {
+        self.memory.replace(key, old, new, || {
+            for tier in &self.lower {
+                match new {
+                    Some(new) => tier.store(key, new),
+                    None => drop(tier.remove(key)),
+                }
+            }
+        });
+    }
+
+    /// An entry has turned out not to be readable any more.
+    pub fn forget(&self, key: &Key, lost: &Arc<Entry>) {
+        self.memory.replace(key, lost, None, || {});
     }
 
     /// Forgets what is stored for a key, and what is just being fetched for it (RFC 9111 §4.4).
     pub fn invalidate(&self, key: &Key) -> bool {
         self.flights.doom(key);
-        self.memory.remove(key)
+        if self.lower.is_empty() {
+            return self.memory.remove(key, || false);
+        }
+        // Nothing can come up from a lower store before it is forgotten everywhere.
+        self.loads.doom_with(key, || {
+            self.memory.remove(key, || self.lower.iter().fold(false, |any, tier| tier.remove(key) | any))
+        })
     }
 
     /// Forgets what an operator wants removed, and what is just being fetched of it. Returns how many URLs were stored.
-    pub fn purge(&self, purge: &Purge) -> usize {
+    pub async fn purge(&self, purge: &Purge) -> usize {
+        let _one_at_a_time = self.purging.lock().await;
+        // Odd from here on. Searches that have begun do not land.
+        let during = Odd::begin(&self.purges);
         // A tag is known only of what is stored: anything under way may have it.
         let by_tag = matches!(purge, Purge::Tag(_));
         self.flights.doom_all(|key| by_tag || purge.wants_key(key));
-        self.memory.purge(|key, variants| purge.wants(key, variants)).len()
+        self.loads.doom_all(|_| true);
+        // Memory first: then no validation that is under way renews what is in the lower stores.
+        let in_memory = self.memory.purge(|key, variants| purge.wants(key, variants));
+        let mut purged: HashSet<u128> = in_memory.iter().map(store::hash).collect();
+        for tier in &self.lower {
+            purged.extend(tier.purge(purge).await);
+        }
+        drop(during);
+        purged.len()
+    }
+
+    /// Waits until the lower stores have what they were given.
+    pub async fn settle(&self) {
+        for tier in &self.lower {
+            tier.settle().await;
+        }
     }
 
     /// Sets memory aside. None: so much is under way that what comes now is only passed on, at its client's pace.

@@ -61,6 +61,9 @@ fn stats(arguments: &Stats, admin: Option<&str>) -> Result<(), Failed> {
         "{} URLs in {} of {} bytes, {} dropped for want of room",
         memory["keys"], memory["bytes"], memory["max_bytes"], memory["evictions"]
     ))?;
+    for store in stats["stores"].as_array().into_iter().flatten() {
+        say(&store_line(store))?;
+    }
     for (name, what) in [
         ("hits", "answered from store, fresh"),
         ("stale_hits", "answered from store, stale"),
@@ -73,6 +76,25 @@ fn stats(arguments: &Stats, admin: Option<&str>) -> Result<(), Failed> {
         say(&format!("{:>12} {what}", stats[name].to_string()))?;
     }
     Ok(())
+}
+
+/// `disk (ready): 2 URLs in 8192 of 10000000000 bytes; 3 hits, 2 stored, ...`
+fn store_line(store: &Value) -> String {
+    let text = |name: &str| store[name].as_str().unwrap_or_default();
+    let mut line = format!("{} ({}):", text("store"), text("state"));
+    if let (Some(keys), Some(bytes)) = (store["keys"].as_u64(), store["bytes"].as_u64()) {
+        line.push_str(&format!(" {keys} URLs in {bytes} of {} bytes;", store["max_bytes"]));
+    }
+    let counts = [
+        ("hits", "hits"),
+        ("stored", "stored"),
+        ("evictions", "dropped for want of room"),
+        ("dropped", "not taken"),
+        ("errors", "errors"),
+        ("damaged", "damaged"),
+    ];
+    let counts = counts.iter().filter_map(|(name, what)| Some(format!("{} {what}", store[*name].as_u64()?)));
+    format!("{line} {}", counts.collect::<Vec<_>>().join(", "))
 }
 
 fn inspect(arguments: &Inspect, admin: Option<&str>) -> Result<(), Failed> {
@@ -107,8 +129,10 @@ fn variant_line(variant: &Value) -> String {
         format!(", {} {value}", selector["field"].as_str().unwrap_or_default())
     });
     let selected: String = selected.collect();
+    let store = variant["store"].as_str().unwrap_or("memory");
+    let place = if store == "memory" { String::new() } else { format!("{store}: ") };
     format!(
-        "{} {} bytes, age {} s, {state}{guess}{selected}",
+        "{place}{} {} bytes, age {} s, {state}{guess}{selected}",
         variant["status"], variant["bytes"], variant["age_seconds"]
     )
 }

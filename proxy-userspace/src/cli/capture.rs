@@ -3,7 +3,7 @@
 use hyper::Method;
 use serde_json::{Value, json};
 
-use super::{FAILED, Failed, MISUSED, client, install, say};
+use super::{FAILED, Failed, MISUSED, client, events, install, say};
 use crate::config::Selector;
 use crate::telemetry::flow::printable;
 
@@ -26,6 +26,8 @@ pub(crate) enum Command {
     RemoveHook(install::Engines),
     /// Reads the configuration again and puts its capture.rules in force. Wrong ones change nothing.
     Reload,
+    /// Shows each decision of the kernel half as it is made, until interrupted: outcome, rule, program, destination.
+    Events(events::Events),
     /// Ends the connections that were there before they would have been captured, so that their programs connect anew.
     Recapture,
 }
@@ -67,6 +69,7 @@ impl Targets {
 pub(super) fn run(command: &Command, admin: Option<&str>) -> Result<(), Failed> {
     match command {
         Command::Recapture => recapture(admin),
+        Command::Events(arguments) => events::run(arguments, admin),
         Command::Add(targets) => {
             for selector in targets.selectors()? {
                 let state = change(admin, &Method::POST, &selector)?;

@@ -5,6 +5,7 @@ mod capture;
 mod client;
 mod config;
 mod doctor;
+mod events;
 mod exec;
 mod explain;
 mod flows;

@@ -1,8 +1,9 @@
 //! `cache`: what is stored of plain HTTP responses, and for how long.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use super::kinds::{GIB, KIB, MIB, duration, size, switch};
+use super::kinds::{Fault, GIB, KIB, MIB, duration, path, size, switch};
 use super::section::Section;
 
 /// `cache`.
@@ -18,6 +19,18 @@ pub struct Cache {
     pub default_ttl: Duration,
     /// How long past its lifetime a response is used while its origin can't be reached. Default 1h.
     pub max_stale: Duration,
+    pub disk: Disk,
+}
+
+/// `cache.disk`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Disk {
+    /// The folder. Default none: nothing is stored on disk.
+    pub path: Option<PathBuf>,
+    /// Bytes of files. Default 10GB.
+    pub max_size: u64,
+    /// Largest body that is stored. Default 1GB.
+    pub max_object: u64,
 }
 
 impl Default for Cache {
@@ -28,6 +41,7 @@ impl Default for Cache {
             max_object: 8 << 20,
             default_ttl: Duration::from_secs(300),
             max_stale: Duration::from_secs(3600),
+            disk: Disk { path: None, max_size: 10_000_000_000, max_object: 1_000_000_000 },
         }
     }
 }
@@ -43,5 +57,18 @@ pub(super) fn cache(s: &mut Section<'_, '_>) -> Cache {
         max_object: s.read("max_object", d.max_object, size(KIB..=GIB)),
         default_ttl: s.read("default_ttl", d.default_ttl, duration(Duration::ZERO..=30 * DAY)),
         max_stale: s.read("max_stale", d.max_stale, duration(Duration::ZERO..=YEAR)),
+        disk: s.section("disk", |s| disk(s, d.disk)),
     }
+}
+
+fn disk(s: &mut Section<'_, '_>, d: Disk) -> Disk {
+    Disk {
+        path: s.read("path", d.path, folder),
+        max_size: s.read("max_size", d.max_size, size(MIB..=1024 * 1024 * GIB)),
+        max_object: s.read("max_object", d.max_object, size(KIB..=1024 * GIB)),
+    }
+}
+
+fn folder(text: &str) -> Result<Option<PathBuf>, Fault> {
+    if text == "none" { Ok(None) } else { path(text).map(Some) }
 }

@@ -17,6 +17,8 @@ pub(super) fn check(config: &Config, tree: &Node, report: &mut Report) {
         (&["admin.socket", "admin.state_dir"], long_socket_path(config)),
         (&["server.limits.url", "server.limits.head"], url_over_head(config)),
         (&["cache.max_object", "cache.max_memory"], object_over_memory(config)),
+        (&["cache.disk.max_object", "cache.disk.max_size"], object_over_disk(config)),
+        (&["compression.enabled"], not_built_in(config)),
         (&["capture.rules"], too_many_rules(config).or_else(|| same_rule_name(config))),
         (&["capture.rules"], strict_without_names(config)),
         (&["capture.dns.enabled", "capture.rules"], domains_without_dns(config)),
@@ -67,6 +69,21 @@ fn object_over_memory(config: &Config) -> Option<String> {
             cache.max_object, cache.max_memory
         )
     })
+}
+
+fn object_over_disk(config: &Config) -> Option<String> {
+    let disk = &config.cache.disk;
+    (disk.max_object > disk.max_size / 8).then(|| {
+        format!(
+            "max_object is {} bytes, more than an eighth of max_size, {}: that is the room for bodies under way",
+            disk.max_object, disk.max_size
+        )
+    })
+}
+
+fn not_built_in(config: &Config) -> Option<String> {
+    (config.compression.enabled && !cfg!(feature = "compression"))
+        .then(|| "this weir was built without compression; build it with the feature of that name".to_owned())
 }
 
 fn same_port(config: &Config) -> Option<String> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{
     Access, Admin, Capture, CaptureMode, DenyErrno, Destinations, Dns, FailMode, Flows, Http2, Limits,
-    LogFormat, Logging, Relay, Server, ServerTls, Timeouts, Upstream, UpstreamHttp2, UpstreamTls,
+    LogFormat, Logging, PerClient, Relay, Server, ServerTls, Timeouts, Upstream, UpstreamHttp2, UpstreamTls,
 };
 
 impl Default for Server {
@@ -59,7 +59,14 @@ impl Default for Timeouts {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { url: 8192, head: 16 << 10, header_count: 100, body: 10 << 20, connections: 16384 }
+        Self {
+            url: 8192,
+            head: 16 << 10,
+            header_count: 100,
+            body: 10 << 20,
+            connections: 16384,
+            connections_per_client: PerClient::Auto,
+        }
     }
 }
 
@@ -105,6 +112,11 @@ impl Default for Upstream {
             dns_cache_size: 4096,
             idle_per_origin: 128,
             idle_timeout: Duration::from_secs(60),
+            retries: 2,
+            backoff: Duration::from_millis(50),
+            max_per_origin: 0,
+            queue: 128,
+            queue_timeout: Duration::from_secs(5),
             tls: UpstreamTls::default(),
             http2: UpstreamHttp2::default(),
             parent: None,

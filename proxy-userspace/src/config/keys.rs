@@ -17,9 +17,9 @@ use super::section::Section;
 use super::tree::Node;
 use super::{
     Access, Acl, Admin, Capture, CaptureMode, Config, DenyErrno, Destinations, FailMode, Flows, Http2,
-    Limits, LogFormat, Logging, Relay, Security, Server, Timeouts, Upstream, UpstreamHttp2,
+    Limits, LogFormat, Logging, PerClient, Relay, Security, Server, Timeouts, Upstream, UpstreamHttp2,
 };
-use super::{dns, headers, parent, routing, rules, tls};
+use super::{compression, dns, headers, parent, routing, rules, tls};
 
 pub(super) fn read(tree: &Node, report: &mut Report) -> Config {
     Section::root(tree, report, |s| Config {
@@ -27,6 +27,7 @@ pub(super) fn read(tree: &Node, report: &mut Report) -> Config {
         capture: s.section("capture", capture),
         security: s.section("security", security),
         cache: s.section("cache", cache::cache),
+        compression: s.section("compression", compression::compression),
         routing: s.section("routing", routing::routing),
         forwarded: s.section("forwarded", routing::forwarding),
         upstream: s.section("upstream", upstream),
@@ -91,6 +92,11 @@ fn limits(s: &mut Section<'_, '_>) -> Limits {
         header_count: s.read("header_count", d.header_count, number(1..=Limits::MAX_HEADER_COUNT)),
         body: s.read("body", d.body, size(0..=1024 * GIB)),
         connections: s.read("connections", d.connections, number(1..=1_000_000)),
+        connections_per_client: s.read(
+            "connections_per_client",
+            d.connections_per_client,
+            auto_or(|| PerClient::Auto, |text| number(0..=1_000_000)(text).map(PerClient::Most)),
+        ),
     }
 }
 
@@ -148,6 +154,11 @@ fn upstream(s: &mut Section<'_, '_>) -> Upstream {
         dns_cache_size: s.read("dns_cache_size", d.dns_cache_size, number(0..=1_000_000)),
         idle_per_origin: s.read("idle_per_origin", d.idle_per_origin, number(0..=65_536)),
         idle_timeout: s.read("idle_timeout", d.idle_timeout, duration(ms(10)..=hours(24))),
+        retries: s.read("retries", d.retries, number(0..=10)),
+        backoff: s.read("backoff", d.backoff, duration(ms(1)..=ms(10_000))),
+        max_per_origin: s.read("max_per_origin", d.max_per_origin, number(0..=1_000_000)),
+        queue: s.read("queue", d.queue, number(0..=1_000_000)),
+        queue_timeout: s.read("queue_timeout", d.queue_timeout, duration(ms(10)..=ms(600_000))),
         tls: s.section("tls", tls::upstream_tls),
         http2: s.section("http2", upstream_http2),
         parent: s.read("parent", d.parent, parent::parent),

@@ -6,6 +6,7 @@
 
 mod cache;
 mod clashes;
+mod compression;
 mod defaults;
 mod dns;
 mod errors;
@@ -31,8 +32,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use cache::Cache;
+pub use cache::{Cache, Disk};
 pub use clashes::warnings;
+pub use compression::{Coding, Compression, Effort, MediaPattern};
 pub use dns::{Dns, Domain, NotADomain, Rebinding};
 pub use errors::{ConfigError, ConfigErrors, Origin};
 pub use headers::SecurityHeaders;
@@ -52,6 +54,7 @@ pub struct Config {
     pub capture: Capture,
     pub security: Security,
     pub cache: Cache,
+    pub compression: Compression,
     pub routing: Routing,
     pub forwarded: Forwarding,
     pub upstream: Upstream,
@@ -112,6 +115,29 @@ pub struct Limits {
     pub body: u64,
     /// Downstream connections at one time, all workers together; more are closed at once. Default 16384.
     pub connections: usize,
+    /// Those of one client to the explicit port. Default auto.
+    pub connections_per_client: PerClient,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PerClient {
+    /// None while weir listens on loopback, where all clients have one address; else a sixteenth of all.
+    Auto,
+    /// 0 is no limit.
+    Most(usize),
+}
+
+impl Server {
+    /// The most connections of one client, if there is a limit.
+    #[must_use]
+    pub fn connections_per_client(&self) -> Option<usize> {
+        match self.limits.connections_per_client {
+            PerClient::Auto if self.host.is_loopback() => None,
+            PerClient::Auto => Some((self.limits.connections / 16).max(1)),
+            PerClient::Most(0) => None,
+            PerClient::Most(most) => Some(most),
+        }
+    }
 }
 
 /// `server.http2`: what a client may have under way on one HTTP/2 connection.
@@ -240,6 +266,16 @@ pub struct Upstream {
     pub idle_per_origin: usize,
     /// How long such a connection is kept. Default 60s.
     pub idle_timeout: Duration,
+    /// How often a connection that is refused is tried again. Default 2.
+    pub retries: u32,
+    /// The wait before the first of these; each further one is twice as long. Default 50ms.
+    pub backoff: Duration,
+    /// Requests under way at one origin at one time, all workers together. Default 0, no limit.
+    pub max_per_origin: usize,
+    /// Requests that may wait for that; more → 503. Default 128.
+    pub queue: usize,
+    /// How long they may wait; longer → 503. Default 5s.
+    pub queue_timeout: Duration,
     pub tls: UpstreamTls,
     pub http2: UpstreamHttp2,
     /// A proxy behind weir, for what the explicit proxy is asked for. Default none.

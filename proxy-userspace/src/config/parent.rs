@@ -19,6 +19,8 @@ pub struct Parent {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ParentKind {
     Http,
+    /// HTTP through TLS with the proxy itself.
+    Https,
     Socks5,
 }
 
@@ -55,7 +57,7 @@ impl Exempt {
     }
 }
 
-/// `http://` or `socks5://`, perhaps `name:password@`, and `host:port`.
+/// `http://`, `https://` or `socks5://`, perhaps `name:password@`, and `host:port`.
 pub(super) fn parent(text: &str) -> Result<Option<Arc<Parent>>, Fault> {
     if text == "none" {
         return Ok(None);
@@ -63,12 +65,13 @@ pub(super) fn parent(text: &str) -> Result<Option<Arc<Parent>>, Fault> {
     // The text itself is not repeated: it may hold a password.
     let bad = |why: &str| Fault::from(format!("not a proxy such as http://proxy.example:3128: {why}"));
     let (scheme, rest) =
-        text.split_once("://").ok_or_else(|| bad("it does not begin with http:// or socks5://"))?;
+        text.split_once("://").ok_or_else(|| bad("it does not begin with http://, https:// or socks5://"))?;
     let (kind, port) = match scheme.to_ascii_lowercase().as_str() {
         "http" => (ParentKind::Http, 3128),
+        "https" => (ParentKind::Https, 443),
         // Names are always for the proxy to resolve.
         "socks5" | "socks5h" => (ParentKind::Socks5, 1080),
-        _ => return Err(bad("it does not begin with http:// or socks5://")),
+        _ => return Err(bad("it does not begin with http://, https:// or socks5://")),
     };
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     let (credentials, authority) = match rest.rsplit_once('@') {
@@ -138,6 +141,7 @@ impl fmt::Display for Parent {
     fn fmt(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = match self.kind {
             ParentKind::Http => "http",
+            ParentKind::Https => "https",
             ParentKind::Socks5 => "socks5",
         };
         write!(text, "{scheme}://{}", self.authority)
@@ -156,7 +160,8 @@ mod tests {
             ("socks5h://[::1]", Some("socks5://[::1]:1080")),
             ("http://me:se%40cret@proxy.example", Some("http://proxy.example:3128")),
             ("proxy.example:3128", None),
-            ("https://proxy.example", None),
+            ("https://proxy.example", Some("https://proxy.example:443")),
+            ("ftp://proxy.example", None),
             ("http://me@proxy.example", None),
             ("http://me:%zz@proxy.example", None),
             ("http://me:%0d%0a@proxy.example", None),

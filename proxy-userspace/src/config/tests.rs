@@ -56,9 +56,10 @@ fn unknown_keys() {
         "a.yaml:1:33: security.acl.destinations.privat: unknown key (did you mean `private`?)",
     );
     check(
-        "compression:\n  enabled: true\n",
-        "a.yaml:1:1: compression: unknown key; known here: \
-         server, capture, security, cache, routing, forwarded, upstream, relay, admin, flows, logging",
+        "plugins:\n  enabled: true\n",
+        "a.yaml:1:1: plugins: unknown key; known here: \
+         server, capture, security, cache, compression, routing, forwarded, upstream, relay, admin, flows, \
+         logging",
     );
 }
 

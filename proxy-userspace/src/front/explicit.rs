@@ -6,11 +6,12 @@ use std::rc::Rc;
 
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{Inbox, Shared, accept, http1, http2, secure, socks5};
+use super::{Inbox, Service, Shared, accept, http1, http2, overload, secure, socks5};
 use crate::http::authority::Scheme;
+use crate::net::admission::{Admitted, Refusal};
 use crate::net::deadline::Deadline;
 use crate::net::frames::PREFACE;
-use crate::net::stream::{Admitted, Downstream};
+use crate::net::stream::Downstream;
 use crate::net::transport::Transport;
 use crate::pipeline::Engine;
 use crate::pipeline::failure::Failure;
@@ -20,12 +21,13 @@ use crate::telemetry::metrics;
 /// Serves a listener until weir drains.
 pub async fn run(listener: TcpListener, shared: Shared) {
     let drained = shared.drained();
-    let engine = shared.engine;
-    let serve = |stream, peer, admitted| {
+    let (engine, admission) = (shared.engine, shared.admission);
+    let serve = move |stream, peer, admitted| {
         metrics::with(|metrics| metrics.explicit_connections.increment());
         serve(engine.clone(), downstream(stream, peer, admitted))
     };
-    accept(listener, shared.admission, drained, serve, |_| {}).await;
+    let refuse = |stream, _, refusal: Refusal| overload::turn_away(stream, refusal);
+    accept(listener, drained, Service { admission, counts_clients: true, serve, refuse }).await;
 }
 
 async fn serve(engine: Rc<Engine>, mut downstream: Downstream) {

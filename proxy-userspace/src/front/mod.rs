@@ -4,6 +4,7 @@ pub mod detect;
 pub mod explicit;
 mod http1;
 mod http2;
+mod overload;
 mod secure;
 mod socks5;
 pub mod transparent;
@@ -20,9 +21,11 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::containers::Names;
+use crate::net::admission::{Admission, Admitted, Refusal};
 use crate::net::buffered::Inbox;
 use crate::net::listener::{BACKLOG, refuse_handshakes};
-use crate::net::stream::{Admission, Admitted};
+use crate::telemetry::metrics;
+use overload::Waiting;
 
 /// How long accepting rests when the process is out of descriptors or memory: trying at once would spin.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
@@ -30,23 +33,77 @@ const ACCEPT_REST: Duration = Duration::from_millis(50);
 /// How long a handshake that has begun may take to end once weir drains: the round trip to any client nearby.
 const HANDSHAKES_SETTLE: Duration = Duration::from_millis(50);
 
-/// Accepts until `stop` is ready, giving each connection a task of `serve`'s. Handshakes that have begun by then end,
-/// and their connections are accepted too: closing their listener would reset them. `refused` is told of
-/// those for which there is no place.
-async fn accept<F>(
-    listener: TcpListener,
+/// What becomes of the connections of a listener.
+struct Service<S, R> {
+    /// A place for one more.
     admission: Arc<Admission>,
-    stop: impl Future<Output = ()>,
-    serve: impl Fn(TcpStream, SocketAddr, Admitted) -> F,
-    refused: impl Fn(SocketAddr),
-) where
+    /// Whether clients have a limit of their own.
+    counts_clients: bool,
+    serve: S,
+    /// What becomes of those for which there is no place.
+    refuse: R,
+}
+
+impl<F, G, S, R> Service<S, R>
+where
     F: Future<Output = ()> + 'static,
+    G: Future<Output = ()> + 'static,
+    S: Fn(TcpStream, SocketAddr, Admitted) -> F + 'static,
+    R: Fn(TcpStream, SocketAddr, Refusal) -> G + 'static,
 {
-    let begin = |stream, peer| match admission.admit() {
-        Some(admitted) => drop(tokio::task::spawn_local(serve(stream, peer, admitted))),
-        // Beyond the limit the connection is reset at once: the client learns that it was refused.
-        None => refused(peer),
-    };
+    fn admit(&self, peer: SocketAddr) -> Result<Admitted, Refusal> {
+        self.admission.admit(self.counts_clients.then(|| peer.ip()))
+    }
+
+    /// Gives a connection a task of its own.
+    fn begin(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr) {
+        match self.admit(peer) {
+            Ok(admitted) => drop(tokio::task::spawn_local((self.serve)(stream, peer, admitted))),
+            Err(refusal) => {
+                let waiting = Waiting::begin();
+                drop(tokio::task::spawn_local(Rc::clone(self).without_place(stream, peer, refusal, waiting)));
+            }
+        }
+    }
+
+    /// `waiting` is None where too many wait already.
+    async fn without_place(
+        self: Rc<Self>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        mut refusal: Refusal,
+        waiting: Option<Waiting>,
+    ) {
+        if refusal == Refusal::Full && waiting.is_some() {
+            match overload::place(|| self.admit(peer)).await {
+                Ok(admitted) => {
+                    drop(waiting);
+                    return Box::pin((self.serve)(stream, peer, admitted)).await;
+                }
+                Err(found) => refusal = found,
+            }
+        }
+        metrics::with(|metrics| match refusal {
+            Refusal::Full => metrics.refused_connections.increment(),
+            Refusal::Client => metrics.refused_client_connections.increment(),
+        });
+        if waiting.is_some() {
+            (self.refuse)(stream, peer, refusal).await;
+        }
+    }
+}
+
+/// Accepts until `stop` is ready. Handshakes that have begun by then end, and their connections are accepted too: closing
+/// their listener would reset them.
+async fn accept<F, G, S, R>(listener: TcpListener, stop: impl Future<Output = ()>, service: Service<S, R>)
+where
+    F: Future<Output = ()> + 'static,
+    G: Future<Output = ()> + 'static,
+    S: Fn(TcpStream, SocketAddr, Admitted) -> F + 'static,
+    R: Fn(TcpStream, SocketAddr, Refusal) -> G + 'static,
+{
+    let service = Rc::new(service);
+    let begin = |stream, peer| service.begin(stream, peer);
     tokio::select! {
         () = accept_all(&listener, &begin) => {}
         () = stop => {}

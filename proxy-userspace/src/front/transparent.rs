@@ -10,13 +10,14 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 use super::detect::{Detected, MAX_LOOK, detect};
-use super::{Shared, accept, http1};
+use super::{Service, Shared, accept, http1, http2};
 use crate::containers::Names;
 use crate::filters;
 use crate::http::authority::{Authority, Host};
+use crate::net::admission::{Admitted, Refusal};
 use crate::net::buffered::Inbox;
 use crate::net::deadline::Deadline;
-use crate::net::stream::{Admitted, Downstream};
+use crate::net::stream::Downstream;
 use crate::net::transport::Transport;
 use crate::netns::Namespace;
 use crate::pipeline::failure::Failure;
@@ -43,10 +44,9 @@ pub async fn run(listener: TcpListener, shared: Shared, originals: OriginalDesti
     let drained = shared.drained();
     let Shared { engine, names, admission, .. } = shared;
     let source = Rc::new(Source { engine, originals, names, namespace: None });
-    let serve = |stream, peer, admitted| serve(Rc::clone(&source), stream, peer, admitted);
-    // The record must not wait for whoever connects from the same port next.
-    let refused = |peer| drop(source.originals.claim(peer));
-    accept(listener, admission, drained, serve, refused).await;
+    let refuse = forget(&source);
+    let serve = move |stream, peer, admitted| serve(Rc::clone(&source), stream, peer, admitted);
+    accept(listener, drained, Service { admission, counts_clients: false, serve, refuse }).await;
 }
 
 /// Serves a listener inside another network namespace, until weir drains or nobody lives there any more. Its connections
@@ -63,7 +63,8 @@ pub async fn run_inside(listener: TcpListener, shared: Shared, door: (OriginalDe
     let Shared { engine, names, admission, .. } = shared;
     let inside = Some(Arc::clone(&namespace));
     let source = Rc::new(Source { engine, originals, names, namespace: inside });
-    let serve = |stream, peer, admitted| {
+    let refuse = forget(&source);
+    let serve = move |stream, peer, admitted| {
         let serving = serve(Rc::clone(&source), stream, peer, admitted);
         let ended = namespace.ended();
         async move {
@@ -73,8 +74,17 @@ pub async fn run_inside(listener: TcpListener, shared: Shared, door: (OriginalDe
             }
         }
     };
-    let refused = |peer| drop(source.originals.claim(peer));
-    accept(listener, admission, stop, serve, refused).await;
+    accept(listener, stop, Service { admission, counts_clients: false, serve, refuse }).await;
+}
+
+/// Resets a captured connection for which there is no place. Its record must not wait for whoever connects from the same
+/// port next.
+fn forget(source: &Rc<Source>) -> impl Fn(TcpStream, SocketAddr, Refusal) -> std::future::Ready<()> + use<> {
+    let source = Rc::clone(source);
+    move |_, peer, _| {
+        drop(source.originals.claim(peer));
+        std::future::ready(())
+    }
 }
 
 async fn serve(source: Rc<Source>, stream: TcpStream, peer: SocketAddr, admitted: Admitted) {
@@ -117,8 +127,9 @@ async fn serve(source: Rc<Source>, stream: TcpStream, peer: SocketAddr, admitted
     };
     let (protocol, authority) = match detected {
         Detected::Http1 => return http1::serve(engine, downstream, base).await,
+        // Boxed: the other kinds of connection are not to pay for its size.
+        Detected::Http2 => return Box::pin(http2::serve(engine, downstream, base)).await,
         Detected::Tls { server_name } => (Protocol::Tls, server_name.and_then(|name| named(&name, original))),
-        Detected::Http2 => (Protocol::Http2, None),
         Detected::Opaque | Detected::Unknown => (Protocol::Opaque, None),
     };
     let target = Target { authority, ..base };

@@ -1,5 +1,7 @@
-//! The chunked coding (RFC 9112 §7.1): decoded to the letter, encoded anew. Extensions and trailers are
-//! dropped, as RFC 9112 §7.1.1 and RFC 9110 §6.5.1 let an intermediary do.
+//! The chunked coding (RFC 9112 §7.1): decoded to the letter, encoded anew. Extensions are dropped, as RFC 9112 §7.1.1
+//! has it.
+
+use super::headers::Field;
 
 /// Where in a chunked body the decoder stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +31,8 @@ pub enum Step {
     Skip(usize),
     /// So many bytes are content.
     Data(usize),
+    /// So many bytes are of the trailer section, which ends with an empty line.
+    Trailer(usize),
 }
 
 /// A body that is not in the chunked coding.
@@ -39,8 +43,8 @@ pub struct BadChunk(pub &'static str);
 /// Sixteen hex digits would be 2^64; nobody sends a chunk of even 2^60.
 const MAX_SIZE_DIGITS: u8 = 15;
 
-/// Extensions and trailers are thrown away; so much of them is still listened to.
-const MAX_IGNORED: u16 = 8 << 10;
+/// The most of an extension, and of a trailer section.
+const MAX_BESIDE: u16 = 8 << 10;
 
 impl Decoder {
     /// Before the first chunk.
@@ -68,15 +72,23 @@ impl Decoder {
             }
             return Ok(Step::Data(taken));
         }
-        let mut skipped = 0;
+        let in_trailers = self.is_in_trailers();
+        let mut passed = 0;
         for byte in bytes {
-            if matches!(self, Self::Data(_) | Self::Done) {
+            if matches!(self, Self::Data(_) | Self::Done) || self.is_in_trailers() != in_trailers {
                 break;
             }
             *self = self.after(*byte)?;
-            skipped += 1;
+            passed += 1;
         }
-        Ok(Step::Skip(skipped))
+        Ok(if in_trailers { Step::Trailer(passed) } else { Step::Skip(passed) })
+    }
+
+    fn is_in_trailers(self) -> bool {
+        matches!(
+            self,
+            Self::TrailerStart(_) | Self::Trailer(_) | Self::TrailerLineFeed(_) | Self::EndLineFeed
+        )
     }
 
     fn after(self, byte: u8) -> Result<Self, BadChunk> {
@@ -127,7 +139,7 @@ impl Default for Decoder {
 }
 
 fn longer(length: u16) -> Result<u16, BadChunk> {
-    if length < MAX_IGNORED { Ok(length + 1) } else { Err(BadChunk("extensions or trailers are too long")) }
+    if length < MAX_BESIDE { Ok(length + 1) } else { Err(BadChunk("extensions or trailers are too long")) }
 }
 
 /// Appends `data` as one chunk. Empty data would end the body, so it appends nothing.
@@ -145,6 +157,17 @@ pub fn encode(data: &[u8], out: &mut Vec<u8>) {
 /// The last chunk, without trailers.
 pub const END: &[u8] = b"0\r\n\r\n";
 
+/// Appends the last chunk, and `trailers` behind it.
+pub fn encode_end<'a>(trailers: impl Iterator<Item = Field<'a>>, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"0\r\n");
+    for field in trailers {
+        for part in [field.name, b": ", field.value, b"\r\n"] {
+            out.extend_from_slice(part);
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,7 +175,12 @@ mod tests {
 
     /// Decodes `bytes` given in pieces of `piece` bytes; the content, and what was left over.
     fn decode(bytes: &[u8], piece: usize) -> Result<(Vec<u8>, usize), BadChunk> {
-        let (mut decoder, mut content, mut at) = (Decoder::new(), Vec::new(), 0);
+        decode_all(bytes, piece).map(|(content, _, left)| (content, left))
+    }
+
+    /// The same, with the trailer section.
+    fn decode_all(bytes: &[u8], piece: usize) -> Result<(Vec<u8>, Vec<u8>, usize), BadChunk> {
+        let (mut decoder, mut content, mut trailers, mut at) = (Decoder::new(), Vec::new(), Vec::new(), 0);
         while at < bytes.len() && !decoder.is_done() {
             match decoder.step(&bytes[at..(at + piece).min(bytes.len())])? {
                 Step::Skip(count) => at += count,
@@ -160,9 +188,17 @@ mod tests {
                     content.extend_from_slice(&bytes[at..at + count]);
                     at += count;
                 }
+                Step::Trailer(count) => {
+                    trailers.extend_from_slice(&bytes[at..at + count]);
+                    at += count;
+                }
             }
         }
-        if decoder.is_done() { Ok((content, bytes.len() - at)) } else { Err(BadChunk("incomplete")) }
+        if decoder.is_done() {
+            Ok((content, trailers, bytes.len() - at))
+        } else {
+            Err(BadChunk("incomplete"))
+        }
     }
 
     #[track_caller]
@@ -178,6 +214,19 @@ mod tests {
         check("0\r\n\r\n", Ok(("", 0)));
         check("5\r\nhello\r\n0\r\n\r\nGET", Ok(("hello", 3)));
         check("3;a=b\r\nabc\r\nA \r\n0123456789\r\n0\r\nX: y\r\n\r\n", Ok(("abc0123456789", 0)));
+    }
+
+    #[test]
+    fn the_trailer_section_is_told_from_the_rest() {
+        for (bytes, expected) in [
+            ("0\r\n\r\nGET", "\r\n"),
+            ("1\r\na\r\n0;x=y\r\nA: b\r\nC: d\r\n\r\nE: f", "A: b\r\nC: d\r\n\r\n"),
+        ] {
+            for piece in [1, 2, 3, 1000] {
+                let (_, trailers, _) = decode_all(bytes.as_bytes(), piece).unwrap();
+                assert_eq!(trailers, expected.as_bytes(), "{bytes:?} in pieces of {piece}");
+            }
+        }
     }
 
     #[test]

@@ -70,6 +70,13 @@ pub fn request(head: &RequestHead, form: &Form<'_>, via: &Pseudonym, out: &mut V
         let _ = write!(out, "Proxy-Authorization: {credentials}\r\n");
     }
     write_framing(form.framing, out);
+    if form.framing == Framing::Chunked {
+        announce_trailers(&head.headers, out);
+    }
+    if head.headers.lists(Name::Te, "trailers") {
+        // RFC 9110 §10.1.4: the client takes them, and so does weir.
+        out.extend_from_slice(b"Connection: TE\r\nTE: trailers\r\n");
+    }
     if form.upgrade {
         write_upgrade(&head.headers, out);
     }
@@ -87,13 +94,15 @@ pub struct Delivery {
     pub keep_alive_10: bool,
     /// A 101: the connection changes its protocol.
     pub upgrade: bool,
+    /// The client takes trailers.
+    pub trailers: bool,
 }
 
 impl Delivery {
     /// A head with nothing behind it, after which the connection goes on: an interim response.
     #[must_use]
     pub fn of_head() -> Self {
-        Self { framing: Framing::None, close: false, keep_alive_10: false, upgrade: false }
+        Self { framing: Framing::None, close: false, keep_alive_10: false, upgrade: false, trailers: false }
     }
 }
 
@@ -112,6 +121,9 @@ pub fn response(head: &ResponseHead, delivery: Delivery, via: Option<&Pseudonym>
         // The length that a HEAD or 304 announces belongs to the representation: it is passed on.
         Framing::None => copy_lengths(&head.headers, out),
         framing => write_framing(framing, out),
+    }
+    if delivery.trailers && delivery.framing == Framing::Chunked {
+        announce_trailers(&head.headers, out);
     }
     if delivery.close {
         out.extend_from_slice(b"Connection: close\r\n");
@@ -218,6 +230,15 @@ fn copy_lengths(headers: &Headers, out: &mut Vec<u8>) {
     }
 }
 
+/// RFC 9110 §6.6.2: what is going to follow.
+fn announce_trailers(headers: &Headers, out: &mut Vec<u8>) {
+    for value in headers.all(Name::Trailer) {
+        out.extend_from_slice(b"Trailer: ");
+        out.extend_from_slice(value);
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
 fn write_upgrade(headers: &Headers, out: &mut Vec<u8>) {
     out.extend_from_slice(b"Connection: upgrade\r\n");
     for value in headers.all(Name::Upgrade) {
@@ -267,8 +288,15 @@ mod tests {
     fn hop_by_hop_fields_stay_here() {
         check("Host: evil\r\nAccept: */*\r\n", false, "Accept: */*\r\n");
         check("Connection: close, X-Secret\r\nX-Secret: 1\r\nX-Other: 2\r\n", false, "X-Other: 2\r\n");
-        check("Proxy-Connection: keep-alive\r\nKeep-Alive: 5\r\nTE: trailers\r\n", false, "");
+        check("Proxy-Connection: keep-alive\r\nKeep-Alive: 5\r\nTE: gzip\r\nTrailer: X\r\n", false, "");
         check("Proxy-Authorization: Basic eDp5\r\n", false, "");
+    }
+
+    #[test]
+    fn that_a_client_takes_trailers_is_said_for_weir_too() {
+        let expected = "Connection: TE\r\nTE: trailers\r\n";
+        check("TE: trailers\r\n", false, expected);
+        check("Connection: TE\r\nTE: gzip;q=0.5, trailers\r\n", false, expected);
     }
 
     #[test]

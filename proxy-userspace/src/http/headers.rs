@@ -48,6 +48,15 @@ impl Headers {
         self.mark((start, middle), (middle, self.bytes.len()));
     }
 
+    /// Keeps the fields for which `keeps` is true.
+    pub fn retain(&mut self, keeps: impl Fn(Field<'_>) -> bool) {
+        let bytes = &self.bytes;
+        let slice = |(start, end): (u32, u32)| &bytes[start as usize..end as usize];
+        self.fields.retain(|span| {
+            keeps(Field { known: span.known, name: slice(span.name), value: slice(span.value) })
+        });
+    }
+
     /// The bytes that spans of the head point into.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes

@@ -12,6 +12,7 @@ use super::framing::Framing;
 use super::head::{RequestHead, ResponseHead, Version};
 use super::headers::{Headers, Name};
 use super::parse::BadHead;
+use super::trailers::passed_on;
 use crate::config::Limits;
 
 /// The bytes that RFC 9113 §6.5.2 adds to each field's name and value.
@@ -73,12 +74,11 @@ pub fn trailers(fields: &HeaderMap) -> Headers {
     headers
 }
 
-/// Trailers for an HTTP/2 peer: what of them may be sent on, and is no field that a recipient would act on before it
-/// knows that it came late (RFC 9110 §6.5.1).
+/// Trailers for an HTTP/2 peer: those that may be sent on.
 #[must_use]
 pub fn sent_trailers(headers: &Headers) -> HeaderMap {
     let mut fields = HeaderMap::new();
-    for field in end_to_end_fields(headers).filter(|field| field.known == Name::Other) {
+    for field in passed_on(headers) {
         append(&mut fields, field.name, field.value);
     }
     fields
@@ -104,7 +104,8 @@ pub fn response(head: &ResponseHead, framing: Framing, via: Option<&Pseudonym>) 
                 append(fields, CONTENT_LENGTH.as_bytes(), length);
             }
         }
-        Framing::None | Framing::Chunked | Framing::UntilClose => {}
+        Framing::Chunked => announce_trailers(&head.headers, fields),
+        Framing::None | Framing::UntilClose => {}
     }
     if let Some(via) = via {
         append_via(fields, head.version, via);
@@ -137,8 +138,10 @@ pub fn onward(head: &RequestHead, form: &Form<'_>, via: &Pseudonym) -> Option<Re
             }
         }
     }
-    if let Framing::Length(length) = form.framing {
-        fields.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    match form.framing {
+        Framing::Length(length) => drop(fields.insert(CONTENT_LENGTH, HeaderValue::from(length))),
+        Framing::Chunked => announce_trailers(&head.headers, fields),
+        Framing::None | Framing::UntilClose => {}
     }
     // RFC 9113 §8.2.2: the one thing that may be said of it; gRPC asks for it.
     if head.headers.lists(Name::Te, "trailers") {
@@ -161,6 +164,13 @@ pub fn response_head(response: &Response<()>) -> ResponseHead {
 }
 
 const CONTENT_LENGTH: &str = "content-length";
+
+/// RFC 9110 §6.6.2: what is going to follow.
+fn announce_trailers(headers: &Headers, fields: &mut HeaderMap) {
+    for value in headers.all(Name::Trailer) {
+        append(fields, b"trailer", value);
+    }
+}
 
 fn append_via(fields: &mut HeaderMap, version: Version, via: &Pseudonym) {
     let mut value = Vec::new();

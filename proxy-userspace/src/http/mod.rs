@@ -2,6 +2,7 @@
 //! policy.
 
 pub mod chunked;
+pub mod coding;
 pub mod date;
 pub mod forward;
 pub mod forwarded;
@@ -12,5 +13,7 @@ pub mod http2;
 pub mod pac;
 pub mod parse;
 pub mod status;
+pub mod trailers;
+pub mod websocket;
 
 pub use crate::authority;

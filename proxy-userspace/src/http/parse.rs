@@ -116,6 +116,17 @@ fn check_lines(head: &[u8], limits: &Limits) -> Result<(), BadHead> {
     }
 }
 
+/// Parses fields without a line before them, up to the empty one behind them. None: it is no such section.
+pub(super) fn fields(section: &[u8]) -> Option<Headers> {
+    let mut fields = [httparse::EMPTY_HEADER; Limits::MAX_HEADER_COUNT];
+    match httparse::parse_headers(section, &mut fields) {
+        Ok(httparse::Status::Complete((length, fields))) if length == section.len() => {
+            Some(headers(section, length, fields))
+        }
+        _ => None,
+    }
+}
+
 /// What a load balancer may put before a connection's first byte, in either version. A mistake in someone's
 /// configuration, which is to be told from a bad request.
 fn is_proxy_protocol(bytes: &[u8]) -> bool {

@@ -72,9 +72,15 @@ pub fn answer(status: u16, error: &str, explanation: &str, form: Form) -> (Respo
     headers.push(b"Content-Length", body.len().to_string().as_bytes());
     headers.push(b"Cache-Control", b"no-store");
     headers.push(b"X-Content-Type-Options", b"nosniff");
+    if status == 503 {
+        headers.push(b"Retry-After", RETRY_AFTER);
+    }
     headers.push(b"Proxy-Status", format!("weir; error={error}").as_bytes());
     (head, body)
 }
+
+/// In seconds. What weir has too much of passes quickly, or not at all.
+const RETRY_AFTER: &[u8] = b"1";
 
 fn html(status: u16, reason: &str, explanation: &str) -> String {
     let mut escaped = String::with_capacity(explanation.len());

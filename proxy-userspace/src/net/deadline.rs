@@ -172,6 +172,17 @@ pub fn drain() {
     fired.into_iter().for_each(Waker::wake);
 }
 
+/// Ends the wait in which nothing has been under way for longest on this thread, as a drain would. False: there is none.
+pub fn end_longest_idle() -> bool {
+    match TABLE.with_borrow_mut(Table::end_longest_idle) {
+        Some(waker) => {
+            waker.wake();
+            true
+        }
+        None => false,
+    }
+}
+
 thread_local! {
     static TABLE: RefCell<Table> = RefCell::new(Table::default());
 }
@@ -237,6 +248,15 @@ impl Table {
             }
         }
         fired
+    }
+
+    fn end_longest_idle(&mut self) -> Option<Waker> {
+        let is_idle =
+            |slot: &Slot| slot.due_in_drain != u64::MAX && slot.expired.is_none() && slot.waker.is_some();
+        let idle = self.slots.iter_mut().map(|(_, slot)| slot).filter(|slot| is_idle(slot));
+        let longest = idle.min_by_key(|slot| slot.due)?;
+        longest.expired = Some(Expired::Drained);
+        longest.waker.take()
     }
 
     fn drain(&mut self) -> Vec<Waker> {
@@ -310,6 +330,26 @@ mod tests {
         check(long, Some(short), 4, true, Some(Expired::TimedOut));
         check(short, Some(long), 4, true, Some(Expired::TimedOut));
         check(long, None, 30, true, None);
+    }
+
+    #[test]
+    fn the_longest_idle_wait_can_be_ended() {
+        std::thread::spawn(|| {
+            let mut cx = Context::from_waker(Waker::noop());
+            let (busy, older, newer) = (Deadline::new(), Deadline::new(), Deadline::new());
+            busy.arm(TICK);
+            older.arm_idle(TICK * 3, Duration::ZERO);
+            newer.arm_idle(TICK * 4, TICK);
+            let mut states =
+                || [&busy, &older, &newer].map(|deadline| deadline.poll_expired(&mut cx).is_ready());
+            assert_eq!(states(), [false, false, false]);
+            assert!(end_longest_idle());
+            assert_eq!(states(), [false, true, false]);
+            assert!(end_longest_idle() && !end_longest_idle());
+            assert_eq!(states(), [false, true, true]);
+        })
+        .join()
+        .unwrap();
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Sockets, addresses and time, as the data plane needs them.
 
 pub mod address;
+pub mod admission;
 pub mod buffered;
 pub mod deadline;
 pub mod frames;

@@ -1,18 +1,16 @@
 //! A downstream connection: its socket, what was read ahead, and who is at the other end.
 
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::io::AsyncWriteExt;
 
+use super::admission::Admitted;
 use super::buffered::Inbox;
 use super::deadline::Deadline;
 use super::transport::Transport;
 use crate::target::Client;
-use crate::telemetry::metrics;
 
 /// How long, and how much, a client may go on sending before its connection is closed for good (RFC 9112 §9.6):
 /// one in the middle of an upload sends more than any buffer holds, before it looks for an answer.
@@ -58,61 +56,4 @@ async fn discard(stream: &mut Transport, inbox: &mut Inbox) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// How many downstream connections there are, and may be.
-#[derive(Debug)]
-pub struct Admission {
-    limit: usize,
-    open: AtomicUsize,
-}
-
-impl Admission {
-    /// Room for `limit` connections.
-    #[must_use]
-    pub fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { limit, open: AtomicUsize::new(0) })
-    }
-
-    /// A place for one connection, if there is one.
-    pub fn admit(self: &Arc<Self>) -> Option<Admitted> {
-        if self.open.fetch_add(1, Ordering::Relaxed) >= self.limit {
-            self.open.fetch_sub(1, Ordering::Relaxed);
-            metrics::with(|metrics| metrics.refused_connections.increment());
-            return None;
-        }
-        Some(Admitted(Arc::clone(self)))
-    }
-
-    /// Connections that are open now.
-    #[must_use]
-    pub fn open(&self) -> usize {
-        self.open.load(Ordering::Relaxed)
-    }
-}
-
-/// The place of one connection; given back when dropped.
-#[derive(Debug)]
-pub struct Admitted(Arc<Admission>);
-
-impl Drop for Admitted {
-    fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
-        metrics::with(|metrics| metrics.closed_connections.increment());
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn places_are_limited_and_given_back() {
-        let admission = Admission::new(2);
-        let first = admission.admit().unwrap();
-        let _second = admission.admit().unwrap();
-        assert!(admission.admit().is_none());
-        drop(first);
-        assert!(admission.admit().is_some());
-    }
 }

@@ -40,6 +40,10 @@ pub struct Socket {
     stream: Rc<TcpStream>,
     /// Bytes that were read before the session began.
     early: Inbox,
+    /// What lies between: the session with a proxy, through which another one goes.
+    outer: Option<Box<TlsStream<Socket>>>,
+    /// There is such a session.
+    nested: bool,
 }
 
 impl Socket {
@@ -47,7 +51,17 @@ impl Socket {
     #[must_use]
     pub fn pair(stream: TcpStream, early: Inbox) -> (Self, Self) {
         let stream = Rc::new(stream);
-        (Self { stream: Rc::clone(&stream), early: Inbox::default() }, Self { stream, early })
+        let handle = Self { stream: Rc::clone(&stream), early: Inbox::default(), outer: None, nested: false };
+        (handle, Self { stream, early, outer: None, nested: false })
+    }
+
+    /// The same for a session through `outer`.
+    #[must_use]
+    pub fn within(outer: Tls) -> (Self, Self) {
+        let Tls { session, socket } = outer;
+        let (stream, session) = (Rc::clone(&socket.stream), Some(Box::new(session.into_inner())));
+        let handle = Self { stream: Rc::clone(&stream), early: Inbox::default(), outer: None, nested: true };
+        (handle, Self { stream, early: Inbox::default(), outer: session, nested: true })
     }
 
     /// The socket itself.
@@ -116,7 +130,10 @@ impl Transport {
 
     /// Lets an orderly end follow: what comes next is FIN, not RST. Through TLS, the peer is told first.
     pub fn end_in_order(&self) {
-        if let Self::Tls(tls) = self {
+        // Of a session within another one the peer hears nothing then: it would have to be wrapped, which may wait.
+        if let Self::Tls(tls) = self
+            && !tls.socket.nested
+        {
             // Best effort: it is a few bytes into a socket that is nearly always ready.
             let mut socket = Direct(&tls.socket.stream);
             let _ = match &mut *tls.session.borrow_mut() {
@@ -266,6 +283,9 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if let Some(outer) = &mut self.outer {
+            return Pin::new(outer).poll_read(cx, buffer);
+        }
         let early = self.early.bytes();
         if !early.is_empty() {
             let count = early.len().min(buffer.remaining());
@@ -285,7 +305,10 @@ impl AsyncRead for Socket {
 }
 
 impl AsyncWrite for Socket {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if let Some(outer) = &mut self.outer {
+            return Pin::new(outer).poll_write(cx, bytes);
+        }
         loop {
             ready!(self.stream.poll_write_ready(cx))?;
             match self.stream.try_write(bytes) {
@@ -295,11 +318,17 @@ impl AsyncWrite for Socket {
         }
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.outer {
+            Some(outer) => Pin::new(outer).poll_flush(cx),
+            None => Poll::Ready(Ok(())),
+        }
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(outer) = &mut self.outer {
+            return Pin::new(outer).poll_shutdown(cx);
+        }
         Poll::Ready(SockRef::from(&*self.stream).shutdown(Shutdown::Write))
     }
 }

@@ -40,6 +40,7 @@ pub async fn relay(engine: &Engine, inspection: &Inspection, mut downstream: Dow
         tls: None,
         speaks: Speaks::Http1,
         through: None,
+        owner: None,
         dns_us: None,
     };
     let mut upstream = match engine.upstream.connect(&addresses).await {

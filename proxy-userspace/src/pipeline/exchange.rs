@@ -1,10 +1,10 @@
 //! One request and its response over one upstream connection, new or kept.
 
-use std::borrow::Cow;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::pin::pin;
 
 use super::caching::{Fetch, Verdict, store_and_deliver};
+use super::compression::compress;
 use super::failure::Failure;
 use super::hop::http1::Http1;
 use super::hop::http2::Http2;
@@ -14,19 +14,19 @@ use super::response::{deliver, final_head, within};
 use super::sending::Sending;
 use super::side::{Afterwards, Answer, DownstreamSide, Manner, Onward, Reply, UpstreamSide};
 use super::{Engine, additions};
-use crate::config::{ForwardedFields, HostField};
-use crate::http::authority::{Authority, Host, Scheme, Shown};
-use crate::http::forward::{self, Form};
-use crate::http::forwarded::Forwarded;
+use crate::http::authority::Shown;
+use crate::http::forward;
 use crate::http::framing::Framing;
-use crate::http::head::ResponseHead;
+use crate::http::head::{ResponseHead, Version};
 use crate::http::headers::{Headers, Name};
+use crate::http::websocket;
 use crate::net::deadline::Deadline;
 use crate::net::transport::Transport;
 use crate::relay::body::{BodyError, Patience, Terms, transfer};
 use crate::relay::stage::Stages;
 use crate::target::{Front, Hop};
-use crate::upstream::{Addresses, Connection, Idle, Place, Speaks, Way, basic};
+use crate::telemetry::metrics;
+use crate::upstream::{Addresses, Backoff, Connection, Idle, Place, Speaks, Way};
 
 /// How an exchange left the downstream side.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ pub(super) struct Exchange<'a, 'f> {
     pub framing: Framing,
     pub hop: &'a Hop,
     /// The address of the client.
-    pub client: IpAddr,
+    pub client: SocketAddr,
     pub addresses: &'a Addresses,
     pub flow: &'a mut Recording,
     /// Sees the answer for the cache.
@@ -76,13 +76,24 @@ impl Exchange<'_, '_> {
                 result => return result,
             }
         }
-        // A shared connection may be ended by the server just now, too.
-        // Boxed: a request that meets a kept connection needs none of that memory.
-        let again = match Box::pin(self.open(downstream, own)).await {
-            Err((Failure::NoAnswer, true)) if self.may_repeat() => Box::pin(self.open(downstream, own)).await,
-            result => result,
-        };
-        again.map_err(|(failure, _)| failure)
+        let settings = &self.engine.config.upstream;
+        let mut backoff = Backoff::new(settings.backoff);
+        let mut left = if self.request.target.front == Front::Captured { 0 } else { settings.retries };
+        let mut had_shared = false;
+        loop {
+            // Boxed: a request that meets a kept connection needs none of that memory.
+            match Box::pin(self.open(downstream, own)).await {
+                // A shared connection may be ended by the server just now, too.
+                Err((Failure::NoAnswer, true)) if self.may_repeat() && !had_shared => had_shared = true,
+                // Nothing was sent: whatever it is, it may be tried again.
+                Err((Failure::Connect(error), _)) if left > 0 && error.is_passing() => {
+                    left -= 1;
+                    metrics::with(|metrics| metrics.upstream_retries.increment());
+                    backoff.wait().await;
+                }
+                result => return result.map_err(|(failure, _)| failure),
+            }
+        }
     }
 
     /// Opens a way to the upstream, and goes it. With a failure: whether the connection was a shared one.
@@ -91,14 +102,20 @@ impl Exchange<'_, '_> {
         downstream: &mut impl DownstreamSide,
         own: &mut Option<Idle>,
     ) -> Result<Ending, (Failure, bool)> {
-        let upgrade = forward::wants_upgrade(&self.request.head);
-        // What an upgrade asks for needs a connection of its own.
-        let opened = match upgrade || self.request.target.front == Front::Captured {
-            true => {
-                let addresses = Addresses { speaks: Speaks::Http1, ..self.addresses.clone() };
-                self.engine.upstream.connect(&addresses).await.map(Way::Http1)
+        let (head, upstream) = (&self.request.head, &self.engine.upstream);
+        let opened = match self.request.target.front {
+            // Captured programs speak to their server what it understands, and share its connection with nobody.
+            Front::Captured if head.version == Version::Http2 => {
+                let owner = Some(self.client);
+                let addresses = Addresses { speaks: Speaks::Http2, owner, ..self.addresses.clone() };
+                upstream.open(&addresses).await
             }
-            false => self.engine.upstream.open(self.addresses).await,
+            // What an upgrade asks for needs a connection of its own.
+            front if front == Front::Captured || forward::wants_upgrade(head) => {
+                let addresses = Addresses { speaks: Speaks::Http1, ..self.addresses.clone() };
+                upstream.connect(&addresses).await.map(Way::Http1)
+            }
+            _ => upstream.open(self.addresses).await,
         };
         let timings = &mut self.flow.timings;
         match opened.map_err(|error| (error.into(), false))? {
@@ -190,6 +207,7 @@ impl Exchange<'_, '_> {
         let (host, scheme) = self.host();
         let target = self.request_target(Shown(&host, scheme));
         let form = self.form(&target, Shown(&host, scheme));
+        metrics::with(|metrics| metrics.upstream_requests.increment());
         let (sink, mut answer) = upstream.begin(&Onward { head: &request.head, form, via: &engine.via })?;
         let downstream = downstream.open(self.framing);
         let (mut reply, patience) = (downstream.reply, self.patience(downstream.deadline));
@@ -218,7 +236,7 @@ impl Exchange<'_, '_> {
             return Err(Failure::BadAnswer(why.into()));
         }
         if head.status == 101 {
-            self.check_upgrade(sending.is_complete())?;
+            self.check_upgrade(&head, sending.is_complete())?;
             within(patience, reply.switch_protocols(&head, &engine.via, answer.beyond())).await?;
             return Ok(Conversed::SwitchedProtocols);
         }
@@ -249,9 +267,12 @@ impl Exchange<'_, '_> {
                 ending: Ending::Withheld(Box::new(head)),
             });
         }
-        reply.head(&head, Manner { framing, via: Some(&self.engine.via), may_keep: sending.may_end_well() });
-        // Who compresses, inspects or stores the body adds a stage of his own here, and says so in the head before.
+        // Who inspects or changes the body adds a stage of his own here, and says so in the head before it goes out. What
+        // is stored was taken from it above, as it came.
         let mut stages = Stages::new();
+        let delivered = compress(self.engine, self.request, &mut head, framing, &mut stages);
+        let may_keep = sending.may_end_well();
+        reply.head(&head, Manner { framing: delivered, via: Some(&self.engine.via), may_keep });
         let body = answer.body(framing);
         let received = &progress.received;
         let result = match (verdict, &mut self.fetch) {
@@ -292,74 +313,18 @@ impl Exchange<'_, '_> {
         }
     }
 
-    /// The request target: as a server expects it, or a parent proxy (RFC 9112 §3.2.2).
-    fn request_target(&self, host: Shown<'_>) -> Cow<'_, str> {
-        let path = &*self.request.path;
-        match self.hop {
-            Hop::Parent { tunnel: false, .. } if path == "*" => Cow::Owned(format!("{}://{host}", host.1)),
-            Hop::Parent { tunnel: false, .. } => Cow::Owned(format!("{}://{host}{path}", host.1)),
-            _ => Cow::Borrowed(path),
-        }
-    }
-
-    /// The form in which the request is sent on.
-    fn form<'a>(&'a self, target: &'a str, host: Shown<'a>) -> Form<'a> {
-        let proxy_authorization = match self.hop {
-            Hop::Parent { parent, tunnel: false, .. } => parent.credentials.as_ref().map(basic),
-            _ => None,
-        };
-        Form {
-            target,
-            host,
-            framing: self.framing,
-            upgrade: forward::wants_upgrade(&self.request.head),
-            forwarded: self.forwarded(),
-            proxy_authorization,
-        }
-    }
-
-    /// What goes into Host.
-    fn host(&self) -> (Cow<'_, Authority>, Scheme) {
-        let target = &self.request.target;
-        match (self.hop, &target.authority) {
-            (Hop::Backend(backend), Some(authority)) if backend.host == HostField::Client => {
-                (Cow::Borrowed(authority), target.scheme)
-            }
-            (Hop::Backend(backend), _) => (Cow::Borrowed(&backend.authority), backend.scheme),
-            (_, Some(authority)) => (Cow::Borrowed(authority), target.scheme),
-            // RFC 9112 §3.2: for want of a name, the address.
-            (_, None) => {
-                let address = self.flow.upstream.unwrap_or(self.addresses.addresses[0]);
-                let host = Host::Address(address.ip());
-                (Cow::Owned(Authority { host, port: address.port() }), Scheme::Http)
-            }
-        }
-    }
-
-    /// What the server is told of the client. Captured programs have not asked for a proxy: nothing.
-    fn forwarded(&self) -> Option<Forwarded<'_>> {
-        let settings = &self.engine.config.forwarded;
-        let fields = match self.request.target.front {
-            Front::Captured => ForwardedFields::Off,
-            Front::Explicit => settings.explicit,
-            Front::Gateway => settings.gateway,
-        };
-        (fields != ForwardedFields::Off).then(|| Forwarded {
-            fields,
-            client: self.client,
-            trusted: settings.trusted.iter().any(|network| network.contains(&self.client.to_canonical())),
-            scheme: self.request.target.scheme,
-            host: self.request.target.authority.as_ref(),
-        })
-    }
-
-    fn check_upgrade(&self, request_is_complete: bool) -> Result<(), Failure> {
+    fn check_upgrade(&self, head: &ResponseHead, request_is_complete: bool) -> Result<(), Failure> {
         if !forward::wants_upgrade(&self.request.head) {
             return Err(Failure::BadAnswer("101 was not asked for".into()));
         }
         if !request_is_complete {
             // The rest of the body would be taken for the new protocol.
             return Err(Failure::BadAnswer("101 came before the request was whole".into()));
+        }
+        // RFC 8441 §5: the handshake is between weir and the server; nobody else would check it.
+        if self.request.head.version == Version::Http2 {
+            let checked = websocket::check_accepted(&self.request.head, head);
+            checked.map_err(|error| Failure::BadAnswer(error.to_string()))?;
         }
         Ok(())
     }

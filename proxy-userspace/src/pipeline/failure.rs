@@ -6,7 +6,7 @@ use crate::http::parse::BadHead;
 use crate::policy::acl::Denied;
 use crate::relay::Side;
 use crate::relay::body::BodyError;
-use crate::upstream::{AddressError, ConnectError, dns::DnsError};
+use crate::upstream::{AddressError, ConnectError, NoTurn, dns::DnsError};
 
 /// Why a request or tunnel got no answer from its upstream.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +31,8 @@ pub enum Failure {
     Unresolved(#[from] DnsError),
     #[error("{0}")]
     Connect(#[from] ConnectError),
+    #[error("{0}")]
+    NoTurn(#[from] NoTurn),
     #[error("the upstream closed the connection without an answer")]
     NoAnswer,
     #[error("the upstream's answer is not valid: {0}")]
@@ -78,6 +80,7 @@ impl Failure {
             Self::Connect(ConnectError::Tls(insecure)) => (502, insecure.kind),
             Self::Connect(ConnectError::NoAddress) => (502, "destination_ip_unroutable"),
             Self::Connect(ConnectError::Failed { error, .. }) => (502, connect_error_type(error)),
+            Self::NoTurn(_) => (503, "connection_limit_reached"),
             Self::NotCached => (504, "destination_unavailable"),
             Self::Internal(_) => (500, "proxy_internal_error"),
             Self::NoAnswer => (502, "connection_terminated"),

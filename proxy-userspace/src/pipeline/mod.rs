@@ -3,10 +3,16 @@
 
 mod additions;
 mod caching;
+#[cfg(feature = "compression")]
+mod compression;
 pub mod dns;
 mod exchange;
 pub mod failure;
+mod form;
 mod hop;
+mod max_forwards;
+#[cfg(not(feature = "compression"))]
+mod no_compression;
 mod recording;
 pub mod request;
 mod respond;
@@ -14,6 +20,9 @@ mod response;
 mod sending;
 pub mod side;
 pub mod tunnel;
+
+#[cfg(not(feature = "compression"))]
+use no_compression as compression;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;

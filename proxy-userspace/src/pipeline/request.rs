@@ -6,6 +6,7 @@ use super::Engine;
 use super::caching::{self, Fetch};
 use super::exchange::{Ending, Exchange};
 use super::failure::Failure;
+use super::max_forwards::{self, Reach};
 use super::recording::Recording;
 use super::respond::{self, Ask};
 use super::side::{DownstreamSide, Manner};
@@ -15,9 +16,10 @@ use crate::http::authority::Scheme;
 use crate::http::framing::Framing;
 use crate::http::head::{RequestHead, ResponseHead, Version};
 use crate::http::status::Form;
-use crate::http::{forward, pac};
+use crate::http::{date, forward, pac};
 use crate::relay::Side;
 use crate::relay::body::held::Held;
+use crate::relay::stage::Stages;
 use crate::target::{Front, Target};
 use crate::telemetry::{metrics, redact};
 use crate::upstream::Idle;
@@ -98,8 +100,17 @@ async fn answer(
     check_length(framing, body_limit(engine, &request.target))?;
     filters::check(filters::Request { head: &request.head, target: &request.target, via: &engine.via })?;
     if serves_pac(engine, request) {
-        return pac(engine, downstream, request, flow).await;
+        let (head, file) = pac(request)?;
+        return answer_itself(engine, downstream, request, flow, (head, file.as_bytes())).await;
     }
+    let counted = match max_forwards::reach(request, framing, &engine.via)? {
+        Reach::Any => None,
+        Reach::On(counted) => Some(counted),
+        Reach::Here(answer) => {
+            return answer_itself(engine, downstream, request, flow, (answer.0, &answer.1)).await;
+        }
+    };
+    let request = counted.as_deref().unwrap_or(request);
     match &engine.cache {
         // Who asks for another protocol wants a connection, not a response.
         Some(cache) if !forward::wants_upgrade(&request.head) => {
@@ -123,9 +134,14 @@ pub(super) async fn forward(
     let hop = engine.routes.next_hop(&request.target, &request.path).ok_or(Failure::NoRoute(NO_ROUTE))?;
     // A proxy can't be relied upon to pass an Upgrade on.
     let hop = if forward::wants_upgrade(&request.head) { hop.as_tunnel() } else { hop };
+    // Captured programs have not asked for a proxy: they wait where they would have waited.
+    let _turn = match request.target.front {
+        Front::Captured => None,
+        Front::Explicit | Front::Gateway => engine.upstream.turn(&hop).await?,
+    };
     let addresses = engine.addresses(&hop).await?;
     flow.timings.dns_us = addresses.dns_us;
-    let client = downstream.client().address.ip();
+    let client = downstream.client().address;
     Exchange { engine, request, framing, hop: &hop, client, addresses: &addresses, flow, fetch }
         .run(downstream, own)
         .await
@@ -138,37 +154,37 @@ fn serves_pac(engine: &Engine, request: &Request) -> bool {
         && engine.config.server.pac
 }
 
-/// Answers with the file that tells browsers to use this proxy, at the address that they have reached it by.
-async fn pac(
-    engine: &Engine,
-    downstream: &mut impl DownstreamSide,
-    request: &Request,
-    flow: &mut Recording,
-) -> Result<Ending, Failure> {
+/// The file that tells browsers to use this proxy, at the address that they have reached it by.
+fn pac(request: &Request) -> Result<(ResponseHead, String), Failure> {
     let Some(proxy) = &request.target.authority else {
         return Err(Failure::BadRequest(
             "the Host field is missing: at which address is this proxy reached?".into(),
         ));
     };
-    let file = pac::file(proxy, request.target.scheme == Scheme::Https);
     let mut head = ResponseHead::new(Version::Http11, 200, "OK");
     head.headers.push(b"Content-Type", pac::MEDIA_TYPE);
-    head.headers.push(b"Content-Length", file.len().to_string().as_bytes());
+    Ok((head, pac::file(proxy, request.target.scheme == Scheme::Https)))
+}
+
+/// Answers with what weir itself has to say.
+async fn answer_itself(
+    engine: &Engine,
+    downstream: &mut impl DownstreamSide,
+    request: &Request,
+    flow: &mut Recording,
+    (mut head, content): (ResponseHead, &[u8]),
+) -> Result<Ending, Failure> {
+    date::with_now(|now| head.headers.push(b"Date", now));
+    head.headers.push(b"Content-Length", content.len().to_string().as_bytes());
     let (framing, content) = match request.head.method() {
-        "HEAD" => (Framing::None, ""),
-        _ => (Framing::Length(file.len() as u64), file.as_str()),
+        "HEAD" => (Framing::None, b"".as_slice()),
+        _ => (Framing::Length(content.len() as u64), content),
     };
     let sent = downstream.framing(&request.head) == Ok(Framing::None);
     let manner = Manner { framing, via: None, may_keep: sent };
-    flow.status = Some(200);
-    respond::respond(
-        engine,
-        downstream,
-        (&head, manner),
-        Held::new(Side::Upstream, content.as_bytes()),
-        None,
-    )
-    .await?;
+    flow.status = Some(head.status);
+    let body = Held::new(Side::Upstream, content);
+    respond::respond(engine, downstream, (&head, manner), body, &mut Stages::new(), None).await?;
     flow.end = "complete".into();
     Ok(Ending::Complete { sent })
 }

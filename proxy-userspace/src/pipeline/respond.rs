@@ -57,7 +57,7 @@ pub(super) async fn failure(
     let body = Held::new(Side::Upstream, content);
     let manner = Manner { framing, via: None, may_keep };
     // What weir itself says is no content of the flow's.
-    respond(engine, downstream, (&head, manner), body, None).await.is_ok()
+    respond(engine, downstream, (&head, manner), body, &mut Stages::new(), None).await.is_ok()
 }
 
 /// Answers with a head and a body that come from no upstream: one of weir's own, or a stored one.
@@ -66,13 +66,14 @@ pub(super) async fn respond(
     downstream: &mut impl DownstreamSide,
     (head, manner): (&ResponseHead, Manner<'_>),
     body: impl Source,
+    stages: &mut Stages,
     received: Option<&Cell<u64>>,
 ) -> Result<(), Failure> {
     let timeouts = &engine.config.server.timeouts;
     let Directions { mut reply, deadline, .. } = downstream.open(Framing::None);
     let patience = Patience { deadline, read: timeouts.read, write: timeouts.write };
     reply.head(head, manner);
-    deliver(body, &mut reply, &mut Stages::new(), received, patience).await
+    deliver(body, &mut reply, stages, received, patience).await
 }
 
 /// Notes a failure in the flow.

@@ -15,6 +15,7 @@ use crate::{config, netns};
 use super::cgroup::{Cgroup, Mount};
 use super::dns::SERVER_CAPACITY;
 use super::error::RedirectError;
+use super::events::EVENT_BYTES;
 use super::hooks::{self, HOOKS, Hook};
 use super::{Listeners, btf, rules, support};
 
@@ -75,6 +76,7 @@ pub(super) fn load(
         .map_max_entries("CGROUPS", capture.max_cgroups)
         .map_max_entries("IDENTITIES", rules::IDENTITY_CAPACITY)
         .map_max_entries("NAMESPACES", capture.max_cgroups)
+        .map_max_entries("EVENTS", EVENT_BYTES)
         .map_max_entries("DNS_SERVERS", SERVER_CAPACITY)
         // Of both generations, while rules are replaced.
         .map_max_entries("NAMES", capture.dns.max_names.saturating_mul(2))

@@ -13,6 +13,7 @@ mod closed;
 mod destroy;
 mod dns;
 mod error;
+mod events;
 mod existing;
 mod explain;
 pub mod hold;
@@ -47,6 +48,7 @@ pub use attached::Repaired;
 pub use cgroup::{CgroupId, ExecCgroup, Mount, cgroup_of, processes};
 pub use dns::{DnsServers, SERVERS_V6, Slot};
 pub use error::RedirectError;
+pub use events::{Decision, Decisions};
 pub use existing::{Ended, ExistingSocket};
 pub use explain::Explained;
 pub use names::Names;
@@ -94,6 +96,8 @@ pub struct Redirect {
     names: Names,
     dns_servers: DnsServers,
     counters: PerCpuArray<MapData, u64>,
+    followed: Array<MapData, u32>,
+    decisions: Option<Decisions>,
     heartbeat: Heartbeat,
     original_destinations: OriginalDestinations,
     _log: Option<log::KernelLog>,
@@ -123,6 +127,7 @@ impl Redirect {
         let claims: HashMap<_, _, _> = take_map(&mut ebpf, "CLAIMS")?;
         let closed: HashMap<_, _, _> = take_map(&mut ebpf, "CLOSED")?;
         let rules = rules::Table::new(&mut ebpf)?;
+        let decisions = Decisions::new(take_map(&mut ebpf, "EVENTS")?, rules.deciding());
         let original_destinations =
             OriginalDestinations::new(map_fd(claims.map())?, map_fd(closed.map())?, rules.deciding(), netns);
         let mut redirect = Self {
@@ -140,6 +145,8 @@ impl Redirect {
             names: Names::new(take_map(&mut ebpf, "NAMES")?, capture.dns.max_names, capture.dns.grace, netns),
             dns_servers: DnsServers::new(take_map(&mut ebpf, "DNS_SERVERS")?, netns),
             counters: take_map(&mut ebpf, "COUNTERS")?,
+            followed: take_map(&mut ebpf, "FOLLOWED")?,
+            decisions: Some(decisions),
             heartbeat: Heartbeat { map: Arc::new(Mutex::new(take_map(&mut ebpf, "HEARTBEAT")?)) },
             original_destinations,
             ebpf,

@@ -104,7 +104,7 @@ fn name_in_proc(pid: u32) -> String {
 }
 
 /// A program chooses its name: a line feed in it must not make two lines of a log, an escape not command a terminal.
-fn printable(name: &[u8]) -> String {
+pub(super) fn printable(name: &[u8]) -> String {
     String::from_utf8_lossy(name).replace(char::is_control, "\u{fffd}")
 }
 

@@ -53,6 +53,12 @@ struct LinkAttr {
     flags: u32,
 }
 
+/// A value that the kernel half has written; None: these bytes are none.
+pub(super) fn pod<T: Pod>(bytes: &[u8]) -> Option<T> {
+    // SAFETY: as many bytes as a T has, of which any make one; it need not be aligned.
+    (bytes.len() == size_of::<T>()).then(|| unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
+}
+
 /// What a cgroup has attached for one hook.
 pub(super) struct Attached {
     pub(super) program_ids: Vec<u32>,

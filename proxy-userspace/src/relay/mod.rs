@@ -3,6 +3,8 @@
 
 pub mod body;
 mod buffers;
+#[cfg(feature = "compression")]
+pub mod compress;
 pub mod copied;
 mod direction;
 mod pipe;

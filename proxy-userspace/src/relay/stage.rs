@@ -38,12 +38,18 @@ pub type Stages = Vec<Box<dyn Stage>>;
 pub struct Staged<'a, K> {
     stages: &'a mut [Box<dyn Stage>],
     sink: K,
+    /// Bytes that have passed since others had their turn.
+    worked: usize,
 }
+
+/// So many bytes pass before the worker turns to its other connections: what stages do may take long, and a sink that
+/// takes all at once never waits.
+const TURN: usize = 64 << 10;
 
 impl<'a, K: Sink> Staged<'a, K> {
     /// What is put into it passes `stages` before `sink`.
     pub fn new(stages: &'a mut [Box<dyn Stage>], sink: K) -> Self {
-        Self { stages, sink }
+        Self { stages, sink, worked: 0 }
     }
 }
 
@@ -62,11 +68,12 @@ impl<K: Sink> Sink for Staged<'_, K> {
     }
 
     fn put(&mut self, content: &[u8]) -> Result<(), BodyError> {
+        self.worked += content.len();
         pass(self.stages, content, &mut self.sink)
     }
 
     fn staged(&self) -> usize {
-        self.sink.staged()
+        self.sink.staged().max(self.worked)
     }
 
     fn pause(&mut self) -> Result<(), BodyError> {
@@ -87,8 +94,12 @@ impl<K: Sink> Sink for Staged<'_, K> {
         self.sink.end(trailers)
     }
 
-    fn flush(&mut self) -> impl Future<Output = io::Result<()>> {
-        self.sink.flush()
+    async fn flush(&mut self) -> io::Result<()> {
+        if self.worked >= TURN {
+            tokio::task::yield_now().await;
+        }
+        self.worked = 0;
+        self.sink.flush().await
     }
 
     fn gone(&mut self) -> impl Future<Output = ()> {

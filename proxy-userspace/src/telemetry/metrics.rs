@@ -14,6 +14,9 @@ pub struct Worker {
     pub http2_floods: Counter,
     pub closed_connections: Counter,
     pub refused_connections: Counter,
+    pub refused_client_connections: Counter,
+    pub shed_connections: Counter,
+    pub overload_answers: Counter,
     pub lost_destinations: Counter,
     pub requests: Counter,
     pub tunnels: Counter,
@@ -21,6 +24,10 @@ pub struct Worker {
     pub upstream_connects: Counter,
     pub upstream_failures: Counter,
     pub upstream_reuses: Counter,
+    pub upstream_requests: Counter,
+    pub upstream_retries: Counter,
+    pub queued_requests: Counter,
+    pub queue_refusals: Counter,
     pub upstream_http2_connections: Counter,
     pub downstream_tls_sessions: Counter,
     pub downstream_tls_failures: Counter,
@@ -37,6 +44,10 @@ pub struct Worker {
     pub cache_misses: Counter,
     pub cache_stores: Counter,
     pub cache_bytes: Counter,
+    pub compressed_responses: Counter,
+    pub compression_input_bytes: Counter,
+    pub compression_output_bytes: Counter,
+    pub compression_skipped: Counter,
     pub dns_queries: Counter,
     pub dns_cache_hits: Counter,
     pub dns_failures: Counter,
@@ -45,7 +56,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    fn each(&self) -> [(&'static str, &'static str, &Counter); 34] {
+    fn each(&self) -> [(&'static str, &'static str, &Counter); 45] {
         [
             (
                 "explicit_connections_total",
@@ -70,8 +81,23 @@ impl Worker {
             ("closed_connections_total", "Downstream connections that have ended.", &self.closed_connections),
             (
                 "refused_connections_total",
-                "Connections closed at once: server.limits.connections was reached.",
+                "Connections for which there was no place: server.limits.connections was reached.",
                 &self.refused_connections,
+            ),
+            (
+                "refused_client_connections_total",
+                "Connections of clients that had server.limits.connections_per_client already.",
+                &self.refused_client_connections,
+            ),
+            (
+                "shed_connections_total",
+                "Idle connections closed to make room for others.",
+                &self.shed_connections,
+            ),
+            (
+                "overload_answers_total",
+                "Connections without a place answered with 503.",
+                &self.overload_answers,
             ),
             (
                 "lost_destinations_total",
@@ -91,6 +117,14 @@ impl Worker {
                 "upstream_reuses_total",
                 "Requests sent over a kept upstream connection.",
                 &self.upstream_reuses,
+            ),
+            ("upstream_requests_total", "Requests sent to upstreams.", &self.upstream_requests),
+            ("upstream_retries_total", "Refused connections tried again.", &self.upstream_retries),
+            ("queued_requests_total", "Requests that waited for their origin.", &self.queued_requests),
+            (
+                "queue_refusals_total",
+                "Requests refused because too many waited for their origin, or for too long.",
+                &self.queue_refusals,
             ),
             ("downstream_tls_sessions_total", "TLS sessions with clients.", &self.downstream_tls_sessions),
             (
@@ -140,6 +174,22 @@ impl Worker {
             ),
             ("cache_stores_total", "Responses stored.", &self.cache_stores),
             ("cache_bytes_total", "Bytes of content delivered from store.", &self.cache_bytes),
+            ("compressed_responses_total", "Responses that were compressed.", &self.compressed_responses),
+            (
+                "compression_input_bytes_total",
+                "Bytes of content before compression.",
+                &self.compression_input_bytes,
+            ),
+            (
+                "compression_output_bytes_total",
+                "Bytes of content after compression.",
+                &self.compression_output_bytes,
+            ),
+            (
+                "compression_skipped_total",
+                "Responses not compressed because compression.max_streams were at work.",
+                &self.compression_skipped,
+            ),
             ("dns_queries_total", "Queries of captured processes over UDP.", &self.dns_queries),
             (
                 "dns_cache_hits_total",

@@ -37,6 +37,16 @@ pub enum ConnectError {
     Tls(Box<Insecure>),
 }
 
+impl ConnectError {
+    /// Whether a later try may well succeed: somebody was there, and would not have it.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        use io::ErrorKind::{AddrNotAvailable, ConnectionAborted, ConnectionRefused, ConnectionReset};
+        let passing = [ConnectionRefused, ConnectionReset, ConnectionAborted, AddrNotAvailable];
+        matches!(self, Self::Failed { error, .. } if passing.contains(&error.kind()))
+    }
+}
+
 /// Connects to the first of `addresses` that answers, within `limit` for all of them together.
 ///
 /// # Errors

@@ -173,6 +173,7 @@ impl Upstream {
             vantage: addresses.vantage.clone(),
             tls: addresses.tls.clone(),
             through: addresses.through.clone(),
+            owner: addresses.owner,
         };
         if addresses.speaks == Speaks::Http1 || self.shared.server(&key, |server| server.speaks_http1) {
             return self.connect(addresses).await.map(Way::Http1);

@@ -1,25 +1,29 @@
 //! The way out: names to addresses, addresses to connections, connections used again. Which addresses may be
 //! used is for the caller to say; which bytes go over them as well.
 
+mod backoff;
 mod connect;
 pub mod dns;
 mod http2;
 mod parent;
 mod pool;
 mod secure;
+mod turns;
 
+pub use backoff::Backoff;
 pub use connect::ConnectError;
 pub use http2::{Place, Speaks, Way};
 pub use parent::{NoPassage, Through, basic};
 pub use pool::Idle;
 pub use secure::Insecure;
+pub use turns::{NoTurn, Turn, Turns};
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::config;
+use crate::config::{self, ParentKind};
 use crate::http::authority::{Authority, Host, Scheme};
 use crate::net::transport::Transport;
 use crate::target::{Hop, Vantage};
@@ -39,6 +43,7 @@ pub struct Upstream {
     resolver: Resolver,
     pool: Pool,
     shared: http2::Shared,
+    turns: Arc<Turns>,
 }
 
 /// Addresses that may be connected to.
@@ -53,6 +58,8 @@ pub struct Addresses {
     pub speaks: Speaks,
     /// The place behind a parent proxy, whose addresses these are.
     pub through: Option<Through>,
+    /// The client for which alone HTTP/2 connections are opened, if they are not for everybody.
+    pub owner: Option<SocketAddr>,
     /// How long the name took to resolve, in microseconds.
     pub dns_us: Option<u64>,
 }
@@ -82,16 +89,25 @@ pub enum AddressError<Refusal> {
 }
 
 impl Upstream {
-    /// A way out with nothing resolved and nothing pooled.
+    /// A way out with nothing resolved and nothing pooled. `turns` are those of all workers.
     #[must_use]
-    pub fn new(settings: &config::Upstream, tls: Arc<ClientTls>) -> Self {
+    pub fn new(settings: &config::Upstream, tls: Arc<ClientTls>, turns: Arc<Turns>) -> Self {
         Self {
             settings: settings.clone(),
             tls,
             resolver: Resolver::new(settings.dns_cache_ttl, settings.dns_cache_size),
             pool: Pool::new(settings.idle_per_origin, settings.idle_timeout),
             shared: http2::Shared::new(&settings.http2, settings.idle_timeout),
+            turns,
         }
+    }
+
+    /// A request's turn at a hop, if requests there have a limit; waits for it.
+    ///
+    /// # Errors
+    /// [`NoTurn`].
+    pub async fn turn(&self, hop: &Hop) -> Result<Option<Box<Turn>>, NoTurn> {
+        self.turns.take(|| hop.authority()).await
     }
 
     /// The addresses of a hop that `allow` lets through.
@@ -112,6 +128,10 @@ impl Upstream {
         let tls = match hop {
             Hop::Authority(authority, Scheme::Https)
             | Hop::Parent { authority, scheme: Scheme::Https, .. } => Some(authority.host.clone()),
+            // The proxy itself is spoken to.
+            Hop::Parent { parent, tunnel: false, .. } if parent.kind == ParentKind::Https => {
+                Some(parent.authority.host.clone())
+            }
             Hop::Backend(backend) if backend.scheme == Scheme::Https => Some(backend.authority.host.clone()),
             Hop::Address(..) | Hop::Authority(..) | Hop::Backend(_) | Hop::Parent { .. } => None,
         };
@@ -139,7 +159,7 @@ impl Upstream {
         });
         match (addresses.is_empty(), refusal) {
             (true, Some(refusal)) => Err(AddressError::Refused(refusal)),
-            _ => Ok(Addresses { addresses, vantage, tls, speaks, through, dns_us }),
+            _ => Ok(Addresses { addresses, vantage, tls, speaks, through, owner: None, dns_us }),
         }
     }
 
@@ -177,7 +197,7 @@ impl Upstream {
         let (limit, vantage) = (self.settings.connect_timeout, addresses.vantage.clone());
         let began = Instant::now();
         let connect = || connect_any(&addresses.addresses, &addresses.vantage, limit);
-        let (mut stream, address) = match connect().await {
+        let (stream, address) = match connect().await {
             // Out of descriptors: those of connections that nobody uses are the first to give back.
             Err(ConnectError::Failed { error, .. }) if is_out_of_files(&error) => {
                 self.pool.close_all();
@@ -185,12 +205,14 @@ impl Upstream {
             }
             result => result?,
         };
+        let mut stream = Transport::Plain(stream);
         if let Some(through) = &addresses.through {
-            parent::pass(&mut stream, through, limit).await?;
+            // Boxed, as below.
+            stream = Box::pin(self.pass(stream, address, through, limit)).await?;
         }
         let connect_us = Some(micros(began.elapsed()));
         let (stream, tls_us) = match &addresses.tls {
-            None => (Transport::Plain(stream), None),
+            None => (stream, None),
             Some(host) => {
                 let began = Instant::now();
                 // Boxed: what the handshake needs, a plain connection does not.
@@ -207,6 +229,22 @@ impl Upstream {
         Ok(Connection { stream, address, vantage, tls, through, connect_us, tls_us })
     }
 
+    /// Through a parent proxy, and through TLS with it if that is how it is spoken to.
+    async fn pass(
+        &self,
+        mut stream: Transport,
+        address: SocketAddr,
+        through: &Through,
+        limit: Duration,
+    ) -> Result<Transport, ConnectError> {
+        if through.parent.kind == ParentKind::Https {
+            let host = &through.parent.authority.host;
+            stream = secure(&self.tls, stream, address, host, Speaks::Http1, limit).await?;
+        }
+        parent::pass(&mut stream, through, limit).await?;
+        Ok(stream)
+    }
+
     /// A kept connection to one of `addresses`, if there is one that is still quiet.
     #[must_use]
     pub fn reuse(&self, addresses: &Addresses) -> Option<Connection> {
@@ -215,6 +253,7 @@ impl Upstream {
             vantage: addresses.vantage.clone(),
             tls: addresses.tls.clone(),
             through: addresses.through.clone(),
+            owner: None,
         };
         let kept = addresses.addresses.iter().find_map(|address| self.pool.take(&key(*address)))?;
         metrics::with(|metrics| metrics.upstream_reuses.increment());

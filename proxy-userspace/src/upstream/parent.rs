@@ -13,7 +13,9 @@ use tokio::time::timeout;
 use super::ConnectError;
 use crate::config::{Credentials, Limits, Parent, ParentKind};
 use crate::http::authority::{Authority, Host};
+use crate::http::head::ResponseHead;
 use crate::http::parse::{self, Parsed};
+use crate::net::transport::Transport;
 
 /// A place behind a parent proxy.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -33,14 +35,16 @@ pub struct NoPassage {
 
 /// Asks the proxy at the other end of `stream` for a way to `through.authority`, within `limit`.
 pub(super) async fn pass(
-    stream: &mut TcpStream,
+    stream: &mut Transport,
     through: &Through,
     limit: Duration,
 ) -> Result<(), ConnectError> {
     let Through { parent, authority } = through;
     let passing = async {
         match parent.kind {
-            ParentKind::Http => connect(stream, authority, parent.credentials.as_ref()).await,
+            ParentKind::Http | ParentKind::Https => {
+                connect(stream, authority, parent.credentials.as_ref()).await
+            }
             ParentKind::Socks5 => socks5(stream, authority, parent.credentials.as_ref()).await,
         }
     };
@@ -83,7 +87,7 @@ fn said(why: impl Into<String>) -> Refusal {
 }
 
 async fn connect(
-    stream: &mut TcpStream,
+    stream: &mut Transport,
     authority: &Authority,
     credentials: Option<&Credentials>,
 ) -> Result<(), Refusal> {
@@ -94,20 +98,47 @@ async fn connect(
         credentials.unwrap_or_default()
     );
     stream.write_all(request.as_bytes()).await?;
+    stream.flush().await?;
+    let head = match stream {
+        Transport::Plain(socket) => peeked_head(socket).await?,
+        session @ Transport::Tls(_) => read_head(session).await?,
+    };
+    match head.status {
+        200..=299 => Ok(()),
+        407 => Err(said("it wants credentials, or others than those in upstream.parent (407)")),
+        status => Err(said(format!("it answered with {status}"))),
+    }
+}
+
+/// Reads an answer's head byte by byte, so that nothing is taken of what follows it: that belongs to the server behind.
+/// (The session has decrypted it already; no byte costs a system call.)
+async fn read_head(stream: &mut Transport) -> Result<ResponseHead, Refusal> {
+    let limits = Limits::default();
+    let mut answer = Vec::new();
+    while answer.len() < limits.head {
+        answer.push(stream.read_u8().await?);
+        if answer.ends_with(b"\r\n\r\n") {
+            return match parse::response(&answer, &limits) {
+                Ok(Parsed::Complete(head, _)) => Ok(head),
+                Ok(Parsed::Partial) => Err(said("its answer is not valid")),
+                Err(error) => Err(said(format!("its answer is not valid: {error}"))),
+            };
+        }
+    }
+    Err(said("its answer has no end"))
+}
+
+/// The same, of an answer that is looked at before it is taken.
+async fn peeked_head(stream: &mut TcpStream) -> Result<ResponseHead, Refusal> {
     let limits = Limits::default();
     let mut answer = vec![0; limits.head];
     let mut seen = 0;
     loop {
-        // Looked at before it is taken: what follows the head belongs to the server behind.
         let count = stream.peek(&mut answer).await?;
         match parse::response(&answer[..count], &limits) {
             Ok(Parsed::Complete(head, length)) => {
                 stream.read_exact(&mut answer[..length]).await?;
-                return match head.status {
-                    200..=299 => Ok(()),
-                    407 => Err(said("it wants credentials, or others than those in upstream.parent (407)")),
-                    status => Err(said(format!("it answered with {status}"))),
-                };
+                return Ok(head);
             }
             Ok(Parsed::Partial) if count == 0 || (count == seen && has_ended(stream).await) => {
                 return Err(said("it closed the connection"));
@@ -131,7 +162,7 @@ async fn has_ended(stream: &TcpStream) -> bool {
 
 /// RFC 1928.
 async fn socks5(
-    stream: &mut TcpStream,
+    stream: &mut Transport,
     authority: &Authority,
     credentials: Option<&Credentials>,
 ) -> Result<(), Refusal> {
@@ -185,7 +216,7 @@ async fn socks5(
 }
 
 /// RFC 1929.
-async fn log_in(stream: &mut TcpStream, credentials: &Credentials) -> Result<(), Refusal> {
+async fn log_in(stream: &mut Transport, credentials: &Credentials) -> Result<(), Refusal> {
     let mut request = vec![1];
     for part in [&credentials.name, &credentials.password] {
         request.push(u8::try_from(part.len()).map_err(|_| said("the credentials are too long"))?);

@@ -68,6 +68,8 @@ pub(super) struct Key {
     pub(super) vantage: Vantage,
     pub(super) tls: Option<Host>,
     pub(super) through: Option<Through>,
+    /// The client to which the connection belongs alone, if there is one.
+    pub(super) owner: Option<SocketAddr>,
 }
 
 impl Hash for Key {
@@ -79,7 +81,13 @@ impl Hash for Key {
 
 fn key(connection: &Connection) -> Key {
     let Connection { address, vantage, tls, through, .. } = connection;
-    Key { address: *address, vantage: vantage.clone(), tls: tls.clone(), through: through.clone() }
+    Key {
+        address: *address,
+        vantage: vantage.clone(),
+        tls: tls.clone(),
+        through: through.clone(),
+        owner: None,
+    }
 }
 
 /// A worker's idle connections.
@@ -185,6 +193,7 @@ mod tests {
             vantage: Vantage::default(),
             tls: None,
             through: None,
+            owner: None,
         };
         let pool = Pool::new(8, Duration::from_secs(60));
         let (quiet, _peer) = connection(&listener);
@@ -208,6 +217,7 @@ mod tests {
             vantage: Vantage::default(),
             tls: None,
             through: None,
+            owner: None,
         };
         let pool = Pool::new(2, Duration::ZERO);
         let (connections, _peers): (Vec<_>, Vec<_>) = (0..3).map(|_| connection(&listener)).unzip();

@@ -4,7 +4,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::{TlsConnector, TlsStream};
 
@@ -28,7 +27,7 @@ pub struct Insecure {
 /// Makes a TLS session with the server that must have `host`'s certificate.
 pub(super) async fn secure(
     tls: &ClientTls,
-    stream: TcpStream,
+    beneath: Transport,
     address: SocketAddr,
     host: &Host,
     speaks: Speaks,
@@ -38,7 +37,10 @@ pub(super) async fn secure(
     let Some(name) = client::server_name(host) else {
         return Err(failed("tls_protocol_error", "no certificate can be for such a name".into()));
     };
-    let (socket, own) = Socket::pair(stream, Inbox::default());
+    let (socket, own) = match beneath {
+        Transport::Plain(stream) => Socket::pair(stream, Inbox::default()),
+        Transport::Tls(outer) => Socket::within(*outer),
+    };
     let connector = TlsConnector::from(tls.settings_for(host));
     let connecting = match speaks {
         Speaks::Http1 => connector.connect(name, own),

@@ -70,31 +70,44 @@ impl Memory {
         self.change(key, |variants| Some(variants.with(entry)));
     }
 
-    /// Stores `new` if `old` is still there: a validation must not bring back what was removed meanwhile.
-    pub fn replace(&self, key: &Key, old: &Arc<Entry>, new: Option<Arc<Entry>>) {
+    /// Stores what was found in a lower store, unless there is something newer. Returns whether it was stored.
+    pub fn promote(&self, key: &Key, entry: &Arc<Entry>) -> bool {
+        let mut risen = false;
+        self.change(key, |variants| {
+            let selection = &entry.stored.selection;
+            risen = variants.iter().all(|other| other.stored.selection != *selection);
+            risen.then(|| variants.with_older(Arc::clone(entry)))
+        });
+        risen
+    }
+
+    /// Stores `new` if `old` is still there: a validation must not bring back what was removed meanwhile. Does `also`
+    /// in one step with it.
+    pub fn replace(&self, key: &Key, old: &Arc<Entry>, new: Option<&Arc<Entry>>, also: impl FnOnce()) {
         self.change(key, |variants| {
             if !variants.iter().any(|entry| Arc::ptr_eq(entry, old)) {
                 return None;
             }
+            also();
             let rest = variants.without(old);
             Some(match new {
-                Some(new) => rest.with(new),
+                Some(new) => rest.with(Arc::clone(new)),
                 None => rest,
             })
         });
     }
 
-    /// Forgets a key. Returns whether something was stored.
-    pub fn remove(&self, key: &Key) -> bool {
+    /// Forgets a key. Does `also` in one step with it. Returns whether something was stored, here or as `also` says.
+    pub fn remove(&self, key: &Key, also: impl FnOnce() -> bool) -> bool {
         let _writing = self.lock(key);
-        self.cache.remove(key).is_some()
+        self.cache.remove(key).is_some() | also()
     }
 
     /// Forgets what `unwanted` says. Returns the keys.
     pub fn purge(&self, unwanted: impl Fn(&Key, &Variants) -> bool) -> Vec<Key> {
         let found: Vec<Key> =
             self.cache.iter().filter(|(key, variants)| unwanted(key, variants)).map(|(key, _)| key).collect();
-        found.into_iter().filter(|key| self.remove(key)).collect()
+        found.into_iter().filter(|key| self.remove(key, || false)).collect()
     }
 
     /// Up to `most` of what `wanted` says.
@@ -121,7 +134,13 @@ impl Memory {
         let current = self.cache.peek(key).unwrap_or_default();
         match change(&current) {
             Some(variants) if variants.is_empty() => drop(self.cache.remove(key)),
-            Some(variants) => self.cache.insert(key.clone(), Arc::new(variants)),
+            Some(variants) => {
+                self.cache.insert(key.clone(), Arc::new(variants));
+                if !current.is_empty() {
+                    // quick_cache tells of what is replaced, too.
+                    self.evictions.fetch_sub(1, Ordering::Relaxed);
+                }
+            }
             None => {}
         }
     }
@@ -158,36 +177,14 @@ impl Lifecycle<Key, Arc<Variants>> for Count {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
-    use crate::cache::directives::ResponseDirectives;
-    use crate::cache::entry::{Body, Stored};
-    use crate::cache::freshness::{Exchanged, Freshness};
-    use crate::cache::storable::Storable;
     use crate::cache::store::MAX_VARIANTS;
-    use crate::cache::tests::{RULES, request, response};
-    use crate::cache::vary::Selection;
-
-    fn key(path: &str) -> Key {
-        Key::from_text(&format!("http://a.example:80{path}"))
-    }
-
-    fn entry(vary: &str, body: &[u8]) -> Arc<Entry> {
-        let response = response(200, "Vary: X\r\n");
-        let directives = ResponseDirectives::default();
-        let exchanged = Exchanged { sent: 0, received: 0 };
-        let freshness = Freshness::of(&response, &directives, false, exchanged, &RULES);
-        let selection = Selection::of(&request("/", &format!("X: {vary}\r\n")).headers, &response.headers);
-        let storable = Storable { freshness, selection: selection.unwrap(), directives };
-        let body = Body::of(vec![Bytes::copy_from_slice(body)]);
-        Arc::new(Entry { stored: Stored::of(&response, storable), body, part: None })
-    }
+    use crate::cache::store::tests::{entry, key, wants};
 
     fn select(store: &Memory, path: &str, vary: &str) -> Option<Vec<u8>> {
         let variants = store.find(&key(path))?;
-        let entry = variants.select(&request("/", &format!("X: {vary}\r\n")).headers)?;
-        Some(entry.body.pieces().flat_map(|piece| piece.to_vec()).collect())
+        let entry = variants.select(&wants(vary))?;
+        Some(entry.body.held()?.concat())
     }
 
     #[test]
@@ -199,14 +196,15 @@ mod tests {
         assert_eq!(select(&store, "/", "1").as_deref(), Some(b"c".as_slice()));
         assert_eq!(select(&store, "/", "2").as_deref(), Some(b"b".as_slice()));
         assert_eq!(select(&store, "/", "3"), None);
-        assert!(store.remove(&key("/")));
-        assert!(!store.remove(&key("/")));
+        assert!(store.remove(&key("/"), || false));
+        assert!(!store.remove(&key("/"), || false));
     }
 
     #[test]
     fn the_variants_of_one_key_are_bounded() {
         let store = Memory::new(1 << 20, 1 << 10);
         (0..100).for_each(|number| store.store(&key("/"), entry(&number.to_string(), b"a")));
+        assert_eq!(store.evictions(), 0);
         assert_eq!(store.find(&key("/")).unwrap().iter().count(), MAX_VARIANTS);
         assert!(select(&store, "/", "99").is_some());
     }
@@ -216,12 +214,12 @@ mod tests {
         let store = Memory::new(1 << 20, 1 << 10);
         let old = entry("1", b"old");
         store.store(&key("/"), Arc::clone(&old));
-        store.replace(&key("/"), &old, Some(entry("1", b"new")));
+        store.replace(&key("/"), &old, Some(&entry("1", b"new")), || {});
         assert_eq!(select(&store, "/", "1").as_deref(), Some(b"new".as_slice()));
-        store.replace(&key("/"), &old, Some(entry("1", b"late")));
+        store.replace(&key("/"), &old, Some(&entry("1", b"late")), || {});
         assert_eq!(select(&store, "/", "1").as_deref(), Some(b"new".as_slice()));
-        store.remove(&key("/"));
-        store.replace(&key("/"), &old, Some(entry("1", b"late")));
+        store.remove(&key("/"), || false);
+        store.replace(&key("/"), &old, Some(&entry("1", b"late")), || {});
         assert_eq!(select(&store, "/", "1"), None);
     }
 

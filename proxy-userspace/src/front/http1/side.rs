@@ -5,6 +5,7 @@ use std::io;
 use crate::http::forward::{self, Delivery, Pseudonym, wants_keep_alive};
 use crate::http::framing::{self, BadFraming, Framing};
 use crate::http::head::{RequestHead, ResponseHead, Version};
+use crate::http::headers::Name;
 use crate::net::stream::Downstream;
 use crate::net::transport::{ReadHalf, WriteHalf};
 use crate::pipeline::side::{Directions, DownstreamSide, Manner, Reply};
@@ -21,17 +22,21 @@ pub(super) struct Http1<'a> {
     version: Version,
     /// Whether the client wants its connection kept; once a response's head is out, whether it is.
     keep: bool,
+    /// It takes trailers.
+    trailers: bool,
 }
 
 impl<'a> Http1<'a> {
     /// The side of the request with this head.
     pub(super) fn of(connection: &'a mut Downstream, head: &RequestHead) -> Self {
-        Self { connection, version: head.version, keep: wants_keep_alive(head.version, &head.headers) }
+        let keep = wants_keep_alive(head.version, &head.headers);
+        let trailers = head.version > Version::Http10 && head.headers.lists(Name::Te, "trailers");
+        Self { connection, version: head.version, keep, trailers }
     }
 
     /// The side of what is no request, or of its last one.
     pub(super) fn last(connection: &'a mut Downstream) -> Self {
-        Self { connection, version: Version::Http11, keep: false }
+        Self { connection, version: Version::Http11, keep: false, trailers: false }
     }
 
     /// Whether the client was told that its connection is kept.
@@ -65,13 +70,11 @@ impl DownstreamSide for Http1<'_> {
     fn open(&mut self, framing: Framing) -> Directions<'_, Arriving<'_, ReadHalf<'_>>, Http1Reply<'_>> {
         let Downstream { stream, inbox, deadline, .. } = &mut *self.connection;
         let (reader, writer) = stream.split();
+        let mut out = Leaving::new(Side::Downstream, writer, Framing::None);
+        out.pass_trailers(self.trailers);
         Directions {
             content: Arriving::new(Side::Downstream, reader, inbox, framing),
-            reply: Http1Reply {
-                out: Leaving::new(Side::Downstream, writer, Framing::None),
-                version: self.version,
-                keep: &mut self.keep,
-            },
+            reply: Http1Reply { out, version: self.version, keep: &mut self.keep, trailers: self.trailers },
             deadline,
         }
     }
@@ -83,6 +86,7 @@ pub(super) struct Http1Reply<'a> {
     out: Leaving<WriteHalf<'a>>,
     version: Version,
     keep: &'a mut bool,
+    trailers: bool,
 }
 
 impl Reply for Http1Reply<'_> {
@@ -100,7 +104,8 @@ impl Reply for Http1Reply<'_> {
         let framing = forward::delivered_framing(manner.framing, self.version);
         *self.keep &= framing != Framing::UntilClose && manner.may_keep;
         let keep_alive_10 = *self.keep && self.version == Version::Http10;
-        let delivery = Delivery { framing, close: !*self.keep, keep_alive_10, upgrade: false };
+        let delivery =
+            Delivery { framing, close: !*self.keep, keep_alive_10, upgrade: false, trailers: self.trailers };
         self.out.stage_head(framing, |out| forward::response(head, delivery, manner.via, out));
     }
 

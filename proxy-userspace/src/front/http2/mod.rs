@@ -50,7 +50,12 @@ pub(super) async fn serve(engine: Rc<Engine>, downstream: Downstream, base: Targ
     metrics::with(|metrics| metrics.http2_connections.increment());
     let (io, watch) = Watched::new(stream, inbox, PREFACE.len());
     let timeouts = &engine.config.server.timeouts;
-    let handshake = builder(&engine.config.server).handshake(Gathered::new(io));
+    let mut builder = builder(&engine.config.server);
+    if base.front != crate::target::Front::Captured {
+        // A captured client's server is not asked whether it has that (RFC 8441 §3).
+        builder.enable_connect_protocol();
+    }
+    let handshake = builder.handshake(Gathered::new(io));
     let mut in_order = false;
     if let Ok(Ok(connection)) = deadline.limit(timeouts.request_head, handshake).await {
         let streams = Rc::default();
@@ -72,8 +77,7 @@ fn builder(server: &config::Server) -> h2::server::Builder {
         .initial_window_size(server.http2.stream_window)
         .initial_connection_window_size(server.http2.connection_window)
         .max_send_buffer_size(server.http2.send_buffer)
-        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
-        .enable_connect_protocol();
+        .max_pending_accept_reset_streams(MAX_PENDING_RESETS);
     builder
 }
 

@@ -52,6 +52,7 @@ pub(super) fn revalidate(ask: &Ask<'_>, entry: &Arc<Entry>, client: &Client) {
             key,
             directives: RequestDirectives::default(),
             rules,
+            attended: false,
         };
         let mut flow = Recording::begin(&client, &request.target, Protocol::Http1);
         flow.method = Some("GET".to_owned());

@@ -4,24 +4,27 @@ use std::io::Write;
 use std::sync::Arc;
 
 use super::Ask;
+use super::content::Content;
 use super::fetch::Fetch;
 use super::fill::Follow;
 use crate::cache;
+use crate::cache::body::Body;
 use crate::cache::conditional;
-use crate::cache::entry::{Body, Entry, Stored};
+use crate::cache::entry::{Entry, Stored};
 use crate::cache::filling::Reader;
 use crate::cache::range::{Found, Span, Wanted};
 use crate::cache::report::{Forward, Outcome, Why};
 use crate::cache::stored_head::write_age;
 use crate::http::framing::Framing;
 use crate::http::head::ResponseHead;
+use crate::pipeline::compression::compress;
 use crate::pipeline::exchange::Ending;
 use crate::pipeline::failure::Failure;
 use crate::pipeline::recording::Recording;
 use crate::pipeline::respond::respond;
 use crate::pipeline::side::{DownstreamSide, Manner};
-use crate::relay::Side;
-use crate::relay::body::{BodyError, Piece, Source};
+use crate::relay::body::Source;
+use crate::relay::stage::Stages;
 use crate::telemetry::flow::CacheUse;
 use crate::telemetry::metrics;
 
@@ -93,7 +96,7 @@ impl Ask<'_> {
         let framing = framing_of(filling.stored.head.status(), filling.length.unwrap_or(0));
         let fields = self.fields(&filling.stored, Outcome::Forward(report));
         let head = filling.stored.head.with(&fields).ok_or(Failure::Internal(DAMAGED))?;
-        self.send(&head, framing, Follow::new(reader), downstream, flow).await
+        self.send(head, framing, Follow::new(reader), downstream, flow).await
     }
 
     async fn deliver(
@@ -111,7 +114,7 @@ impl Ask<'_> {
         let success = stored.head.status() == 200;
         if success && conditional::is_not_modified(request, &stored.validators, stored.date, now) {
             let head = not_modified(stored, &fields).ok_or(Failure::Internal(DAMAGED))?;
-            return self.send(&head, Framing::None, Pieces::of(&Body::default()), downstream, flow).await;
+            return self.send(head, Framing::None, Content::of(&Body::default()), downstream, flow).await;
         }
         let (has, length) =
             entry.part.unwrap_or((Span { start: 0, end: entry.body.len() }, entry.body.len()));
@@ -143,13 +146,13 @@ impl Ask<'_> {
         }
         let mut head = stored.head.with(&fields).ok_or(Failure::Internal(DAMAGED))?;
         head.status = status;
-        let body = if framing == Framing::None { Body::default() } else { body };
-        self.send(&head, framing, Pieces::of(&body), downstream, flow).await
+        let body = if framing == Framing::None || !self.attended { Body::default() } else { body };
+        self.send(head, framing, Content::of(&body), downstream, flow).await
     }
 
     async fn send(
         &self,
-        head: &ResponseHead,
+        mut head: ResponseHead,
         framing: Framing,
         body: impl Source,
         downstream: &mut impl DownstreamSide,
@@ -157,8 +160,11 @@ impl Ask<'_> {
     ) -> Result<Ending, Failure> {
         flow.status = Some(head.status);
         let progress = flow.progress();
+        let mut stages = Stages::new();
+        let framing = compress(self.engine, self.request, &mut head, framing, &mut stages);
         let manner = Manner { framing, via: Some(&self.engine.via), may_keep: true };
-        let sent = respond(self.engine, downstream, (head, manner), body, Some(&progress.received)).await;
+        let received = Some(&progress.received);
+        let sent = respond(self.engine, downstream, (&head, manner), body, &mut stages, received).await;
         metrics::with(|metrics| metrics.cache_bytes.add(progress.received.get()));
         flow.end = match &sent {
             Ok(()) => "complete".into(),
@@ -199,37 +205,4 @@ fn not_modified(stored: &Stored, fields: &[u8]) -> Option<ResponseHead> {
 /// How the body of a stored response goes out.
 fn framing_of(status: u16, length: u64) -> Framing {
     if matches!(status, 204 | 304) { Framing::None } else { Framing::Length(length) }
-}
-
-/// A stored body, as a source.
-struct Pieces {
-    pieces: std::vec::IntoIter<bytes::Bytes>,
-    held: bytes::Bytes,
-}
-
-impl Pieces {
-    fn of(body: &Body) -> Self {
-        let pieces: Vec<_> = body.pieces().cloned().collect();
-        Self { pieces: pieces.into_iter(), held: bytes::Bytes::new() }
-    }
-}
-
-impl Source for Pieces {
-    fn side(&self) -> Side {
-        Side::Upstream
-    }
-
-    fn next(&mut self) -> Result<Piece<'_>, BodyError> {
-        match self.pieces.next() {
-            Some(piece) => {
-                self.held = piece;
-                Ok(Piece::Content(&self.held))
-            }
-            None => Ok(Piece::End(None)),
-        }
-    }
-
-    async fn fill(&mut self) -> Result<(), BodyError> {
-        Ok(())
-    }
 }

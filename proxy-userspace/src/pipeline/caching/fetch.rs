@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use super::Ask;
+use crate::cache::body::Body;
 use crate::cache::conditional::{self, Validators};
 use crate::cache::directives::RequestDirectives;
-use crate::cache::entry::{Body, Entry, Stored, Updated};
-use crate::cache::filling::{Filling, Reader, Writer};
+use crate::cache::entry::{Entry, Stored, Updated};
+use crate::cache::filling::{Filling, Reader, SPOOLED, Writer};
 use crate::cache::flights::{Boarding, Lead};
 use crate::cache::freshness::Exchanged;
 use crate::cache::key::Key;
@@ -137,22 +138,36 @@ impl<'a> Fetch<'a> {
         {
             self.lead = Some(lead);
         }
-        let Some(lead) = &self.lead else { return Err(None) };
+        if self.lead.is_none() {
+            return Err(None);
+        }
         let storable =
             storable::check(self.request, self.framing, head, names_itself, exchanged, &self.rules)?;
-        let length = match framing {
-            Framing::Length(length) if length > self.max_object => return Err(Some(NotStored::TooLarge)),
-            Framing::Length(length) => Some(length),
-            Framing::None => Some(0),
-            Framing::Chunked => None,
+        let (length, spool) = match framing {
+            Framing::Length(length) if length > self.max_object => {
+                let spool = self.cache.spool(self.key, length).ok_or(Some(NotStored::TooLarge))?;
+                (Some(length), Some(spool))
+            }
+            Framing::Length(length) => (Some(length), None),
+            Framing::None => (Some(0), None),
+            Framing::Chunked => (None, None),
             // Its end can't be told from its being cut off.
             Framing::UntilClose => return Err(Some(NotStored::NoEnd)),
         };
         let most = length.unwrap_or(self.max_object.min(UNKNOWN));
-        let reserved = self.cache.reserve(most).ok_or(Some(NotStored::Busy))?;
-        let (writer, reader) = Filling::begin(Stored::of(head, storable), length, None, Some(reserved));
-        lead.announce(writer.filling());
+        let memory = if spool.is_some() { SPOOLED } else { most };
+        let reserved = self.cache.reserve(memory).ok_or(Some(NotStored::Busy))?;
+        let (writer, reader) =
+            Filling::begin(Stored::of(head, storable), length, None, Some(reserved), spool);
         Ok((writer.limited_to(most), reader))
+    }
+
+    /// Whether there is still something to be stored is known: others hear of it.
+    pub(in crate::pipeline) fn announce(&mut self, filling: &Arc<Filling>) {
+        match &self.lead {
+            Some(lead) if filling.is_stored() => lead.announce(filling),
+            _ => self.let_go(None, cache::now()),
+        }
     }
 
     /// Whether a response says that it is what is found at the request's own target (RFC 9110 §8.7).
@@ -199,7 +214,7 @@ impl<'a> Fetch<'a> {
             Updated::Once(stored) => (stored, false),
         };
         let entry = Arc::new(Entry { stored, ..Entry::clone(stale) });
-        self.cache.replace(self.key, stale, is_kept.then(|| Arc::clone(&entry)));
+        self.cache.replace(self.key, stale, is_kept.then_some(&entry));
         self.lead = None;
         Some(entry)
     }

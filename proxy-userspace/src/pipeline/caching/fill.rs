@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use super::Fetch;
-use crate::cache::entry::Body;
-use crate::cache::filling::{Given, Reader, Writer};
+use crate::cache::body::Body;
+use crate::cache::filling::{Given, Place, Reader, Writer};
 use crate::net::deadline::{Deadline, Expired};
 use crate::pipeline::failure::Failure;
 use crate::pipeline::response::deliver;
@@ -21,13 +21,15 @@ use crate::relay::stage::Stages;
 /// Stores and delivers a body. It is in store before the client has the last of it: who then asks again finds it.
 pub(in crate::pipeline) async fn store_and_deliver(
     body: impl Source,
-    (writer, reader): (Writer, Reader),
+    (mut writer, reader): (Writer, Reader),
     fetch: &mut Fetch<'_>,
     (reply, stages): (&mut impl Reply, &mut Stages),
     received: &Cell<u64>,
     patience: Patience<'_>,
 ) -> Result<(), Failure> {
     let filling = Arc::clone(writer.filling());
+    writer.prepare().await;
+    fetch.announce(&filling);
     let own_deadline = Deadline::new();
     let mut fill = pin!(fill(body, writer, Patience { deadline: &own_deadline, ..patience }));
     let mut deliver = pin!(deliver(Follow::new(reader), reply, stages, Some(received), patience));
@@ -81,7 +83,10 @@ async fn fill(
                     }
                 }
             }
-            Piece::End(_) => return Ok(writer.complete()),
+            Piece::End(_) => {
+                writer.settle().await;
+                return Ok(writer.complete());
+            }
         }
     }
 }
@@ -90,13 +95,16 @@ async fn fill(
 pub(super) struct Follow {
     reader: Reader,
     held: bytes::Bytes,
+    /// Where on disk what comes next is to be read, and what was read.
+    place: Option<Place>,
+    read: Option<bytes::Bytes>,
     /// It was seen that the response is cut off.
     cut: bool,
 }
 
 impl Follow {
     pub(super) fn new(reader: Reader) -> Self {
-        Self { reader, held: bytes::Bytes::new(), cut: false }
+        Self { reader, held: bytes::Bytes::new(), place: None, read: None, cut: false }
     }
 }
 
@@ -106,7 +114,15 @@ impl Source for Follow {
     }
 
     fn next(&mut self) -> Result<Piece<'_>, BodyError> {
+        if let Some(read) = self.read.take() {
+            self.held = read;
+            return Ok(Piece::Content(&self.held));
+        }
         match self.reader.take() {
+            Given::Filed(place) => {
+                self.place = Some(place);
+                Ok(Piece::Nothing)
+            }
             Given::Piece(piece) => {
                 self.held = piece;
                 Ok(Piece::Content(&self.held))
@@ -123,7 +139,11 @@ impl Source for Follow {
     }
 
     async fn fill(&mut self) -> Result<(), BodyError> {
-        if !self.cut {
+        if let Some(place) = self.place {
+            let read = self.reader.filling().read(place).await;
+            self.read = Some(read.map_err(|error| BodyError::Io(Side::Upstream, error))?);
+            self.place = None;
+        } else if !self.cut {
             self.reader.more().await;
         }
         Ok(())

@@ -73,6 +73,6 @@ impl Fetch<'_> {
         let updated = stored.stored.updated(self.asked(), head, exchanged, &self.rules());
         let entry = updated.and_then(Updated::kept);
         let entry = entry.map(|updated| Arc::new(Entry { stored: updated, ..Entry::clone(stored) }));
-        self.cache().replace(self.key(), stored, entry);
+        self.cache().replace(self.key(), stored, entry.as_ref());
     }
 }

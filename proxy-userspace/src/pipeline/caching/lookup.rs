@@ -23,6 +23,16 @@ pub(super) enum Found {
     Nothing { why: Why },
 }
 
+impl Found {
+    /// What was found, fresh or stale.
+    pub(super) fn entry(&self) -> Option<&Arc<Entry>> {
+        match self {
+            Self::Usable { entry, .. } | Self::Stale { entry, .. } => Some(entry),
+            Self::Nothing { .. } => None,
+        }
+    }
+}
+
 /// What became of the wish to ask the origin.
 pub(super) enum Settled {
     Lead(Lead),
@@ -32,6 +42,9 @@ pub(super) enum Settled {
 
 /// How long a request waits for the answer to another one to begin. Longer, and it asks for itself.
 const WAIT: Duration = Duration::from_secs(5);
+
+/// How long a request waits for stores below memory. Longer, and the origin is asked.
+const SEARCH: Duration = Duration::from_secs(1);
 
 /// How long a captured request waits to know whether its authority leads where it is going.
 const AGREEMENT: Duration = Duration::from_millis(200);
@@ -98,6 +111,26 @@ impl Ask<'_> {
             }
             _ => false,
         }
+    }
+
+    /// Whether a store below memory may have something.
+    pub(super) fn is_below(&self) -> bool {
+        self.cache.may_be_below(&self.key)
+    }
+
+    /// Looks for it there; once for all who want it. Returns whether memory may have it now.
+    pub(super) async fn search(&self) -> bool {
+        let searching = async {
+            match self.cache.loads().board(&self.key) {
+                Boarding::Lead(lead) => self.cache.load(&lead, &self.request.head.headers).await,
+                Boarding::Wait(wait) => {
+                    wait.landing().await;
+                    true
+                }
+                Boarding::Full => false,
+            }
+        };
+        tokio::time::timeout(SEARCH, searching).await.unwrap_or(false)
     }
 
     /// Whether an entry has all that is wanted of its representation.

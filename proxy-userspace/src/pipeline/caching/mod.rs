@@ -4,6 +4,7 @@
 //! What is allowed is judged in [`crate::cache`], by pure functions; here it is done.
 
 mod background;
+mod content;
 mod deliver;
 mod fetch;
 mod fill;
@@ -45,6 +46,8 @@ pub(super) struct Ask<'a> {
     pub key: Key,
     pub directives: RequestDirectives,
     pub rules: Rules,
+    /// Somebody waits for the answer.
+    pub attended: bool,
 }
 
 /// Serves a request, if the cache has anything to do with it.
@@ -70,12 +73,17 @@ pub(super) async fn serve(
             // RFC 9213 §3.1: CDN-Cache-Control is for caches on the origin's behalf.
             targeted: request.target.front == Front::Gateway,
         },
+        attended: true,
     };
     match request.head.method() {
         "GET" | "HEAD" if framing == Framing::None => ask.answer(downstream, own, flow).await,
         _ => ask.pass(Why::Method, downstream, own, flow).await,
     }
 }
+
+/// Searches of the stores below memory, for one request: the first may have been for another variant, and what it has
+/// found may be lost again.
+const SEARCHES: usize = 3;
 
 impl Ask<'_> {
     /// Answers from store if that is possible, and else asks the origin.
@@ -87,8 +95,22 @@ impl Ask<'_> {
     ) -> Result<Ending, Failure> {
         let mut may_wait = self.may_wait();
         let mut has_waited = false;
+        // So often what is not in memory, or has been lost from disk, is looked for below.
+        let mut searches = SEARCHES;
         loop {
-            let (why, stale) = match self.look() {
+            let found = self.look();
+            // Whatever is delivered from disk, or may be after its validation, stays open until then.
+            let _open = match found.entry().map(|entry| entry.body.file()) {
+                Some(Some((file, _))) => match file.open().await {
+                    Some(open) => Some(open),
+                    None => {
+                        found.entry().into_iter().for_each(|lost| self.cache.forget(&self.key, lost));
+                        continue;
+                    }
+                },
+                _ => None,
+            };
+            let (why, stale) = match found {
                 Found::Usable { entry, .. } if has_waited => {
                     return self.deliver_awaited(&entry, downstream, flow).await;
                 }
@@ -97,6 +119,13 @@ impl Ask<'_> {
                         background::revalidate(self, &entry, downstream.client());
                     }
                     return self.deliver_hit(&entry, downstream, flow).await;
+                }
+                Found::Nothing { why } if why != Why::Bypass && searches > 0 && self.is_below() => {
+                    searches -= 1;
+                    if self.search().await {
+                        continue;
+                    }
+                    (why, None)
                 }
                 Found::Nothing { why } => (why, None),
                 Found::Stale { why, entry } => (why, Some(entry)),

@@ -41,6 +41,7 @@ impl UpstreamSide for Http1<'_> {
         let (reader, writer) = self.stream.split();
         let framing = onward.form.framing;
         let mut sending = Leaving::new(Side::Upstream, writer, framing);
+        sending.pass_trailers(true);
         sending.stage_head(framing, |out| forward::request(onward.head, &onward.form, onward.via, out));
         Ok((sending, Http1Answer { reader, inbox: Inbox::default() }))
     }

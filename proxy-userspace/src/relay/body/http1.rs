@@ -9,6 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use super::{BodyError, Piece, Sink, Source, Trailers};
 use crate::http::chunked::{self, Decoder, Step};
 use crate::http::framing::Framing;
+use crate::http::trailers;
 use crate::net::buffered::Inbox;
 use crate::net::transport::WriteHalf;
 use crate::relay::tunnel::Side;
@@ -27,6 +28,8 @@ pub struct Arriving<'a, R> {
     given: usize,
     /// The connection has ended.
     ended: bool,
+    /// What has arrived of the trailer section.
+    trailers: Vec<u8>,
 }
 
 impl<'a, R> Arriving<'a, R> {
@@ -37,7 +40,17 @@ impl<'a, R> Arriving<'a, R> {
             Framing::Length(length) => length,
             Framing::Chunked | Framing::UntilClose => u64::MAX,
         };
-        Self { side, reader, inbox, framing, decoder: Decoder::new(), left, given: 0, ended: false }
+        Self {
+            side,
+            reader,
+            inbox,
+            framing,
+            decoder: Decoder::new(),
+            left,
+            given: 0,
+            ended: false,
+            trailers: Vec::new(),
+        }
     }
 
     /// How many of the inbox's bytes are content; 0 if that needs more bytes, or there is no more.
@@ -54,6 +67,14 @@ impl<'a, R> Arriving<'a, R> {
             match self.decoder.step(self.inbox.bytes())? {
                 Step::Skip(count) => self.inbox.consume(count),
                 Step::Data(count) => return Ok(count),
+                Step::Trailer(count) => {
+                    // Nearly always the empty line alone, in which there is nothing to keep.
+                    let part = &self.inbox.bytes()[..count];
+                    if !(self.trailers.is_empty() && part == b"\r\n") {
+                        self.trailers.extend_from_slice(part);
+                    }
+                    self.inbox.consume(count);
+                }
             }
         }
         Ok(0)
@@ -77,7 +98,8 @@ impl<R: AsyncRead + Unpin> Source for Arriving<'_, R> {
         self.inbox.consume(std::mem::take(&mut self.given));
         self.given = self.content()?;
         match self.given {
-            0 if self.is_whole() => Ok(Piece::End(None)),
+            0 if self.is_whole() && self.trailers.is_empty() => Ok(Piece::End(None)),
+            0 if self.is_whole() => Ok(Piece::End(trailers::parse(&std::mem::take(&mut self.trailers))?)),
             0 if self.ended => Err(BodyError::Truncated(self.side)),
             0 => Ok(Piece::Nothing),
             count => Ok(Piece::Content(&self.inbox.bytes()[..count])),
@@ -105,12 +127,19 @@ pub struct Leaving<W> {
     writer: W,
     framing: Framing,
     staged: Vec<u8>,
+    /// The receiver takes trailers.
+    passes_trailers: bool,
 }
 
 impl<W> Leaving<W> {
     /// A body with nothing staged yet.
     pub fn new(side: Side, writer: W, framing: Framing) -> Self {
-        Self { side, writer, framing, staged: Vec::new() }
+        Self { side, writer, framing, staged: Vec::new(), passes_trailers: false }
+    }
+
+    /// Passes trailers on, where the framing has a place for them; otherwise they are dropped (RFC 9110 §6.5.1).
+    pub fn pass_trailers(&mut self, passes: bool) {
+        self.passes_trailers = passes;
     }
 
     /// Stages what goes before the body.
@@ -178,9 +207,11 @@ impl<W: Receiver> Sink for Leaving<W> {
         self.staged.len()
     }
 
-    fn end(&mut self, _trailers: Trailers) -> Result<(), BodyError> {
-        if self.framing == Framing::Chunked {
-            self.staged.extend_from_slice(chunked::END);
+    fn end(&mut self, trailers: Trailers) -> Result<(), BodyError> {
+        match trailers.filter(|_| self.passes_trailers) {
+            _ if self.framing != Framing::Chunked => {}
+            None => self.staged.extend_from_slice(chunked::END),
+            Some(trailers) => chunked::encode_end(trailers::passed_on(&trailers), &mut self.staged),
         }
         Ok(())
     }

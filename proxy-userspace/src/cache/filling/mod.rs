@@ -2,6 +2,12 @@
 //!
 //! Readers never slow the writer down, as long as the response can be stored: a client that reads slowly must not keep
 //! others waiting. If it turns out too large to be stored, only its first reader goes on, and sets the pace.
+//!
+//! What is too large for memory is written to disk as it arrives (`spooled`), and readers read it from there.
+
+mod spooled;
+
+pub use spooled::MEMORY as SPOOLED;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,8 +16,10 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::watch;
 
 use super::Reservation;
-use super::entry::{Body, Stored};
+use super::body::Body;
+use super::entry::Stored;
 use super::range::Span;
+use super::store::disk::Spool;
 
 /// A response under way.
 #[derive(Debug)]
@@ -27,11 +35,20 @@ pub struct Filling {
     /// Readers beside the first.
     followers: AtomicUsize,
     _reserved: Option<Reservation>,
+    /// Where it is written to, if it is too large for memory.
+    spool: Option<Spool>,
 }
 
 #[derive(Debug, Default)]
 struct State {
+    /// Those that are on disk are empty here.
     pieces: Vec<Bytes>,
+    /// The places of those that are on disk: the first so many.
+    places: Vec<Place>,
+    /// Somebody is writing them.
+    writing: bool,
+    /// What was written has become this.
+    filed: Option<Body>,
     filled: u64,
     /// Too large: pieces are dropped once the first reader has them.
     passing: bool,
@@ -45,10 +62,19 @@ enum End {
     Cut,
 }
 
+/// Where in a file something is.
+#[derive(Debug, Clone, Copy)]
+pub struct Place {
+    pub offset: u64,
+    pub length: usize,
+}
+
 /// What a reader is given.
 #[derive(Debug)]
 pub enum Given {
     Piece(Bytes),
+    /// To be read by [`Filling::read`].
+    Filed(Place),
     Nothing,
     Whole,
     Cut,
@@ -68,6 +94,7 @@ impl Filling {
         length: Option<u64>,
         part: Option<(Span, u64)>,
         reserved: Option<Reservation>,
+        spool: Option<Spool>,
     ) -> (Writer, Reader) {
         let filling = Arc::new(Self {
             stored,
@@ -78,6 +105,7 @@ impl Filling {
             taken: watch::Sender::new(0),
             followers: AtomicUsize::new(0),
             _reserved: reserved,
+            spool,
         });
         let reader = Reader {
             written: filling.written.subscribe(),
@@ -93,8 +121,17 @@ impl Filling {
     #[must_use]
     pub fn follow(self: &Arc<Self>) -> Option<Reader> {
         self.length?;
+        if self.state().passing {
+            return None;
+        }
         self.followers.fetch_add(1, Ordering::Relaxed);
         Some(Reader { written: self.written.subscribe(), filling: Arc::clone(self), next: 0, first: false })
+    }
+
+    /// Whether it is to be stored, as far as is known yet.
+    #[must_use]
+    pub fn is_stored(&self) -> bool {
+        !self.state().passing
     }
 
     /// Whether somebody beside the first reader waits for it.
@@ -105,7 +142,11 @@ impl Filling {
 
     fn has_room(&self) -> bool {
         let state = self.state();
-        !state.passing || state.unread < WINDOW
+        match (state.passing, &self.spool) {
+            (true, _) => state.unread < WINDOW,
+            (false, Some(_)) => state.unwritten() < spooled::WINDOW,
+            (false, None) => true,
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -166,17 +207,19 @@ impl Writer {
         state.pieces.push(piece);
         drop(state);
         self.filling.written.send_modify(|count| *count += 1);
+        if self.filling.spool.is_some() {
+            self.filling.write_on();
+        }
     }
 
-    /// Waits while the response is only passed on, and its reader has much of it before it.
+    /// Waits while there is much that the disk has not taken yet; or, where the response is only passed on, its reader.
     pub async fn room(&mut self) {
         loop {
             self.taken.borrow_and_update();
             if self.filling.has_room() {
                 return;
             }
-            // The filling, which has the sender, is ours too: it can't fail.
-            let _ = self.taken.changed().await;
+            self.wait_for_taken().await;
         }
     }
 
@@ -186,10 +229,14 @@ impl Writer {
         self.show();
         let mut state = self.filling.state();
         state.end = Some(End::Whole);
-        let body = (!state.passing).then(|| state.pieces.clone());
+        let body = match (state.passing, &self.filling.spool) {
+            (true, _) => None,
+            (false, Some(_)) => state.filed.take(),
+            (false, None) => Some(Body::of(state.pieces.clone())),
+        };
         drop(state);
         self.filling.written.send_modify(|count| *count += 1);
-        body.map(Body::of)
+        body
     }
 }
 
@@ -224,21 +271,35 @@ impl Reader {
         // Marked as seen before it is looked at: what comes in between wakes us again.
         self.written.borrow_and_update();
         let mut state = self.filling.state();
-        let passing = state.passing;
+        if let Some(place) = state.place(self.next) {
+            self.next += place.count;
+            self.note_taken(state, place.at.length as u64);
+            return Given::Filed(place.at);
+        }
+        let takes = state.passing && self.first;
         if let Some(piece) = state.pieces.get_mut(self.next) {
-            let piece = if passing { std::mem::take(piece) } else { piece.clone() };
-            self.next += 1;
-            if self.first {
-                state.unread = state.unread.saturating_sub(piece.len() as u64);
-                drop(state);
-                self.filling.taken.send_modify(|count| *count += 1);
+            let piece = if takes { std::mem::take(piece) } else { piece.clone() };
+            if piece.is_empty() {
+                // It has become too large for the store, or the store has failed: only the first reader has the rest.
+                return Given::Cut;
             }
+            self.next += 1;
+            self.note_taken(state, piece.len() as u64);
             return Given::Piece(piece);
         }
         match state.end {
             None => Given::Nothing,
             Some(End::Whole) => Given::Whole,
             Some(End::Cut) => Given::Cut,
+        }
+    }
+
+    /// The first reader tells the writer how far it is.
+    fn note_taken(&self, mut state: MutexGuard<'_, State>, length: u64) {
+        if self.first {
+            state.unread = state.unread.saturating_sub(length);
+            drop(state);
+            self.filling.taken.send_modify(|count| *count += 1);
         }
     }
 
@@ -258,113 +319,4 @@ impl Drop for Reader {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::directives::ResponseDirectives;
-    use super::super::freshness::{Exchanged, Freshness};
-    use super::super::storable::Storable;
-    use super::super::tests::{RULES, response};
-    use super::super::vary::Selection;
-    use super::*;
-
-    fn begin(length: Option<u64>) -> (Writer, Reader) {
-        let response = response(200, "");
-        let directives = ResponseDirectives::default();
-        let exchanged = Exchanged { sent: 0, received: 0 };
-        let freshness = Freshness::of(&response, &directives, false, exchanged, &RULES);
-        let storable = Storable { freshness, selection: Selection::default(), directives };
-        Filling::begin(Stored::of(&response, storable), length, None, None)
-    }
-
-    /// What a reader can have without waiting, and how that ends.
-    fn read(reader: &mut Reader) -> (Vec<u8>, &'static str) {
-        let mut content = Vec::new();
-        loop {
-            match reader.take() {
-                Given::Piece(piece) => content.extend_from_slice(&piece),
-                Given::Nothing => return (content, "nothing"),
-                Given::Whole => return (content, "whole"),
-                Given::Cut => return (content, "cut"),
-            }
-        }
-    }
-
-    #[test]
-    fn readers_see_what_is_there_from_the_beginning() {
-        let (mut writer, mut first) = begin(Some(5));
-        writer.put(b"he");
-        assert_eq!(read(&mut first), (b"".to_vec(), "nothing"));
-        writer.show();
-        assert_eq!(read(&mut first), (b"he".to_vec(), "nothing"));
-        let mut second = writer.filling().follow().unwrap();
-        assert!(writer.filling().has_followers());
-        writer.put(b"llo");
-        let filling = Arc::clone(writer.filling());
-        assert_eq!(writer.complete().unwrap().pieces().collect::<Vec<_>>(), [&b"hello"[..]]);
-        assert_eq!(read(&mut first), (b"llo".to_vec(), "whole"));
-        assert_eq!(read(&mut second), (b"hello".to_vec(), "whole"));
-        drop(second);
-        assert!(!filling.has_followers());
-    }
-
-    #[test]
-    fn a_writer_that_is_dropped_leaves_a_response_that_is_cut_off() {
-        let (mut writer, mut reader) = begin(Some(5));
-        writer.put(b"he");
-        writer.show();
-        drop(writer);
-        assert_eq!(read(&mut reader), (b"he".to_vec(), "cut"));
-    }
-
-    #[test]
-    fn one_of_unknown_length_has_one_reader() {
-        let (writer, _reader) = begin(None);
-        assert!(writer.filling().follow().is_none());
-    }
-
-    #[tokio::test]
-    async fn what_is_too_large_is_passed_on_with_a_bound_and_not_kept() {
-        let (writer, mut reader) = begin(None);
-        let mut writer = writer.limited_to(1 << 20);
-        let mut content = Vec::new();
-        for _ in 0..64 {
-            writer.put(&[7; 100_000]);
-            writer.show();
-            loop {
-                tokio::select! {
-                    biased;
-                    () = writer.room() => break,
-                    () = std::future::ready(()) => content.extend(read(&mut reader).0),
-                }
-            }
-            let held: usize = writer.filling().state().pieces.iter().map(Bytes::len).sum();
-            assert!(held <= (1 << 20) + 200_000 + WINDOW as usize, "{held}");
-        }
-        assert!(writer.complete().is_none());
-        content.extend(read(&mut reader).0);
-        assert_eq!(content.len(), 6_400_000);
-    }
-
-    #[tokio::test]
-    async fn readers_of_other_threads_are_woken() {
-        let (mut writer, _first) = begin(Some(100_000));
-        let mut reader = writer.filling().follow().unwrap();
-        let thread = std::thread::spawn(move || {
-            for _ in 0..1000 {
-                writer.put(&[1; 100]);
-                writer.show();
-            }
-            writer.complete()
-        });
-        let mut content = 0;
-        loop {
-            match reader.take() {
-                Given::Piece(piece) => content += piece.len(),
-                Given::Nothing => reader.more().await,
-                Given::Whole => break,
-                Given::Cut => panic!("cut"),
-            }
-        }
-        assert_eq!(content, 100_000);
-        assert_eq!(thread.join().unwrap().unwrap().len(), 100_000);
-    }
-}
+mod tests;

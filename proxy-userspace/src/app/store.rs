@@ -1,0 +1,37 @@
+//! The cache's stores, as the configuration wants them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::StartError;
+use crate::cache::Cache;
+use crate::cache::store::disk::Disk;
+use crate::config;
+
+/// How long a stopping weir waits for its stores to take what they were given.
+const SETTLE: Duration = Duration::from_secs(2);
+
+/// None where nothing is to be cached.
+pub(super) fn open(config: &config::Cache) -> Result<Option<Arc<Cache>>, StartError> {
+    if !config.enabled {
+        return Ok(None);
+    }
+    let mut cache = Cache::new(config.max_memory, config.max_object);
+    if let Some(path) = &config.disk.path {
+        // A file that grows beyond RLIMIT_FSIZE is to be an error of its writer, not the end of weir: with a handler, it is.
+        drop(signal(SignalKind::from_raw(libc::SIGXFSZ))?);
+        cache = cache.with_disk(Disk::open(path, config.disk.max_size, config.disk.max_object)?);
+    }
+    Ok(Some(Arc::new(cache)))
+}
+
+/// Waits until what was stored last is where it belongs.
+pub(super) async fn settle(cache: Option<&Cache>) {
+    if let Some(cache) = cache
+        && tokio::time::timeout(SETTLE, cache.settle()).await.is_err()
+    {
+        tracing::warn!("the cache's stores did not take all that they were given");
+    }
+}

@@ -1,0 +1,155 @@
+//! The content of a stored response: in memory, or in a file of the disk store.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::entry::ALLOCATION;
+use super::range::Span;
+use super::store::disk::Filed;
+
+/// A body, whole and immutable.
+#[derive(Debug, Clone)]
+pub struct Body {
+    content: Content,
+    length: u64,
+}
+
+#[derive(Debug, Clone)]
+enum Content {
+    /// In the pieces in which it arrived.
+    Held(Arc<[Bytes]>),
+    /// The file, and where in it the body begins.
+    Filed(Filed, u64),
+}
+
+impl Default for Body {
+    fn default() -> Self {
+        Self { content: Content::Held(Arc::default()), length: 0 }
+    }
+}
+
+/// Bodies up to this are kept in one piece: small ones go out in one write, and take one allocation.
+const ONE_PIECE: u64 = 64 << 10;
+
+impl Body {
+    /// A body of these pieces.
+    #[must_use]
+    pub fn of(pieces: Vec<Bytes>) -> Self {
+        let length = pieces.iter().map(|piece| piece.len() as u64).sum();
+        let pieces = match length {
+            // Copied even if it is in one piece: that may be a small part of a large buffer.
+            1..=ONE_PIECE => vec![Bytes::from(pieces.concat())],
+            _ => pieces,
+        };
+        Self { content: Content::Held(pieces.into()), length }
+    }
+
+    /// A body that came in one piece: cut into some, so that it goes out in some.
+    #[must_use]
+    pub fn cut(body: &Bytes) -> Self {
+        const PIECE: usize = ONE_PIECE as usize;
+        let cuts = (0..body.len()).step_by(PIECE);
+        Self::of(cuts.map(|at| body.slice(at..body.len().min(at + PIECE))).collect())
+    }
+
+    /// One that is in a file.
+    #[must_use]
+    pub fn filed(file: Filed) -> Self {
+        let length = file.len();
+        Self { content: Content::Filed(file, 0), length }
+    }
+
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.length
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// Its pieces, none of them empty, if it is in memory.
+    #[must_use]
+    pub fn held(&self) -> Option<&Arc<[Bytes]>> {
+        match &self.content {
+            Content::Held(pieces) => Some(pieces),
+            Content::Filed(..) => None,
+        }
+    }
+
+    /// The file that it is in, and which part of that it is, unless it is in memory.
+    #[must_use]
+    pub fn file(&self) -> Option<(&Filed, Span)> {
+        match &self.content {
+            Content::Held(_) => None,
+            Content::Filed(file, start) => Some((file, Span { start: *start, end: start + self.length })),
+        }
+    }
+
+    /// A part of it, without copying.
+    #[must_use]
+    pub fn slice(&self, span: Span) -> Self {
+        let pieces = match &self.content {
+            Content::Held(pieces) => pieces,
+            Content::Filed(file, start) => {
+                let content = Content::Filed(file.clone(), start + span.start);
+                return Self { content, length: span.end - span.start };
+            }
+        };
+        let mut start = 0;
+        let mut within = Vec::new();
+        for piece in pieces.iter() {
+            let end = start + piece.len() as u64;
+            let (from, to) = (span.start.max(start), span.end.min(end));
+            if from < to {
+                // Both are within the piece, whose length is a usize.
+                within.push(piece.slice((from - start) as usize..(to - start) as usize));
+            }
+            start = end;
+        }
+        let length = within.iter().map(|piece| piece.len() as u64).sum();
+        Self { content: Content::Held(within.into()), length }
+    }
+
+    /// Bytes of memory, roughly.
+    #[must_use]
+    pub fn weight(&self) -> u64 {
+        match &self.content {
+            Content::Held(pieces) => self.length + (pieces.len() * (size_of::<Bytes>() + ALLOCATION)) as u64,
+            Content::Filed(file, _) => file.weight(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn slices_are_those_of_the_whole(pieces: Vec<Vec<u8>>, start in 0u64..300, length in 0u64..300) {
+            let whole = pieces.concat();
+            let nonempty: Vec<_> =
+                pieces.into_iter().filter(|piece| !piece.is_empty()).map(Bytes::from).collect();
+            let body = Body { content: Content::Held(nonempty.into()), length: whole.len() as u64 };
+            let end = (start + length).min(whole.len() as u64);
+            let start = start.min(end);
+            let slice = body.slice(Span { start, end });
+            prop_assert_eq!(slice.len(), end - start);
+            let content = slice.held().unwrap().concat();
+            prop_assert_eq!(&content, &whole[start as usize..end as usize]);
+        }
+    }
+
+    #[test]
+    fn small_bodies_are_one_piece() {
+        let body = Body::of(vec![Bytes::from_static(b"a"), Bytes::from_static(b"b")]);
+        assert_eq!((body.held().unwrap().len(), body.len()), (1, 2));
+        assert!(Body::of(Vec::new()).is_empty());
+        let body = Body::cut(&Bytes::from(vec![7; 150_000]));
+        assert_eq!((body.held().unwrap().len(), body.len()), (3, 150_000));
+    }
+}

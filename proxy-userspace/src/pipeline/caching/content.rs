@@ -1,0 +1,98 @@
+//! The body of a stored response, as a source: in memory, or read from disk as it goes out.
+
+use std::io;
+
+use bytes::Bytes;
+
+use crate::cache::body::Body;
+use crate::cache::range::Span;
+use crate::cache::store::disk::Filed;
+use crate::cache::store::record::CHUNK;
+use crate::relay::Side;
+use crate::relay::body::{BodyError, Piece, Source};
+
+/// What is still to be delivered of a stored body.
+pub(super) enum Content {
+    Held { pieces: std::vec::IntoIter<Bytes>, held: Bytes },
+    Filed(Parts),
+}
+
+/// A part of a file.
+pub(super) struct Parts {
+    file: Filed,
+    left: Span,
+    held: Bytes,
+    /// What is held was given: with the next call it counts as used.
+    given: bool,
+}
+
+impl Content {
+    pub(super) fn of(body: &Body) -> Self {
+        match body.file() {
+            Some((file, left)) => {
+                Self::Filed(Parts { file: file.clone(), left, held: Bytes::new(), given: false })
+            }
+            None => {
+                let pieces: Vec<_> = body.held().map(|pieces| pieces.to_vec()).unwrap_or_default();
+                Self::Held { pieces: pieces.into_iter(), held: Bytes::new() }
+            }
+        }
+    }
+}
+
+impl Source for Content {
+    fn side(&self) -> Side {
+        Side::Upstream
+    }
+
+    fn next(&mut self) -> Result<Piece<'_>, BodyError> {
+        match self {
+            Self::Held { pieces, held } => match pieces.next() {
+                Some(piece) => {
+                    *held = piece;
+                    Ok(Piece::Content(held))
+                }
+                None => Ok(Piece::End(None)),
+            },
+            Self::Filed(parts) => Ok(parts.next()),
+        }
+    }
+
+    async fn fill(&mut self) -> Result<(), BodyError> {
+        match self {
+            Self::Held { .. } => Ok(()),
+            Self::Filed(parts) => parts.fill().await.map_err(|error| BodyError::Io(Side::Upstream, error)),
+        }
+    }
+}
+
+impl Parts {
+    fn next(&mut self) -> Piece<'_> {
+        if std::mem::take(&mut self.given) {
+            self.left.start += self.held.len() as u64;
+            self.held = Bytes::new();
+        }
+        if self.left.start >= self.left.end {
+            return Piece::End(None);
+        }
+        if self.held.is_empty() {
+            return Piece::Nothing;
+        }
+        self.given = true;
+        Piece::Content(&self.held)
+    }
+
+    async fn fill(&mut self) -> io::Result<()> {
+        let number = self.left.start / CHUNK;
+        let chunk = self.file.chunk(number).await?;
+        let begin = number * CHUNK;
+        // Both are within the chunk, whose length is a usize.
+        let from = (self.left.start - begin) as usize;
+        let to = chunk.len().min((self.left.end - begin) as usize);
+        if from >= to {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.held = chunk.slice(from..to);
+        Ok(())
+    }
+}

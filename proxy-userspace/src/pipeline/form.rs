@@ -1,0 +1,77 @@
+//! The form in which a request is sent on: its target, Host, what is said of the client, credentials for a parent proxy.
+
+use std::borrow::Cow;
+
+use super::exchange::Exchange;
+use crate::config::{ForwardedFields, HostField};
+use crate::http::authority::{Authority, Host, Scheme, Shown};
+use crate::http::forward::{self, Form};
+use crate::http::forwarded::Forwarded;
+use crate::target::{Front, Hop};
+use crate::upstream::basic;
+
+impl Exchange<'_, '_> {
+    /// The request target: as a server expects it, or a parent proxy (RFC 9112 §3.2.2).
+    pub(super) fn request_target(&self, host: Shown<'_>) -> Cow<'_, str> {
+        let path = &*self.request.path;
+        match self.hop {
+            Hop::Parent { tunnel: false, .. } if path == "*" => Cow::Owned(format!("{}://{host}", host.1)),
+            Hop::Parent { tunnel: false, .. } => Cow::Owned(format!("{}://{host}{path}", host.1)),
+            _ => Cow::Borrowed(path),
+        }
+    }
+
+    /// The form in which the request is sent on.
+    pub(super) fn form<'a>(&'a self, target: &'a str, host: Shown<'a>) -> Form<'a> {
+        let proxy_authorization = match self.hop {
+            Hop::Parent { parent, tunnel: false, .. } => parent.credentials.as_ref().map(basic),
+            _ => None,
+        };
+        Form {
+            target,
+            host,
+            framing: self.framing,
+            upgrade: forward::wants_upgrade(&self.request.head),
+            forwarded: self.forwarded(),
+            proxy_authorization,
+        }
+    }
+
+    /// What goes into Host.
+    pub(super) fn host(&self) -> (Cow<'_, Authority>, Scheme) {
+        let target = &self.request.target;
+        match (self.hop, &target.authority) {
+            (Hop::Backend(backend), Some(authority)) if backend.host == HostField::Client => {
+                (Cow::Borrowed(authority), target.scheme)
+            }
+            (Hop::Backend(backend), _) => (Cow::Borrowed(&backend.authority), backend.scheme),
+            (_, Some(authority)) => (Cow::Borrowed(authority), target.scheme),
+            // RFC 9112 §3.2: for want of a name, the address.
+            (_, None) => {
+                let address = self.flow.upstream.unwrap_or(self.addresses.addresses[0]);
+                let host = Host::Address(address.ip());
+                (Cow::Owned(Authority { host, port: address.port() }), Scheme::Http)
+            }
+        }
+    }
+
+    /// What the server is told of the client. Captured programs have not asked for a proxy: nothing.
+    fn forwarded(&self) -> Option<Forwarded<'_>> {
+        let settings = &self.engine.config.forwarded;
+        let fields = match self.request.target.front {
+            Front::Captured => ForwardedFields::Off,
+            Front::Explicit => settings.explicit,
+            Front::Gateway => settings.gateway,
+        };
+        (fields != ForwardedFields::Off).then(|| Forwarded {
+            fields,
+            client: self.client.ip(),
+            trusted: settings
+                .trusted
+                .iter()
+                .any(|network| network.contains(&self.client.ip().to_canonical())),
+            scheme: self.request.target.scheme,
+            host: self.request.target.authority.as_ref(),
+        })
+    }
+}
