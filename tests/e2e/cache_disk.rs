@@ -17,7 +17,7 @@ use weir_tests::scripts;
 use weir_tests::weir::{Weir, binary, connect, eventually};
 
 /// Larger than what is stored in memory.
-const LARGE: usize = 20_000_000;
+const LARGE: usize = 60_000_000;
 
 /// A weir with a store in `folder`, and little memory.
 fn start(folder: &Path) -> Weir {
@@ -118,7 +118,7 @@ fn what_is_too_large_for_memory_is_answered_from_disk() {
     for (range, part) in [
         ("0-99", &whole[..100]),
         ("262100-262199", &whole[262_100..262_200]),
-        ("10000000-19999999", &whole[10_000_000..]),
+        ("10000000-19999999", &whole[10_000_000..20_000_000]),
         ("-1", &whole[LARGE - 1..]),
     ] {
         let answer = get(&weir, &origin, &path, &format!("Range: bytes={range}\r\n"));
@@ -130,7 +130,7 @@ fn what_is_too_large_for_memory_is_answered_from_disk() {
     let output = weir.curl(&["-f", "-o", out.to_str().expect("a path"), &url]).output().expect("curl runs");
     assert!(output.status.success() && std::fs::read(&out).expect("a file") == whole, "{output:?}");
     assert_eq!(origin.requests().len(), asked);
-    assert!(weir.resident_kib() < before + 16_000, "{} KiB, {before} before", weir.resident_kib());
+    assert!(weir.resident_kib() < before + 30_000, "{} KiB, {before} before", weir.resident_kib());
 }
 
 #[test]

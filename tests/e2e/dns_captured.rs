@@ -4,6 +4,8 @@ use std::fs;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::process::Command;
 
+use nix::sys::signal::Signal;
+
 use weir_tests::dns::{self, Data, Record, Reply, Server, address, answers};
 use weir_tests::netns::{self, Other};
 use weir_tests::scripts;
@@ -305,4 +307,35 @@ fn only_redirected_queries_get_in() {
     let told = captured(&weir, "resolve.ask('198.18.0.1', 'www.example')");
     assert_eq!(told, "ECONNREFUSED");
     assert_eq!(weir.metric("dns_queries_total"), 1, "the one that was redirected");
+}
+
+/// `resolve.py` in a cgroup that a rule captures; it needs no weir to start.
+fn ask_in(weir: &Weir) -> String {
+    let script = "import resolve; resolve.PATIENCE = 1; print(resolve.ask('198.18.0.1', 'once.example'))";
+    let enter = "echo $$ > \"$1/cgroup.procs\" && exec python3 -c \"$2\"";
+    scripts::stdout(Command::new("sh").args(["-c", enter, "sh"]).arg(weir.cgroup()).arg(script))
+}
+
+#[test]
+fn a_stopped_or_dead_weir_is_in_nobodys_way() {
+    netns::enter();
+    let server = Server::start(netns::V4, zone);
+    let answered = "198.18.0.1#53 0 - 198.18.0.1";
+    for (overlay, without) in [("", answered), ("fail: closed,", "ECONNREFUSED")] {
+        let weir = Weir::capturing(&format!("capture: {{{overlay} rules: [{{action: redirect}}]}}\n"));
+        assert_eq!(ask_in(&weir), answered);
+        assert_eq!(weir.metric("dns_queries_total"), 1);
+        weir.signal(Signal::SIGSTOP);
+        // Who asks before the kernel half knows waits for as long as he likes.
+        eventually("fail decides", || (ask_in(&weir) == without).then_some(()));
+        weir.signal(Signal::SIGCONT);
+        let before = server.asked().len();
+        eventually("it is captured again", || {
+            (ask_in(&weir) == answered && weir.metric("dns_queries_total") > 1).then_some(())
+        });
+        assert!(server.asked().len() > before);
+        weir.signal(Signal::SIGKILL);
+        eventually("weir is gone", || (weir_tests::http::get(weir.admin, "/").is_err()).then_some(()));
+        assert_eq!(ask_in(&weir), without, "{overlay}");
+    }
 }

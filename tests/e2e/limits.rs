@@ -166,7 +166,7 @@ fn slow_heads_are_ended_and_disturb_nobody() {
 
 #[test]
 fn slow_bodies_are_ended_and_so_are_their_requests() {
-    let weir = Weir::explicit("server: {timeouts: {read: 500ms}}");
+    let weir = Weir::explicit("server: {timeouts: {read: 3s}}");
     let origin = Origin::fixed(OK);
     let (tell, told) = mpsc::channel();
     let stuck = http::server("127.0.0.1", move |mut stream| {

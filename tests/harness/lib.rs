@@ -15,6 +15,7 @@ pub mod origin;
 pub mod pattern;
 pub mod podman;
 pub mod prompt;
+pub mod redis;
 pub mod scripts;
 pub mod site;
 pub mod strict;

@@ -2,6 +2,7 @@
 
 mod build_ebpf;
 mod conformance;
+mod crash;
 mod kernels;
 mod privilege;
 mod run;
@@ -33,6 +34,8 @@ enum Command {
     Test(test::Options),
     /// Run public test suites against weir.
     Conformance(conformance::Options),
+    /// Kill weir at random points while it fills its stores.
+    Crash(crash::Options),
     /// Boot Debian's kernels under qemu and try weir on each.
     Kernels(kernels::Options),
     /// Check the rules of this workspace that the compiler does not know.
@@ -60,6 +63,7 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Run(options) => return run::run(&options),
         Command::Test(options) => test::test(&options)?,
         Command::Conformance(options) => conformance::conformance(&options)?,
+        Command::Crash(options) => crash::crash(&options)?,
         Command::Kernels(options) => kernels::kernels(&options)?,
         Command::Tidy => tidy::run(&workspace())?,
     }

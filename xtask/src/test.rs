@@ -32,6 +32,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("pip3", "python3-pip"),
     ("podman", "podman"),
     ("python3", "python3"),
+    ("redis-server", "redis-server"),
     ("runc", "runc"),
     ("wget", "wget"),
 ];
@@ -101,7 +102,7 @@ fn check_and_test_unprivileged(options: &Options, summary: &mut Summary) {
     });
 }
 
-fn install_programs() -> Result<()> {
+pub(crate) fn install_programs() -> Result<()> {
     let mut missing: Vec<_> = PROGRAMS.iter().filter(|(program, _)| !is_installed(program)).collect();
     // Without an interpreter, the package is wanted for certain.
     missing.extend(PYTHON_MODULES.iter().filter(|(module, _)| !is_importable(module)));
@@ -132,7 +133,7 @@ fn is_importable(module: &str) -> bool {
 }
 
 /// `cargo test`, after the binary that end-to-end tests start has been built.
-fn cargo_test() -> Result<Command> {
+pub(crate) fn cargo_test() -> Result<Command> {
     // No --package: with the same packages selected as by the tests, the dependencies are built once.
     setup::run(cargo("build").args(["--locked", "--bin", "weir"]))?;
     let mut command = cargo("test");

@@ -72,6 +72,12 @@ const SERIES: &[(&str, &str, &str, Value64)] = &[
     ("cache_store_damaged_total", "counter", "What was found not to be as it was stored.", |report| {
         Some(report.damaged)
     }),
+    (
+        "cache_store_breaker_opened_total",
+        "counter",
+        "How often a store was given up on for a while.",
+        |report| report.opened,
+    ),
     ("cache_store_up", "gauge", "1 if the store is read from and written to.", |report| {
         Some((report.state == "ready").into())
     }),
@@ -131,6 +137,7 @@ fn store(report: &Report) -> Value {
         "stored": report.stores,
         "bytes_read": report.bytes_read,
         "evictions": report.evictions,
+        "breaker_opened": report.opened,
         "dropped": report.dropped,
         "errors": report.errors,
         "damaged": report.damaged,

@@ -70,6 +70,11 @@ pub enum StartError {
     Runtime(#[from] std::io::Error),
     #[error("{0}")]
     Disk(#[from] DiskError),
+    #[cfg(not(feature = "redis"))]
+    #[error(
+        "cache.redis.url: this weir was built without the feature `redis`; set it to none, or build weir with it"
+    )]
+    WithoutRedis,
     #[error("{0}; weir has stopped, as it can't go on without")]
     Worker(#[from] worker::WorkerError),
 }

@@ -24,7 +24,22 @@ pub(super) fn open(config: &config::Cache) -> Result<Option<Arc<Cache>>, StartEr
         drop(signal(SignalKind::from_raw(libc::SIGXFSZ))?);
         cache = cache.with_disk(Disk::open(path, config.disk.max_size, config.disk.max_object)?);
     }
+    if config.redis.url.is_some() {
+        cache = with_redis(cache, config)?;
+    }
     Ok(Some(Arc::new(cache)))
+}
+
+#[cfg(feature = "redis")]
+fn with_redis(cache: Cache, config: &config::Cache) -> Result<Cache, StartError> {
+    let redis = crate::cache::store::redis::Redis::start(&config.redis, config.max_stale)?;
+    Ok(cache.with(Arc::new(redis)))
+}
+
+/// The configuration is refused before.
+#[cfg(not(feature = "redis"))]
+fn with_redis(cache: Cache, _config: &config::Cache) -> Result<Cache, StartError> {
+    Ok(cache)
 }
 
 /// Waits until what was stored last is where it belongs.

@@ -29,8 +29,9 @@ impl Default for Body {
     }
 }
 
-/// Bodies up to this are kept in one piece: small ones go out in one write, and take one allocation.
-const ONE_PIECE: u64 = 64 << 10;
+/// Bodies up to this are kept in one piece: they take one allocation, and go out with their head in as few writes as their
+/// receiver allows.
+const ONE_PIECE: u64 = 1 << 20;
 
 impl Body {
     /// A body of these pieces.
@@ -149,7 +150,7 @@ mod tests {
         let body = Body::of(vec![Bytes::from_static(b"a"), Bytes::from_static(b"b")]);
         assert_eq!((body.held().unwrap().len(), body.len()), (1, 2));
         assert!(Body::of(Vec::new()).is_empty());
-        let body = Body::cut(&Bytes::from(vec![7; 150_000]));
-        assert_eq!((body.held().unwrap().len(), body.len()), (3, 150_000));
+        let body = Body::cut(&Bytes::from(vec![7; 2_500_000]));
+        assert_eq!((body.held().unwrap().len(), body.len()), (3, 2_500_000));
     }
 }

@@ -84,6 +84,25 @@ impl Key {
         if self.split().0.contains("https://") { Scheme::Https } else { Scheme::Http }
     }
 
+    /// Whether it will mean the same after a restart of the machine: the numbers of network namespaces, and those of
+    /// interfaces in link-local addresses, are given out anew.
+    #[must_use]
+    pub fn outlives_boot(&self) -> bool {
+        self.limit().is_none_or(|limit| !limit.contains('%'))
+    }
+
+    /// Whether it means the same to another machine: an address that Host has not agreed with may be another server
+    /// there.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.limit().is_none_or(|limit| limit == "gateway")
+    }
+
+    /// What stands before the URL.
+    fn limit(&self) -> Option<&str> {
+        self.0.rsplit_once(' ').map(|(limit, _)| limit)
+    }
+
     /// `host:port`; `-` if the request named none.
     #[must_use]
     pub fn authority(&self) -> &str {
@@ -180,6 +199,20 @@ mod tests {
         assert_eq!(key.as_str(), "https://a.example:443/");
         assert_eq!(key.of_reference("https://a.example/x").unwrap().as_str(), "https://a.example:443/x");
         assert_eq!(key.of_reference("http://a.example:443/x"), None);
+    }
+
+    #[test]
+    fn what_is_of_one_place_stays_there() {
+        let authority = Authority::parse("a.example", Some(80)).unwrap();
+        let check = |scope, outlives_boot, is_shared| {
+            let key = Key::new(Scheme::Http, Some(&authority), "/%41", scope);
+            assert_eq!((key.outlives_boot(), key.is_shared()), (outlives_boot, is_shared), "{key}");
+        };
+        check(Scope::Authority, true, true);
+        check(Scope::Gateway, true, true);
+        check(Scope::Address("198.18.0.1:80".parse().unwrap(), None), true, false);
+        check(Scope::Address("198.18.0.1:80".parse().unwrap(), Some(7)), false, false);
+        check(Scope::Address("[fe80::1%2]:80".parse().unwrap(), None), false, false);
     }
 
     #[test]

@@ -126,6 +126,13 @@ impl Cache {
         self
     }
 
+    /// It with a further store, below those that it has.
+    #[must_use]
+    pub fn with(mut self, tier: Arc<dyn Tier>) -> Self {
+        self.lower.push(tier);
+        self
+    }
+
     #[must_use]
     pub fn memory(&self) -> &Memory {
         &self.memory

@@ -43,6 +43,13 @@ impl Selection {
         Some(Self { fields: fields.collect() })
     }
 
+    /// What a response that depends on these fields, in lower case and sorted, would have been selected by for this
+    /// request.
+    #[must_use]
+    pub fn of_names<'a>(names: impl Iterator<Item = &'a str>, request: &Headers) -> Self {
+        Self { fields: names.map(|name| (name.into(), normalised(request, name))).collect() }
+    }
+
     /// Rebuilds what [`Selection::fields`] gave.
     #[must_use]
     pub fn from_fields(fields: Vec<Selector>) -> Self {

@@ -91,6 +91,7 @@ fn store_line(store: &Value) -> String {
         ("evictions", "dropped for want of room"),
         ("dropped", "not taken"),
         ("errors", "errors"),
+        ("breaker_opened", "times given up on"),
         ("damaged", "damaged"),
     ];
     let counts = counts.iter().filter_map(|(name, what)| Some(format!("{} {what}", store[*name].as_u64()?)));

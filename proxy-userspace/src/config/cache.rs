@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::kinds::{Fault, GIB, KIB, MIB, duration, path, size, switch};
+use super::redis::{self, Redis};
 use super::section::Section;
 
 /// `cache`.
@@ -20,6 +21,7 @@ pub struct Cache {
     /// How long past its lifetime a response is used while its origin can't be reached. Default 1h.
     pub max_stale: Duration,
     pub disk: Disk,
+    pub redis: Redis,
 }
 
 /// `cache.disk`.
@@ -42,6 +44,7 @@ impl Default for Cache {
             default_ttl: Duration::from_secs(300),
             max_stale: Duration::from_secs(3600),
             disk: Disk { path: None, max_size: 10_000_000_000, max_object: 1_000_000_000 },
+            redis: Redis::default(),
         }
     }
 }
@@ -58,6 +61,7 @@ pub(super) fn cache(s: &mut Section<'_, '_>) -> Cache {
         default_ttl: s.read("default_ttl", d.default_ttl, duration(Duration::ZERO..=30 * DAY)),
         max_stale: s.read("max_stale", d.max_stale, duration(Duration::ZERO..=YEAR)),
         disk: s.section("disk", |s| disk(s, d.disk)),
+        redis: s.section("redis", redis::redis),
     }
 }
 

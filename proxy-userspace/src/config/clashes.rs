@@ -18,7 +18,9 @@ pub(super) fn check(config: &Config, tree: &Node, report: &mut Report) {
         (&["server.limits.url", "server.limits.head"], url_over_head(config)),
         (&["cache.max_object", "cache.max_memory"], object_over_memory(config)),
         (&["cache.disk.max_object", "cache.disk.max_size"], object_over_disk(config)),
+        (&["cache.redis.max_object", "cache.max_object"], object_over_memory_in_redis(config)),
         (&["compression.enabled"], not_built_in(config)),
+        (&["cache.redis.url"], redis_not_built_in(config)),
         (&["capture.rules"], too_many_rules(config).or_else(|| same_rule_name(config))),
         (&["capture.rules"], strict_without_names(config)),
         (&["capture.dns.enabled", "capture.rules"], domains_without_dns(config)),
@@ -81,9 +83,24 @@ fn object_over_disk(config: &Config) -> Option<String> {
     })
 }
 
+fn object_over_memory_in_redis(config: &Config) -> Option<String> {
+    let cache = &config.cache;
+    (cache.redis.url.is_some() && cache.redis.max_object > cache.max_object).then(|| {
+        format!(
+            "max_object is {} bytes, more than cache.max_object, {}: what comes from Redis is held in memory",
+            cache.redis.max_object, cache.max_object
+        )
+    })
+}
+
 fn not_built_in(config: &Config) -> Option<String> {
     (config.compression.enabled && !cfg!(feature = "compression"))
         .then(|| "this weir was built without compression; build it with the feature of that name".to_owned())
+}
+
+fn redis_not_built_in(config: &Config) -> Option<String> {
+    (config.cache.redis.url.is_some() && !cfg!(feature = "redis"))
+        .then(|| "this weir was built without Redis; build it with the feature `redis`".to_owned())
 }
 
 fn same_port(config: &Config) -> Option<String> {

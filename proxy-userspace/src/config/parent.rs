@@ -94,7 +94,7 @@ fn credentials(text: &str) -> Option<Credentials> {
     (fits(&name) && fits(&password) && !name.contains(':')).then_some(Credentials { name, password })
 }
 
-fn percent_decoded(text: &str) -> Option<String> {
+pub(super) fn percent_decoded(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((byte, behind)) = rest.split_first() {

@@ -24,7 +24,7 @@ const WAIT: Duration = Duration::from_millis(500);
 const LOOK: Duration = Duration::from_millis(5);
 
 /// How long a client has to begin its request, and to take the answer.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What a client may have sent already: unread, it would have the kernel reset the connection, and the answer with it.
 const MAX_UNREAD: usize = 64 << 10;

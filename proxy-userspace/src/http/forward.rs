@@ -109,8 +109,8 @@ impl Delivery {
 /// Appends the response head for the client to `out`. `via` is our name in Via; a response of weir's own has none.
 pub fn response(head: &ResponseHead, delivery: Delivery, via: Option<&Pseudonym>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"HTTP/1.1 ");
-    // A status has three digits: nothing else is parsed as one.
-    out.extend_from_slice(Decimal::of(u64::from(head.status)).as_str().as_bytes());
+    // Three digits, as it came: a status below 100 is not to become another one.
+    out.extend([100, 10, 1].map(|unit| b'0' + u8::try_from(head.status / unit % 10).unwrap_or(0)));
     out.push(b' ');
     out.extend_from_slice(head.reason());
     out.extend_from_slice(b"\r\n");

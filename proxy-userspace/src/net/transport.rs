@@ -211,6 +211,21 @@ impl AsyncWrite for WriteHalf<'_> {
         }
     }
 
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(writer) => Pin::new(writer).poll_write_vectored(cx, parts),
+            Self::Tls(tls) => Pin::new(&mut *tls.session.borrow_mut()).poll_write_vectored(cx, parts),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(writer) => Pin::new(writer).poll_flush(cx),

@@ -6,7 +6,7 @@ pub mod http1;
 pub mod http2;
 
 use std::cell::Cell;
-use std::future::Future;
+use std::future::{Future, ready};
 use std::io;
 use std::time::Duration;
 
@@ -18,6 +18,10 @@ use crate::telemetry::metrics;
 
 /// What is gathered before it is written: a head and the first part of its body leave in one write.
 const GATHER: usize = 64 << 10;
+
+/// A part of this size or more is written from where it is, instead of being copied to what is gathered. Below, the copy
+/// costs less than a write of its own would.
+const LARGE: usize = 32 << 10;
 
 /// Where content comes from: a connection, a stream of one, or a store.
 pub trait Source {
@@ -77,6 +81,15 @@ pub trait Sink {
     /// [`BodyError`] of who looks at it on the way: none of what follows may go out.
     fn put(&mut self, content: &[u8]) -> Result<(), BodyError>;
 
+    /// Takes as much of a large part as the receiver's side has room for, and sends it at once behind what is staged,
+    /// without copying it; or takes all of it as [`Sink::put`] does. How much it took.
+    ///
+    /// # Errors
+    /// As [`Sink::put`], and as the connection says it.
+    fn put_some(&mut self, content: &[u8]) -> impl Future<Output = Result<usize, BodyError>> {
+        ready(self.put(content).map(|()| content.len()))
+    }
+
     /// How many bytes wait for a flush.
     fn staged(&self) -> usize;
 
@@ -112,6 +125,10 @@ impl<K: Sink> Sink for &mut K {
 
     fn put(&mut self, content: &[u8]) -> Result<(), BodyError> {
         K::put(self, content)
+    }
+
+    fn put_some(&mut self, content: &[u8]) -> impl Future<Output = Result<usize, BodyError>> {
+        K::put_some(self, content)
     }
 
     fn staged(&self) -> usize {
@@ -186,8 +203,12 @@ pub async fn transfer(
                 if let Some(limit) = terms.limit.filter(|limit| total > *limit) {
                     return Err(BodyError::TooLarge(limit));
                 }
-                uncounted += content.len() as u64;
-                sink.put(content)?;
+                let content = put_large(&mut sink, content, &mut uncounted, terms).await?;
+                // An empty chunk would be the last one.
+                if !content.is_empty() {
+                    uncounted += content.len() as u64;
+                    sink.put(content)?;
+                }
                 if sink.staged() >= GATHER {
                     flush(&mut sink, &mut uncounted, terms).await?;
                 }
@@ -226,6 +247,28 @@ async fn fill(
     }
 }
 
+/// Sends a large part piece by piece, as the receiver takes it: each has its time. What is left is not large.
+async fn put_large<'a>(
+    sink: &mut impl Sink,
+    mut content: &'a [u8],
+    uncounted: &mut u64,
+    terms: Terms<'_>,
+) -> Result<&'a [u8], BodyError> {
+    let side = sink.side();
+    while content.len() >= LARGE {
+        let taken = match terms.patience.deadline.limit(terms.patience.write, sink.put_some(content)).await {
+            Ok(taken) => taken?,
+            Err(Expired::TimedOut | Expired::Drained) => return Err(BodyError::TimedOut(side)),
+        };
+        *uncounted += taken as u64;
+        if sink.staged() == 0 {
+            count(side, uncounted, terms);
+        }
+        content = &content[taken..];
+    }
+    Ok(content)
+}
+
 async fn flush(sink: &mut impl Sink, uncounted: &mut u64, terms: Terms<'_>) -> Result<(), BodyError> {
     let side = sink.side();
     if sink.staged() == 0 {
@@ -236,15 +279,19 @@ async fn flush(sink: &mut impl Sink, uncounted: &mut u64, terms: Terms<'_>) -> R
         Ok(Err(error)) => return Err(BodyError::Io(side, error)),
         Err(Expired::TimedOut | Expired::Drained) => return Err(BodyError::TimedOut(side)),
     }
-    if let Some(moved) = terms.moved {
-        let count = std::mem::take(uncounted);
-        moved.set(moved.get() + count);
-        metrics::with(|metrics| match side {
-            Side::Upstream => metrics.sent_bytes.add(count),
-            Side::Downstream => metrics.received_bytes.add(count),
-        });
-    }
+    count(side, uncounted, terms);
     Ok(())
+}
+
+/// Counts what the sink has taken for good.
+fn count(side: Side, uncounted: &mut u64, terms: Terms<'_>) {
+    let Some(moved) = terms.moved else { return };
+    let count = std::mem::take(uncounted);
+    moved.set(moved.get() + count);
+    metrics::with(|metrics| match side {
+        Side::Upstream => metrics.sent_bytes.add(count),
+        Side::Downstream => metrics.received_bytes.add(count),
+    });
 }
 
 #[cfg(test)]

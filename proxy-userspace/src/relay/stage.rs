@@ -72,6 +72,13 @@ impl<K: Sink> Sink for Staged<'_, K> {
         pass(self.stages, content, &mut self.sink)
     }
 
+    async fn put_some(&mut self, content: &[u8]) -> Result<usize, BodyError> {
+        match self.stages.is_empty() {
+            true => self.sink.put_some(content).await,
+            false => self.put(content).map(|()| content.len()),
+        }
+    }
+
     fn staged(&self) -> usize {
         self.sink.staged().max(self.worked)
     }

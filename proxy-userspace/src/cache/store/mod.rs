@@ -4,6 +4,8 @@
 pub mod disk;
 pub mod memory;
 pub mod record;
+#[cfg(feature = "redis")]
+pub mod redis;
 
 use std::collections::HashSet;
 use std::fmt::Debug;
@@ -31,8 +33,7 @@ pub trait Tier: Debug + Send + Sync {
     /// What it has for a request with these fields, checked and whole.
     fn load<'a>(&'a self, key: &'a Key, request: &'a Headers) -> Later<'a, Option<Entry>>;
 
-    /// Takes an entry, in the place of that for the same selection. Never waits: what can't be stored is not, and then
-    /// nothing older is left, either.
+    /// Takes an entry, in the place of that for the same selection. Never waits: what can't be stored is not.
     fn store(&self, key: &Key, entry: &Arc<Entry>);
 
     /// Forgets a key, and what is just being stored for it: from now on nothing of it is found. Returns whether
@@ -68,6 +69,8 @@ pub struct Report {
     pub bytes: Option<u64>,
     pub max_bytes: Option<u64>,
     pub evictions: Option<u64>,
+    /// How often it was given up on, to be tried again later.
+    pub opened: Option<u64>,
     pub hits: u64,
     pub stores: u64,
     pub bytes_read: u64,

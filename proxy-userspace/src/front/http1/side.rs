@@ -133,6 +133,10 @@ impl Sink for Http1Reply<'_> {
         self.out.put(content)
     }
 
+    fn put_some(&mut self, content: &[u8]) -> impl Future<Output = Result<usize, BodyError>> {
+        self.out.put_some(content)
+    }
+
     fn staged(&self) -> usize {
         self.out.staged()
     }

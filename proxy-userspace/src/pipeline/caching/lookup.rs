@@ -115,7 +115,7 @@ impl Ask<'_> {
 
     /// Whether a store below memory may have something.
     pub(super) fn is_below(&self) -> bool {
-        self.cache.may_be_below(&self.key)
+        self.cache.may_be_below(&self.key) && !self.cache.is_personal(&self.key, cache::now())
     }
 
     /// Looks for it there; once for all who want it. Returns whether memory may have it now.

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::future::Future;
-use std::io;
+use std::io::{self, IoSlice};
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
@@ -180,6 +180,24 @@ impl<W> Drop for Leaving<W> {
     }
 }
 
+impl<W: Receiver> Leaving<W> {
+    /// One write of what is staged and of what follows it. How much of the latter went out.
+    async fn write_some(&mut self, content: &[u8]) -> io::Result<usize> {
+        let written = match self.staged.is_empty() {
+            true => self.writer.write(content).await?,
+            false => self.writer.write_vectored(&[IoSlice::new(&self.staged), IoSlice::new(content)]).await?,
+        };
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        // A TLS session may hold back what its socket did not take.
+        self.writer.flush().await?;
+        let of_staged = written.min(self.staged.len());
+        self.staged.drain(..of_staged);
+        Ok(written - of_staged)
+    }
+}
+
 /// Enough for nearly every head and a small body behind it.
 const HEAD_CAPACITY: usize = 4 << 10;
 
@@ -201,6 +219,14 @@ impl<W: Receiver> Sink for Leaving<W> {
             _ => self.staged.extend_from_slice(content),
         }
         Ok(())
+    }
+
+    async fn put_some(&mut self, content: &[u8]) -> Result<usize, BodyError> {
+        // A chunk needs its size before it and a line's end behind: gathered, that is one write.
+        if self.framing == Framing::Chunked {
+            return self.put(content).map(|()| content.len());
+        }
+        self.write_some(content).await.map_err(|error| BodyError::Io(self.side, error))
     }
 
     fn staged(&self) -> usize {

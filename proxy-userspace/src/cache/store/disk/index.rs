@@ -117,18 +117,10 @@ impl Index {
         }
     }
 
-    /// Notes a record that was found on disk. One that is newer stays.
+    /// Notes a record that was found on disk.
     pub(super) fn found(&self, key: u128, record: Record) -> Vec<Gone> {
         let _writing = self.writing();
-        let newer = self.cache.peek(&key).is_some_and(|records| {
-            let is_newer =
-                |other: &Record| other.selection == record.selection && other.serial > record.serial;
-            records.iter().any(is_newer)
-        });
-        match newer {
-            true => vec![Gone { name: name(key, &record), keep_body: false }],
-            false => self.place(key, record),
-        }
+        self.place(key, record)
     }
 
     pub(super) fn give_up(&self, ticket: &Ticket) {
@@ -173,9 +165,14 @@ impl Index {
         self.take_evicted(|_, _| true)
     }
 
-    /// Puts a record beside those of other selections.
+    /// Puts a record beside those of other selections, unless there is a newer one: several are written at a time.
     fn place(&self, key: u128, record: Record) -> Vec<Gone> {
         let current = self.cache.peek(&key).unwrap_or_default();
+        let is_newer = |other: &&Record| other.selection == record.selection && other.serial > record.serial;
+        if let Some(newer) = current.iter().find(is_newer) {
+            let keep_body = record.body != 0 && record.body == newer.body;
+            return vec![Gone { name: name(key, &record), keep_body }];
+        }
         let (replaced, others): (Vec<Record>, Vec<Record>) =
             current.iter().partition(|other| other.selection == record.selection);
         let mut records = vec![record];
@@ -287,6 +284,10 @@ mod tests {
         index.insert(&index.announce(1, 1), old);
         let gone = index.insert(&index.announce(1, 2), new);
         assert_eq!((gone.len(), gone[0].keep_body, gone[0].name.serial), (1, true, 1));
+        // One that was begun before, and is written after.
+        let late = index.insert(&index.announce(1, 1), old);
+        assert_eq!((late.len(), late[0].keep_body, late[0].name.serial), (1, true, 1));
+        assert_eq!(index.find(1).unwrap()[0].serial, 2);
         assert!(!index.remove(1, 3)[0].keep_body);
     }
 

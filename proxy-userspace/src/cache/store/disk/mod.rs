@@ -135,7 +135,7 @@ impl Disk {
     /// A place for a body of so many bytes that is to be written as it arrives. None: there is none now.
     #[must_use]
     pub fn spool(&self, key: &Key, length: u64) -> Option<Spool> {
-        if length > self.0.max_object || self.0.is_paused() {
+        if length > self.0.max_object || !key.outlives_boot() || self.0.is_paused() {
             return None;
         }
         Spool::begin(&self.0, hash(key), length)
@@ -160,6 +160,9 @@ impl Tier for Disk {
     }
 
     fn store(&self, key: &Key, entry: &Arc<Entry>) {
+        if !key.outlives_boot() {
+            return;
+        }
         let shared = &self.0;
         let held = if entry.body.held().is_some() { entry.body.len() } else { 0 };
         let size = held + entry.stored.weight() as u64;
@@ -218,6 +221,7 @@ impl Tier for Disk {
             bytes: Some(bytes + number(&self.0.spooled)),
             max_bytes: Some(self.0.max_size),
             evictions: Some(self.0.index.evictions()),
+            opened: None,
             hits: number(&counts.hits),
             stores: number(&counts.stores),
             bytes_read: number(&counts.read),

@@ -97,6 +97,18 @@ async fn variants_are_found_again_after_a_restart() {
     }
 }
 
+/// After a restart of the machine, the number of its namespace may be another one's.
+#[tokio::test]
+async fn what_is_of_a_network_namespace_is_not_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = open(folder.path());
+    let key = Key::from_text("198.18.0.1:80%7 http://a.example:80/");
+    disk.store(&key, &entry("1", b"x"));
+    disk.settle().await;
+    assert!(!disk.may_have(&key) && disk.spool(&key, 1000).is_none());
+    assert_eq!(files(folder.path()), Vec::<PathBuf>::new());
+}
+
 /// Whatever is done to a file, what is delivered is what was stored, or nothing; and then the file is gone.
 #[tokio::test]
 async fn what_is_not_as_it_was_is_a_miss_and_is_removed() {

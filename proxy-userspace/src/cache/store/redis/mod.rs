@@ -1,0 +1,214 @@
+//! Entries in Redis, which several weirs may share. The server is asked by a thread of the store's own; who looks for
+//! something waits for it as long as `cache.redis.timeout` says, and not at all while it is known to be gone. Whatever it
+//! says is checked: who shares it may be of another version, or no weir at all.
+
+mod breaker;
+mod commands;
+mod queue;
+mod server;
+mod value;
+
+use std::collections::HashSet;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Later, MAX_VARIANTS, Report, Stored, Tier};
+use crate::cache::entry::Entry;
+use crate::cache::key::Key;
+use crate::cache::purge::Purge;
+use crate::config;
+use crate::http::headers::Headers;
+use breaker::Breaker;
+use queue::Queue;
+use server::Search;
+
+/// The store.
+#[derive(Debug)]
+pub struct Redis {
+    shared: Arc<Shared>,
+    searches: mpsc::Sender<Search>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    config: config::Redis,
+    /// How long past its lifetime a response may be of use, in milliseconds.
+    max_stale: u64,
+    breaker: Breaker,
+    queue: Queue,
+    hits: AtomicU64,
+    stores: AtomicU64,
+    read: AtomicU64,
+    dropped: AtomicU64,
+    errors: AtomicU64,
+    damaged: AtomicU64,
+}
+
+/// Searches that may be under way.
+const MOST_SEARCHES: usize = 4096;
+
+/// Threads that compress and check.
+const MOST_THREADS: usize = 4;
+
+/// How long an operator waits for a purge.
+const PURGE_PATIENCE: Duration = Duration::from_secs(60);
+
+/// How often it is looked whether everything has been stored.
+const LOOK: Duration = Duration::from_millis(10);
+
+impl Redis {
+    /// The store of this configuration. The server need not be there yet.
+    ///
+    /// # Errors
+    /// There is no thread to be had.
+    pub fn start(config: &config::Redis, max_stale: Duration) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            config: config.clone(),
+            max_stale: u64::try_from(max_stale.as_millis()).unwrap_or(u64::MAX),
+            breaker: Breaker::new(),
+            queue: Queue::default(),
+            hits: AtomicU64::new(0),
+            stores: AtomicU64::new(0),
+            read: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+            errors: AtomicU64::new(0),
+            damaged: AtomicU64::new(0),
+        });
+        let (searches, asked) = mpsc::channel(MOST_SEARCHES);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(MOST_THREADS)
+            .build()?;
+        let of_thread = Arc::clone(&shared);
+        std::thread::Builder::new()
+            .name("weir-redis".into())
+            .spawn(move || runtime.block_on(server::run(of_thread, asked)))?;
+        Ok(Self { shared, searches })
+    }
+}
+
+impl Tier for Redis {
+    fn name(&self) -> &'static str {
+        "redis"
+    }
+
+    fn may_have(&self, key: &Key) -> bool {
+        key.is_shared() && !self.shared.breaker.is_open() && !self.shared.queue.owes(key)
+    }
+
+    fn load<'a>(&'a self, key: &'a Key, request: &'a Headers) -> Later<'a, Option<Entry>> {
+        Box::pin(async move {
+            let (found, entry) = oneshot::channel();
+            let search = Search { key: key.clone(), request: request.clone(), found };
+            self.searches.try_send(search).ok()?;
+            // However busy the thread is.
+            let entry = tokio::time::timeout(self.shared.config.timeout, entry).await.ok()?.ok()?;
+            // It may have been removed while it was on its way.
+            (!self.shared.queue.owes(key)).then_some(entry)
+        })
+    }
+
+    fn store(&self, key: &Key, entry: &Arc<Entry>) {
+        let is_whole = entry.part.is_none() && entry.body.held().is_some();
+        if !is_whole || !key.is_shared() || entry.body.len() > self.shared.config.max_object {
+            return;
+        }
+        if self.shared.breaker.is_open() || !self.shared.queue.store(key, entry) {
+            self.shared.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn remove(&self, key: &Key) -> bool {
+        if key.is_shared() {
+            self.shared.queue.remove(key);
+        }
+        false
+    }
+
+    fn purge<'a>(&'a self, purge: &'a Purge) -> Later<'a, HashSet<u128>> {
+        let purging = self.shared.queue.purge(purge);
+        Box::pin(async move {
+            tokio::select! {
+                purged = tokio::time::timeout(PURGE_PATIENCE, purging) => {
+                    purged.ok().and_then(Result::ok).unwrap_or_default()
+                }
+                // It will be told when it is back, before it is believed.
+                () = self.shared.breaker.wait_until_open() => HashSet::new(),
+            }
+        })
+    }
+
+    fn select<'a>(&'a self, _most: usize, _wanted: &'a Purge) -> Later<'a, Vec<(Key, Stored)>> {
+        // Whoever wants to know asks the server: its keys are URLs.
+        Box::pin(std::future::ready(Vec::new()))
+    }
+
+    fn report(&self) -> Report {
+        let number = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let shared = &self.shared;
+        Report {
+            store: self.name(),
+            state: if shared.breaker.is_open() { "unreachable" } else { "ready" },
+            keys: None,
+            bytes: None,
+            max_bytes: None,
+            evictions: None,
+            opened: Some(shared.breaker.opened()),
+            hits: number(&shared.hits),
+            stores: number(&shared.stores),
+            bytes_read: number(&shared.read),
+            dropped: number(&shared.dropped),
+            errors: number(&shared.errors),
+            damaged: number(&shared.damaged),
+        }
+    }
+
+    fn settle(&self) -> Later<'_, ()> {
+        Box::pin(async {
+            while !self.shared.queue.is_empty() && !self.shared.breaker.is_open() {
+                tokio::time::sleep(LOOK).await;
+            }
+        })
+    }
+}
+
+impl Shared {
+    /// The key in Redis.
+    fn name(&self, key: &Key) -> Vec<u8> {
+        [self.config.prefix.as_bytes(), key.as_str().as_bytes()].concat()
+    }
+
+    /// The key of one in Redis.
+    fn key(&self, name: &[u8]) -> Option<Key> {
+        let text = name.strip_prefix(self.config.prefix.as_bytes())?;
+        Some(Key::from_text(std::str::from_utf8(text).ok()?))
+    }
+
+    /// The server, for the log.
+    fn place(&self) -> String {
+        self.config.url.as_ref().map(ToString::to_string).unwrap_or_default()
+    }
+
+    /// What is there is nothing of ours.
+    fn drop_damaged(&self, key: &Key) {
+        self.damaged.fetch_add(1, Ordering::Relaxed);
+        self.queue.remove(key);
+    }
+
+    fn count_error(&self) {
+        self.errors.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn count_store(&self) {
+        self.stores.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn count_hit(&self, bytes: u64) {
+        self.hits.fetch_add(1, Ordering::Relaxed);
+        self.read.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
