@@ -271,7 +271,12 @@ impl Reader {
         // Marked as seen before it is looked at: what comes in between wakes us again.
         self.written.borrow_and_update();
         let mut state = self.filling.state();
-        if let Some(place) = state.place(self.next) {
+        let place = state.place(self.next);
+        let behind = self.next + place.as_ref().map_or(1, |place| place.count);
+        if self.filling.spool.is_some() && state.is_last(behind, self.filling.length) {
+            return Given::Nothing;
+        }
+        if let Some(place) = place {
             self.next += place.count;
             self.note_taken(state, place.at.length as u64);
             return Given::Filed(place.at);

@@ -52,6 +52,13 @@ impl State {
         Some(found)
     }
 
+    /// Whether the last of it is before this piece, and is not in store yet: nobody is to have all of a response that he
+    /// would not find there.
+    pub(super) fn is_last(&self, piece: usize, length: Option<u64>) -> bool {
+        let is_underway = self.end.is_none() && !self.passing;
+        is_underway && piece >= self.pieces.len() && length.is_some_and(|length| self.filled >= length)
+    }
+
     fn next_to_write(&self) -> Option<Bytes> {
         let next = self.pieces.get(self.places.len()).filter(|_| !self.passing)?;
         (!next.is_empty()).then(|| next.clone())
@@ -99,13 +106,21 @@ impl Filling {
                 // Passed on meanwhile, it may have been taken; it is on disk all the same.
                 Ok(()) => self.note_written(state, piece.len()),
                 Err(_) => {
-                    state.passing = true;
                     state.writing = false;
+                    drop(state);
+                    self.pass_on();
                     break;
                 }
             }
         }
         self.taken.send_modify(|count| *count += 1);
+    }
+
+    /// It is not going to be stored: its first reader alone goes on.
+    fn pass_on(&self) {
+        self.state().passing = true;
+        // Who was kept from the last of it is so no longer.
+        self.written.send_modify(|count| *count += 1);
     }
 
     fn note_written(&self, mut state: MutexGuard<'_, State>, length: usize) {
@@ -119,10 +134,10 @@ impl Filling {
     /// Makes the whole of what was written a body. Blocks.
     fn finish(&self) {
         let filed = self.spool.as_ref().and_then(|spool| spool.finish().ok());
-        let mut state = self.state();
-        state.passing |= filed.is_none();
-        state.filed = filed.map(Body::filed);
-        drop(state);
+        match filed {
+            Some(file) => self.state().filed = Some(Body::filed(file)),
+            None => self.pass_on(),
+        }
         self.taken.send_modify(|count| *count += 1);
     }
 }
@@ -136,7 +151,7 @@ impl Writer {
         let filling = Arc::clone(&self.filling);
         let job = move || filling.spool.as_ref().is_some_and(|spool| spool.prepare().is_ok());
         if self.done(job).await != Some(true) {
-            self.pass_on();
+            self.filling.pass_on();
         }
     }
 
@@ -152,7 +167,7 @@ impl Writer {
         if self.filling.spool.is_some() && !self.filling.state().passing {
             let filling = Arc::clone(&self.filling);
             if self.done(move || filling.finish()).await.is_none() {
-                self.pass_on();
+                self.filling.pass_on();
             }
         }
     }
@@ -164,17 +179,13 @@ impl Writer {
         if !spools {
             let _ = self.taken.changed().await;
         } else if tokio::time::timeout(PATIENCE, self.taken.changed()).await.is_err() {
-            self.pass_on();
+            self.filling.pass_on();
         }
     }
 
     fn is_settled(&self) -> bool {
         let state = self.filling.state();
         state.passing || state.places.len() == state.pieces.len()
-    }
-
-    fn pass_on(&self) {
-        self.filling.state().passing = true;
     }
 
     /// Has something done by a thread of the store.

@@ -155,6 +155,18 @@ async fn what_is_too_large_for_memory_is_read_from_disk() {
         assert!(held as u64 <= spooled::WINDOW + 90_000, "{held}");
     }
     let third = filling.follow().unwrap();
+    let mut fourth = filling.follow().unwrap();
+    writer.show();
+    let mut given = 0;
+    loop {
+        match fourth.take() {
+            Given::Piece(piece) => given += piece.len(),
+            Given::Filed(place) => given += place.length,
+            Given::Nothing => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(given < content.len(), "it is not in store yet, and somebody has all of it");
     writer.settle().await;
     let body = writer.complete().unwrap();
     assert_eq!((body.len(), body.held().is_none()), (8 << 20, true));
