@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use super::authority::Shown;
+use super::authority::{Decimal, Shown};
 use super::forwarded::Forwarded;
 use super::framing::Framing;
 use super::head::{RequestHead, ResponseHead, Version};
@@ -56,8 +56,11 @@ pub struct Form<'a> {
 
 /// Appends the request head for the next hop to `out`.
 pub fn request(head: &RequestHead, form: &Form<'_>, via: &Pseudonym, out: &mut Vec<u8>) {
+    for part in [head.method(), " ", form.target, " HTTP/1.1\r\nHost: "] {
+        out.extend_from_slice(part.as_bytes());
+    }
     // Writing to a Vec does not fail.
-    let _ = write!(out, "{} {} HTTP/1.1\r\nHost: {}\r\n", head.method(), form.target, form.host);
+    let _ = write!(out, "{}\r\n", form.host);
     let replaced = |name: &[u8]| form.forwarded.is_some_and(|forwarded| forwarded.replaces(name));
     end_to_end(&head.headers, replaced, out);
     if let Some(forwarded) = &form.forwarded {
@@ -105,7 +108,10 @@ impl Delivery {
 
 /// Appends the response head for the client to `out`. `via` is our name in Via; a response of weir's own has none.
 pub fn response(head: &ResponseHead, delivery: Delivery, via: Option<&Pseudonym>, out: &mut Vec<u8>) {
-    let _ = write!(out, "HTTP/1.1 {:03} ", head.status);
+    out.extend_from_slice(b"HTTP/1.1 ");
+    // Three digits, as it came: a status below 100 is not to become another one.
+    out.extend([100, 10, 1].map(|unit| b'0' + u8::try_from(head.status / unit % 10).unwrap_or(0)));
+    out.push(b' ');
     out.extend_from_slice(head.reason());
     out.extend_from_slice(b"\r\n");
     end_to_end(&head.headers, |_| false, out);
@@ -205,11 +211,15 @@ fn is_named(headers: &Headers, name: &[u8]) -> bool {
 }
 
 fn write_framing(framing: Framing, out: &mut Vec<u8>) {
-    let _ = match framing {
-        Framing::None | Framing::UntilClose => Ok(()),
-        Framing::Length(length) => write!(out, "Content-Length: {length}\r\n"),
-        Framing::Chunked => out.write_all(b"Transfer-Encoding: chunked\r\n"),
-    };
+    match framing {
+        Framing::None | Framing::UntilClose => {}
+        Framing::Length(length) => {
+            out.extend_from_slice(b"Content-Length: ");
+            out.extend_from_slice(Decimal::of(length).as_str().as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+        Framing::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+    }
 }
 
 fn copy_lengths(headers: &Headers, out: &mut Vec<u8>) {

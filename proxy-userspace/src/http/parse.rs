@@ -109,14 +109,11 @@ fn check_lines(head: &[u8], limits: &Limits) -> Result<(), BadHead> {
     if head.len() > limits.head {
         return Err(BadHead::TooLarge);
     }
-    let mut previous = 0;
-    for byte in head {
-        if *byte == b'\n' && previous != b'\r' {
-            return Err(BadHead::Syntax("a line ends in LF without CR"));
-        }
-        previous = *byte;
+    let bare = |at: usize| at == 0 || head[at - 1] != b'\r';
+    match memchr::memchr_iter(b'\n', head).any(bare) {
+        true => Err(BadHead::Syntax("a line ends in LF without CR")),
+        false => Ok(()),
     }
-    Ok(())
 }
 
 /// Parses fields without a line before them, up to the empty one behind them. None: it is no such section.

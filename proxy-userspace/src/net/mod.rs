@@ -5,6 +5,7 @@ pub mod admission;
 pub mod buffered;
 pub mod deadline;
 pub mod frames;
+pub mod gathered;
 pub mod listener;
 pub mod stream;
 pub mod transport;

@@ -1,7 +1,7 @@
 //! The record of one request or tunnel: who, where, what, and how it ended.
 
 use std::borrow::Cow;
-use std::fmt;
+use std::fmt::{self, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
+use crate::authority::Authority;
 use crate::target::{Client, Front, Target};
 
 /// One request or tunnel. Filled in on its way; recorded once, at its end.
@@ -130,7 +131,7 @@ impl Flow {
             started_ms: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| micros(since) / 1000),
             front: target.front,
             client: client.clone(),
-            authority: target.authority.as_ref().map(ToString::to_string),
+            authority: target.authority.as_ref().map(authority_text),
             original_destination: target.original_destination,
             upstream: None,
             protocol,
@@ -152,6 +153,14 @@ impl Flow {
     pub fn stop(&mut self) {
         self.timings.total_us = self.began.map_or(0, |began| micros(began.elapsed()));
     }
+}
+
+/// In one allocation: most are longer than what a String begins with.
+fn authority_text(authority: &Authority) -> String {
+    let mut text = String::with_capacity(32);
+    // Writing to a String does not fail.
+    let _ = write!(text, "{authority}");
+    text
 }
 
 /// Text for a line of a log or terminal: a URL may hold control characters beyond ASCII.

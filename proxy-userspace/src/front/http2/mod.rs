@@ -21,6 +21,7 @@ use crate::http::head::{ResponseHead, Version};
 use crate::net::buffered::Inbox;
 use crate::net::deadline::{Deadline, Expired};
 use crate::net::frames::{PREFACE, Watch, Watched};
+use crate::net::gathered::Gathered;
 use crate::net::stream::Downstream;
 use crate::net::transport::Transport;
 use crate::pipeline::request::{self, Next};
@@ -54,7 +55,7 @@ pub(super) async fn serve(engine: Rc<Engine>, downstream: Downstream, base: Targ
         // A captured client's server is not asked whether it has that (RFC 8441 §3).
         builder.enable_connect_protocol();
     }
-    let handshake = builder.handshake(io);
+    let handshake = builder.handshake(Gathered::new(io));
     let mut in_order = false;
     if let Ok(Ok(connection)) = deadline.limit(timeouts.request_head, handshake).await {
         let streams = Rc::default();
@@ -106,7 +107,7 @@ impl Front {
     /// Accepts streams until the connection ends; whether that is in order, or with a reason that the client is to read.
     async fn accept(
         &self,
-        mut connection: Connection<Watched<Transport>, Bytes>,
+        mut connection: Connection<Gathered<Watched<Transport>>, Bytes>,
         watch: &Watch<Transport>,
         deadline: &Deadline,
     ) -> bool {
@@ -163,7 +164,7 @@ impl Front {
 }
 
 async fn next_event(
-    connection: &mut Connection<Watched<Transport>, Bytes>,
+    connection: &mut Connection<Gathered<Watched<Transport>>, Bytes>,
     watch: &Watch<Transport>,
     deadline: &Deadline,
 ) -> Event {

@@ -1,5 +1,6 @@
 //! A body on an HTTP/1 connection: out of one framing, into another (RFC 9112 §6, §7).
 
+use std::cell::RefCell;
 use std::future::Future;
 use std::io::{self, IoSlice};
 
@@ -144,6 +145,9 @@ impl<W> Leaving<W> {
     /// Stages what goes before the body.
     pub fn stage_head(&mut self, framing: Framing, head: impl FnOnce(&mut Vec<u8>)) {
         self.framing = framing;
+        if self.staged.capacity() == 0 {
+            self.staged = STAGES.with_borrow_mut(Vec::pop).unwrap_or_default();
+        }
         self.staged.reserve(HEAD_CAPACITY);
         head(&mut self.staged);
     }
@@ -156,6 +160,23 @@ impl<W: AsyncWrite + Unpin> Leaving<W> {
     /// What shutdown(2) says.
     pub async fn shutdown(&mut self) -> io::Result<()> {
         self.writer.shutdown().await
+    }
+}
+
+impl<W> Drop for Leaving<W> {
+    /// The next head finds the memory: two such allocations a request took a tenth of its time.
+    fn drop(&mut self) {
+        let mut staged = std::mem::take(&mut self.staged);
+        if staged.capacity() == HEAD_CAPACITY {
+            staged.clear();
+            // While the thread ends, the pool may be gone.
+            let _ = STAGES.try_with(|stages| {
+                let mut stages = stages.borrow_mut();
+                if stages.len() < MAX_STAGES {
+                    stages.push(staged);
+                }
+            });
+        }
     }
 }
 
@@ -179,6 +200,13 @@ impl<W: Receiver> Leaving<W> {
 
 /// Enough for nearly every head and a small body behind it.
 const HEAD_CAPACITY: usize = 4 << 10;
+
+/// Unused buffers for heads that a worker keeps.
+const MAX_STAGES: usize = 64;
+
+thread_local! {
+    static STAGES: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
 
 impl<W: Receiver> Sink for Leaving<W> {
     fn side(&self) -> Side {
