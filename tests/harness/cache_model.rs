@@ -55,8 +55,8 @@ pub struct Made {
     pub wish: Wish,
     /// As said last, which may have been in a 304.
     pub plan: Plan,
-    /// What the last 304 changed, if it may have come in the background while this was in use.
-    pub before: Option<Plan>,
+    /// What was said before, if a 304 may have come in the background: nobody knows then which of them came in last.
+    pub before: Vec<Plan>,
     /// An unsafe method succeeded since.
     pub removed: bool,
 }
@@ -127,7 +127,12 @@ impl History {
                 let kept = made.plan;
                 let cache_control =
                     if plan.cache_control.is_empty() { kept.cache_control } else { plan.cache_control };
-                made.before = seconds(kept.cache_control, "stale-while-revalidate").map(|_| kept);
+                made.before.push(kept);
+                let in_background =
+                    |plan: &Plan| seconds(plan.cache_control, "stale-while-revalidate").is_some();
+                if !made.before.iter().any(in_background) {
+                    made.before.clear();
+                }
                 // What is not said anew holds on; Expires, which is a moment, by another Date.
                 let expires = kept.expires.map(|after| (after + plan.made).saturating_sub(kept.made));
                 let expires = plan.expires.or(expires);
@@ -140,7 +145,7 @@ impl History {
             _ => {
                 let number = self.made.len();
                 let plan = Plan { authorized: wish.authorized, ..plan };
-                self.made.push(Made { number, wish: wish.clone(), plan, before: None, removed: false });
+                self.made.push(Made { number, wish: wish.clone(), plan, before: Vec::new(), removed: false });
                 Said::Made(number)
             }
         };
@@ -178,7 +183,7 @@ impl History {
             Said::Renewed(_) => false,
         });
         let reuse = |plan: &Plan| reusable(wish, made, plan).and_then(|()| timely(wish, plan, failed));
-        let as_before = made.before.as_ref().is_some_and(|plan| reuse(plan).is_ok());
+        let as_before = made.before.iter().any(|plan| reuse(plan).is_ok());
         let verdict = match validated {
             _ if as_before => Ok(()),
             true => merged(made, answer),
