@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::inside::enter;
 use super::resolve::{Found, Inspected, plain};
@@ -21,6 +21,9 @@ const LOOK: Duration = Duration::from_millis(250);
 
 /// How long an engine that is gone is left alone.
 const REST: Duration = Duration::from_secs(1);
+
+/// How long a change of which no engine told is not seen at most.
+const UNTOLD: Duration = Duration::from_secs(4);
 
 /// Captures what the configuration names, and goes on watching.
 pub async fn start(running: &Arc<Running>, asked: mpsc::Receiver<Asked>) {
@@ -46,7 +49,9 @@ async fn listen(engine: Engine, running: Arc<Running>) {
         let is_needed = running.targets.selectors().iter().any(Selector::needs_engine);
         if is_needed && let Ok(mut changes) = engine.changes().await {
             running.targets.look().await;
-            while changes.next().await.is_ok() {
+            // An engine answers before it listens to itself: a change in between is told to nobody, so there is a look
+            // without one now and then.
+            while matches!(timeout(UNTOLD, changes.next()).await, Ok(Ok(())) | Err(_)) {
                 running.targets.look().await;
             }
             running.targets.look().await;
