@@ -6,12 +6,13 @@
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
+use weir_tests::folder::files;
 use weir_tests::http::Answer;
 use weir_tests::origin::{Origin, Request, read_answer};
 use weir_tests::pattern::Pattern;
@@ -228,13 +229,4 @@ fn harm(folder: &Path, chance: &mut Pattern) -> u64 {
         std::fs::write(path, bytes).expect("a file");
     }
     3
-}
-
-fn files(folder: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
-    let mut found = Vec::new();
-    for path in entries {
-        if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
-    }
-    found
 }

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
+use weir_tests::folder::files;
 use weir_tests::http::{self, Answer};
 use weir_tests::origin::{Origin, Request, read_answer};
 use weir_tests::pattern::Pattern;
@@ -215,16 +216,6 @@ fn what_is_renewed_or_removed_is_so_on_disk_too() {
     }
     assert_eq!(say(&weir, &["purge", "*"]), "1 removed");
     assert_eq!(files(folder.path()), Vec::<PathBuf>::new());
-}
-
-/// All files below a folder.
-fn files(folder: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
-    let mut found = Vec::new();
-    for path in entries {
-        if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
-    }
-    found
 }
 
 #[test]

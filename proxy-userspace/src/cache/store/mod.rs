@@ -1,6 +1,7 @@
 //! Where entries are kept. Memory answers every lookup; what it does not have may be found in a lower tier, each of
 //! which is a file or folder here and a line in [`super::Cache`]'s making.
 
+mod counts;
 pub mod disk;
 pub mod memory;
 pub mod record;

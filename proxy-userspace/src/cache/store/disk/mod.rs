@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::counts::Counts;
 use super::{Later, Report, Stored, Tier, hash};
 use crate::cache;
 use crate::cache::entry::Entry;
@@ -54,21 +55,9 @@ pub(super) struct Shared {
     /// Nothing is written before, in milliseconds since 1970-01-01 UTC, and when that was last told of.
     paused_until: AtomicU64,
     told: AtomicU64,
-    counts: Counts,
-}
-
-#[derive(Debug, Default)]
-struct Counts {
-    hits: AtomicU64,
-    stores: AtomicU64,
-    /// Bytes of content read.
-    read: AtomicU64,
-    /// Not stored: too much waits to be written, or nothing can be.
-    dropped: AtomicU64,
-    errors: AtomicU64,
-    /// Found not to be what was written.
-    damaged: AtomicU64,
+    /// The index has all that was there at the start.
     scanned: AtomicBool,
+    counts: Counts,
 }
 
 /// Threads that read, and reads that may wait.
@@ -110,11 +99,12 @@ impl Disk {
             spooled: AtomicU64::new(0),
             paused_until: AtomicU64::new(0),
             told: AtomicU64::new(0),
+            scanned: AtomicBool::new(false),
             counts: Counts::default(),
             folder,
         });
         if scan::is_new(shared.folder.path()) {
-            shared.counts.scanned.store(true, Ordering::Release);
+            shared.scanned.store(true, Ordering::Release);
         } else {
             let store = Arc::downgrade(&shared);
             let thread = std::thread::Builder::new().name("weir-disk-scan".into());
@@ -207,27 +197,18 @@ impl Tier for Disk {
     }
 
     fn report(&self) -> Report {
-        let counts = &self.0.counts;
         let (keys, bytes) = self.0.index.size();
-        let number = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let state = match (self.0.scanned.load(Ordering::Acquire), self.0.is_paused()) {
+            (_, true) => "paused",
+            (false, false) => "reading in",
+            (true, false) => "ready",
+        };
         Report {
-            store: self.name(),
-            state: match (counts.scanned.load(Ordering::Acquire), self.0.is_paused()) {
-                (_, true) => "paused",
-                (false, false) => "reading in",
-                (true, false) => "ready",
-            },
             keys: Some(keys),
-            bytes: Some(bytes + number(&self.0.spooled)),
+            bytes: Some(bytes + self.0.spooled.load(Ordering::Relaxed)),
             max_bytes: Some(self.0.max_size),
             evictions: Some(self.0.index.evictions()),
-            opened: None,
-            hits: number(&counts.hits),
-            stores: number(&counts.stores),
-            bytes_read: number(&counts.read),
-            dropped: number(&counts.dropped),
-            errors: number(&counts.errors),
-            damaged: number(&counts.damaged),
+            ..self.0.counts.report(self.name(), state)
         }
     }
 

@@ -24,7 +24,7 @@ pub(super) fn scan(shared: &Weak<Shared>) {
         }
     }
     if let Some(store) = shared.upgrade() {
-        store.counts.scanned.store(true, Ordering::Release);
+        store.scanned.store(true, Ordering::Release);
         let (keys, bytes) = store.index.size();
         tracing::info!(path = %store.folder.path().display(), keys, bytes, "the disk store has been read in");
     }

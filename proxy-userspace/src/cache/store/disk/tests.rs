@@ -13,7 +13,7 @@ const LARGE: usize = 3 << 20;
 fn open(folder: &Path) -> Disk {
     let disk = Disk::open(folder, 64 << 20, 8 << 20).unwrap();
     let deadline = Instant::now() + Duration::from_secs(10);
-    while !disk.0.counts.scanned.load(Ordering::Acquire) {
+    while !disk.0.scanned.load(Ordering::Acquire) {
         assert!(Instant::now() < deadline);
         std::thread::sleep(Duration::from_millis(1));
     }

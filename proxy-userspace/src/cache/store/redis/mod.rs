@@ -11,11 +11,12 @@ mod value;
 use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::counts::Counts;
 use super::{Later, MAX_VARIANTS, Report, Stored, Tier};
 use crate::cache::entry::Entry;
 use crate::cache::key::Key;
@@ -40,12 +41,7 @@ struct Shared {
     max_stale: u64,
     breaker: Breaker,
     queue: Queue,
-    hits: AtomicU64,
-    stores: AtomicU64,
-    read: AtomicU64,
-    dropped: AtomicU64,
-    errors: AtomicU64,
-    damaged: AtomicU64,
+    counts: Counts,
 }
 
 /// Searches that may be under way.
@@ -71,12 +67,7 @@ impl Redis {
             max_stale: u64::try_from(max_stale.as_millis()).unwrap_or(u64::MAX),
             breaker: Breaker::new(),
             queue: Queue::default(),
-            hits: AtomicU64::new(0),
-            stores: AtomicU64::new(0),
-            read: AtomicU64::new(0),
-            dropped: AtomicU64::new(0),
-            errors: AtomicU64::new(0),
-            damaged: AtomicU64::new(0),
+            counts: Counts::default(),
         });
         let (searches, asked) = mpsc::channel(MOST_SEARCHES);
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -118,7 +109,7 @@ impl Tier for Redis {
             return;
         }
         if self.shared.breaker.is_open() || !self.shared.queue.store(key, entry) {
-            self.shared.dropped.fetch_add(1, Ordering::Relaxed);
+            self.shared.counts.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -148,23 +139,9 @@ impl Tier for Redis {
     }
 
     fn report(&self) -> Report {
-        let number = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        let shared = &self.shared;
-        Report {
-            store: self.name(),
-            state: if shared.breaker.is_open() { "unreachable" } else { "ready" },
-            keys: None,
-            bytes: None,
-            max_bytes: None,
-            evictions: None,
-            opened: Some(shared.breaker.opened()),
-            hits: number(&shared.hits),
-            stores: number(&shared.stores),
-            bytes_read: number(&shared.read),
-            dropped: number(&shared.dropped),
-            errors: number(&shared.errors),
-            damaged: number(&shared.damaged),
-        }
+        let breaker = &self.shared.breaker;
+        let state = if breaker.is_open() { "unreachable" } else { "ready" };
+        Report { opened: Some(breaker.opened()), ..self.shared.counts.report(self.name(), state) }
     }
 
     fn settle(&self) -> Later<'_, ()> {
@@ -195,20 +172,20 @@ impl Shared {
 
     /// What is there is nothing of ours.
     fn drop_damaged(&self, key: &Key) {
-        self.damaged.fetch_add(1, Ordering::Relaxed);
+        self.counts.damaged.fetch_add(1, Ordering::Relaxed);
         self.queue.remove(key);
     }
 
     fn count_error(&self) {
-        self.errors.fetch_add(1, Ordering::Relaxed);
+        self.counts.errors.fetch_add(1, Ordering::Relaxed);
     }
 
     fn count_store(&self) {
-        self.stores.fetch_add(1, Ordering::Relaxed);
+        self.counts.stores.fetch_add(1, Ordering::Relaxed);
     }
 
     fn count_hit(&self, bytes: u64) {
-        self.hits.fetch_add(1, Ordering::Relaxed);
-        self.read.fetch_add(bytes, Ordering::Relaxed);
+        self.counts.hits.fetch_add(1, Ordering::Relaxed);
+        self.counts.read.fetch_add(bytes, Ordering::Relaxed);
     }
 }
