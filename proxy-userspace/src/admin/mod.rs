@@ -13,6 +13,7 @@ mod guard;
 mod health;
 mod hook;
 mod metrics;
+mod policy;
 mod problem;
 mod rules;
 mod status;
@@ -33,6 +34,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinHandle;
 
 pub use capture::{release as release_captured, remove_empty};
+pub use policy::reload as reload_policy;
 pub use rules::reload as reload_rules;
 
 use crate::config;
@@ -156,13 +158,14 @@ fn questions() -> Router<Arc<Running>> {
         .merge(explain::routes())
         .merge(capture::questions())
         .merge(cache::questions())
+        .merge(policy::questions())
         .fallback(problem::no_such_resource)
         .method_not_allowed_fallback(problem::no_such_method)
 }
 
 /// What changes something, and what tells where everybody's programs went.
 fn for_owner() -> Router<Arc<Running>> {
-    let targets = targets::changes().merge(hook::changes());
+    let targets = targets::changes().merge(hook::changes()).merge(policy::changes());
     let changes = capture::changes().merge(rules::changes()).merge(targets);
     let seen = existing::for_owner().merge(decisions::routes());
     questions().merge(changes).merge(seen).merge(flows::routes()).merge(cache::for_owner())

@@ -9,6 +9,7 @@
 mod certificates;
 mod decisions;
 mod holder;
+mod policy;
 mod queries;
 mod rules;
 mod state_file;
@@ -32,7 +33,10 @@ use crate::dns::Inspection;
 use crate::http::forward::Pseudonym;
 use crate::net::admission::Admission;
 use crate::net::listener;
+use crate::policy::Policy;
 use crate::policy::acl::Acl;
+use crate::policy::current::Shared;
+use crate::policy::filtering::ListError;
 use crate::redirect::{Listeners, Redirect, RedirectError, RulesError};
 use crate::running::{Beats, Capture, Following, Running};
 use crate::telemetry::flows::Flows;
@@ -56,6 +60,8 @@ pub enum StartError {
     Transparent(std::io::Error),
     #[error("can't listen for queries to DNS servers on loopback: {0}")]
     Queries(std::io::Error),
+    #[error("security.filtering: {0}")]
+    Lists(#[from] ListError),
     #[error("TLS: {0}")]
     Tls(#[from] FileError),
     #[error("{0}")]
@@ -96,6 +102,7 @@ async fn run(config: Arc<Config>, sources: Sources) -> Result<(), StartError> {
     let mut signals = Signals::new()?;
     let tls = Arc::new(ClientTls::load(&config.upstream.tls)?);
     let acceptance = Acceptance::load(&config.server.tls)?.map(Arc::new);
+    let policy = Shared::new(Policy::load(&config.security)?);
     // From now on it doesn't end weir.
     let hangup = signal(SignalKind::hangup())?;
     let explicit = listen_explicit(&config)?;
@@ -140,6 +147,7 @@ async fn run(config: Arc<Config>, sources: Sources) -> Result<(), StartError> {
         flows: Flows::collect(config.flows.keep, config.logging.clone())?,
         beats,
         acl: acl.clone(),
+        policy: Arc::clone(&policy),
         capture: Mutex::new(capture),
         following: Following::new(),
         namespaces,
@@ -153,6 +161,7 @@ async fn run(config: Arc<Config>, sources: Sources) -> Result<(), StartError> {
     let plan = Plan {
         config: Arc::clone(&config),
         acl,
+        policy,
         via: Pseudonym::new(random_seed()),
         cache,
         tls,
@@ -182,6 +191,7 @@ async fn run(config: Arc<Config>, sources: Sources) -> Result<(), StartError> {
         tokio::spawn(rules::refresh(Arc::clone(&running))),
         tokio::spawn(rules::reload_on_hangup(hangup, Arc::clone(&running))),
         tokio::spawn(certificates::keep_current(acceptance)?),
+        tokio::spawn(policy::keep_current(Arc::clone(&running))?),
     ];
     announce(&running);
 

@@ -12,6 +12,7 @@ mod flows;
 mod hold;
 mod install;
 mod oci;
+mod policy;
 mod serve;
 mod status;
 
@@ -51,6 +52,9 @@ enum Command {
     /// Looks into the cache, and removes from it.
     #[command(subcommand)]
     Cache(cache::Command),
+    /// Shows what rules and lists are in force, and reads them again.
+    #[command(subcommand)]
+    Policy(policy::Command),
     /// Says what would happen to a connection, and which rule decides.
     Explain(explain::Arguments),
     /// Keeps the programs of a weir attached when it has died. For weir itself to start.
@@ -107,6 +111,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments, admin.as_deref()),
         Command::Capture(command) => capture::run(&command, admin.as_deref()),
+        Command::Policy(command) => policy::run(&command, admin.as_deref()),
         Command::Cache(command) => cache::run(&command, admin.as_deref()),
         Command::Hold(arguments) => hold::run(&arguments),
         Command::OciHook(arguments) => oci::hook(&arguments, admin.as_deref()),

@@ -4,12 +4,15 @@
 //! → checked keys (`keys`, through `section` and `kinds`) → checked combinations (`clashes`). This file is
 //! what the rest of weir sees.
 
+mod access;
 mod cache;
 mod clashes;
 mod compression;
 mod defaults;
 mod dns;
 mod errors;
+pub mod filter_line;
+mod filtering;
 mod headers;
 mod keys;
 mod kinds;
@@ -22,7 +25,7 @@ mod section;
 mod selector;
 mod sources;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod tls;
 mod tree;
 mod yaml;
@@ -33,11 +36,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use access::{AccessRule, TimeWindow};
 pub use cache::{Cache, Disk};
 pub use clashes::warnings;
 pub use compression::{Coding, Compression, Effort, MediaPattern};
 pub use dns::{Dns, Domain, NotADomain, Rebinding};
 pub use errors::{ConfigError, ConfigErrors, Origin};
+pub use filtering::{Filtering, ListMode, Listed};
 pub use headers::SecurityHeaders;
 pub use keys::keys;
 pub use parent::{Credentials, Exempt, Parent, ParentKind};
@@ -227,12 +232,15 @@ pub enum DenyErrno {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Security {
     pub acl: Acl,
+    pub filtering: Filtering,
     pub headers: SecurityHeaders,
 }
 
 /// `security.acl`.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Acl {
+    /// Who may ask for what; the first that matches decides. Default none.
+    pub rules: Vec<AccessRule>,
     pub destinations: Destinations,
 }
 
