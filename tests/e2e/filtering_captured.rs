@@ -36,7 +36,7 @@ fn attempts(weir: &Weir, resolve: &str, attempts: &[String]) -> Vec<String> {
 #[test]
 fn what_is_blocked_is_blocked_by_host_and_server_name() {
     netns::enter();
-    let (server, other) = (server(netns::V4), self::server(netns::V4_OTHER));
+    let (server, other) = (server(netns::V4), server(netns::V4_OTHER));
     let weir =
         Weir::capturing("security: {filtering: {domains: {blocked: ['||ads.example^', '198.18.0.2']}}}\n");
     let place = format!("{} {}", server.ip(), server.port());

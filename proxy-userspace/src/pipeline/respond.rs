@@ -83,12 +83,11 @@ pub(super) fn note(flow: &mut Recording, failure: &Failure) {
     if failure.is_denial() {
         metrics::with(|metrics| {
             metrics.denied.increment();
-            match failure {
-                Failure::Refused(refusal) => match refusal.by {
+            if let Failure::Refused(refusal) = failure {
+                match refusal.by {
                     By::Access => metrics.denied_by_rules.increment(),
                     By::Filtering => metrics.denied_by_lists.increment(),
-                },
-                _ => {}
+                }
             }
         });
         flow.verdict = Some(text.into());

@@ -41,18 +41,21 @@ impl<T> Shared<T> {
     }
 }
 
+/// The shared reference behind one that costs its worker nothing to copy.
+type Held<T> = Rc<Arc<T>>;
+
 /// One worker's reference.
 #[derive(Debug)]
 pub struct Follower<T> {
     shared: Arc<Shared<T>>,
     seen: Cell<u64>,
-    held: RefCell<Rc<Arc<T>>>,
+    held: RefCell<Held<T>>,
 }
 
 impl<T> Follower<T> {
     /// The value of now.
     #[must_use]
-    pub fn current(&self) -> Rc<Arc<T>> {
+    pub fn current(&self) -> Held<T> {
         let generation = self.shared.generation.load(Ordering::Acquire);
         if generation != self.seen.get() {
             self.seen.set(generation);

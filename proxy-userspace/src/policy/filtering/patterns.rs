@@ -1,8 +1,8 @@
 //! Patterns of URLs in the Adblock syntax: `*` is any text, `^` a character that separates or the end, `|` the beginning
 //! or the end, `||` the beginning of a name or of a part of it. Case does not count.
 //!
-//! A pattern is looked at only where four bytes in a row that it must have, the rarest of them in the list, stand in the
-//! URL: so the cost of a look-up does not grow with the list.
+//! A pattern is looked at only for URLs of the name that it begins with, or else where four bytes in a row that it must
+//! have, the rarest of them in the list, stand in the URL: so the cost of a look-up does not grow with the list.
 
 use std::collections::HashMap;
 
@@ -38,13 +38,16 @@ enum Begin {
 pub(in crate::policy) struct Patterns {
     /// Sorted by what they are found by.
     patterns: Vec<Pattern>,
-    /// Where those with the same gram begin and end.
-    groups: Vec<(Gram, u32, u32)>,
+    /// What those are found by, and where they begin and end.
+    groups: Vec<(Key, u32, u32)>,
     table: Table,
     seed: u64,
 }
 
 type Gram = [u8; GRAM];
+
+/// A name, or a gram.
+type Key = Box<[u8]>;
 
 impl Patterns {
     /// One more. [`Patterns::finish`] has to follow.
@@ -54,25 +57,28 @@ impl Patterns {
 
     pub(in crate::policy) fn finish(&mut self, seed: u64) {
         let mut counts: HashMap<Gram, u32> = HashMap::new();
-        for gram in self.patterns.iter().flat_map(Pattern::grams) {
+        for gram in self.patterns.iter().filter(|pattern| pattern.name().is_none()).flat_map(Pattern::grams) {
             *counts.entry(gram).or_default() += 1;
         }
-        let rarest = |pattern: &Pattern| pattern.grams().min_by_key(|gram| counts[gram]);
+        let key = |pattern: &Pattern| match pattern.name() {
+            Some(name) => Some(Key::from(name.as_bytes())),
+            None => pattern.grams().min_by_key(|gram| counts.get(gram)).map(Key::from),
+        };
         // Who has none can't be found; the reader of lists has left them out.
-        let mut found: Vec<(Gram, Pattern)> =
-            self.patterns.drain(..).filter_map(|pattern| Some((rarest(&pattern)?, pattern))).collect();
-        found.sort_by_key(|(gram, _)| *gram);
+        let mut found: Vec<(Key, Pattern)> =
+            self.patterns.drain(..).filter_map(|pattern| Some((key(&pattern)?, pattern))).collect();
+        found.sort_by(|(one, _), (other, _)| one.cmp(other));
         let mut begin = 0;
         for group in found.chunk_by(|one, other| one.0 == other.0) {
             let end = begin + u32::try_from(group.len()).unwrap_or(u32::MAX);
-            self.groups.push((group[0].0, begin, end));
+            self.groups.push((group[0].0.clone(), begin, end));
             begin = end;
         }
         self.patterns = found.into_iter().map(|(_, pattern)| pattern).collect();
         self.table = Table::for_count(self.groups.len());
         self.seed = seed;
-        for (number, (gram, ..)) in self.groups.iter().enumerate() {
-            self.table.insert(xxh3_64_with_seed(gram, seed), u32::try_from(number).unwrap_or(u32::MAX));
+        for (number, (key, ..)) in self.groups.iter().enumerate() {
+            self.table.insert(xxh3_64_with_seed(key, seed), u32::try_from(number).unwrap_or(u32::MAX));
         }
     }
 
@@ -90,9 +96,9 @@ impl Patterns {
             return None;
         }
         let mut found: Option<&Pattern> = None;
-        for gram in url.text().as_bytes().windows(GRAM) {
-            let hash = xxh3_64_with_seed(gram, self.seed);
-            let Some(group) = self.table.find(hash, |at| self.groups[at as usize].0 == gram) else {
+        for key in url.names().chain(url.text().as_bytes().windows(GRAM)) {
+            let hash = xxh3_64_with_seed(key, self.seed);
+            let Some(group) = self.table.find(hash, |at| *self.groups[at as usize].0 == *key) else {
                 continue;
             };
             let (_, begin, end) = self.groups[group as usize];
@@ -121,6 +127,13 @@ impl Pattern {
             None => (rest, false),
         };
         Self { text: rest.to_ascii_lowercase().into(), begin, to_end, important, place }
+    }
+
+    /// The name of the URLs that it fits, where it says all of that.
+    fn name(&self) -> Option<&str> {
+        let end = self.text.find(['/', '^', ':', '*', '['])?;
+        let is_whole = self.begin == Begin::Name && end > 0 && !b"*[".contains(&self.text.as_bytes()[end]);
+        is_whole.then(|| &self.text[..end])
     }
 
     /// Bytes in a row that a URL must have.

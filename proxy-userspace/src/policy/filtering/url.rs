@@ -45,6 +45,11 @@ impl Url {
         &self.text
     }
 
+    /// The name, and each name above it.
+    pub(super) fn names(&self) -> impl Iterator<Item = &[u8]> + '_ {
+        self.parts_of_name().map(|begin| &self.text.as_bytes()[begin..self.name.1])
+    }
+
     /// Where the name begins, and each part of it behind a dot.
     pub(super) fn parts_of_name(&self) -> impl Iterator<Item = usize> + '_ {
         let (begin, end) = self.name;
