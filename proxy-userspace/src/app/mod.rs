@@ -15,7 +15,7 @@ mod state_file;
 mod store;
 mod worker;
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -27,13 +27,13 @@ use tokio::time::timeout;
 
 use crate::cache::store::disk::DiskError;
 use crate::config::{CaptureMode, Config, Sources};
-use crate::containers::{Namespaces, Targets};
+use crate::containers::{CaptureListeners, Namespaces, Targets};
 use crate::dns::Inspection;
 use crate::http::forward::Pseudonym;
 use crate::net::admission::Admission;
 use crate::net::listener;
 use crate::policy::acl::Acl;
-use crate::redirect::{Listeners, Redirect, RedirectError, RulesError};
+use crate::redirect::{Redirect, RedirectError, RulesError};
 use crate::running::{Beats, Capture, Following, Running};
 use crate::telemetry::flows::Flows;
 use crate::tls::client::{ClientTls, FileError};
@@ -100,7 +100,7 @@ async fn run(config: Arc<Config>, sources: Sources) -> Result<(), StartError> {
     let hangup = signal(SignalKind::hangup())?;
     let explicit = listen_explicit(&config)?;
     let proxy = local_address(&explicit)?;
-    let transparent = Transparent::listen(&config)?;
+    let transparent = listen_for_captured(&config)?;
     let admin = admin::Listeners::bind(&config.admin).await?;
     let queries = Queries::listen(&config.capture).map_err(StartError::Queries)?;
     let mut own = vec![proxy, admin.address()];
@@ -226,49 +226,25 @@ fn listen_explicit(config: &Config) -> Result<Vec<TcpListener>, StartError> {
     })
 }
 
-/// The sockets that captured connections arrive on: any free ports of loopback, as only the kernel half
-/// needs to know them.
-#[derive(Debug, Default)]
-struct Transparent {
-    v4: Vec<TcpListener>,
-    v6: Vec<TcpListener>,
-}
-
-impl Transparent {
-    fn listen(config: &Config) -> Result<Self, StartError> {
-        if config.capture.mode == CaptureMode::Off {
-            return Ok(Self::default());
-        }
-        let workers = config.server.workers;
-        let v4 =
-            listener::listen((Ipv4Addr::LOCALHOST, 0).into(), workers).map_err(StartError::Transparent)?;
-        // A host may have no IPv6; then there is nothing of it to capture.
-        let v6 = listener::listen((Ipv6Addr::LOCALHOST, 0).into(), workers).unwrap_or_default();
-        Ok(Self { v4, v6 })
-    }
-
-    fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
-        [&self.v4, &self.v6].into_iter().filter_map(|sockets| sockets.first()?.local_addr().ok())
+/// None where nothing is to be captured. Any free ports of loopback: only the kernel half needs to know them.
+fn listen_for_captured(config: &Config) -> Result<CaptureListeners, StartError> {
+    match config.capture.mode {
+        CaptureMode::Off => Ok(CaptureListeners::default()),
+        _ => CaptureListeners::open(config.server.workers).map_err(StartError::Transparent),
     }
 }
 
 fn start_capture(
     config: &Config,
-    transparent: &Transparent,
+    transparent: &CaptureListeners,
     queries: Option<&Queries>,
 ) -> Result<Capture, StartError> {
     if config.capture.mode == CaptureMode::Off {
         return Ok(Capture::Off);
     }
-    let mut listeners = Listeners::default();
+    let mut listeners = transparent.announced();
     if let Some(queries) = queries {
         queries.announce(&mut listeners);
-    }
-    for address in transparent.addresses() {
-        match address {
-            SocketAddr::V4(address) => listeners.v4 = Some(address),
-            SocketAddr::V6(address) => listeners.v6 = Some(address),
-        }
     }
     match Redirect::start(&config.capture, &listeners) {
         Ok(redirect) => Ok(Capture::On(Box::new(redirect))),
