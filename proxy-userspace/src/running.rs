@@ -11,6 +11,7 @@ use tokio::sync::{Notify, broadcast};
 use crate::cache::Cache;
 use crate::config::{Config, Sources};
 use crate::containers::{Namespaces, Targets};
+use crate::execute::Executor;
 use crate::net::admission::Admission;
 use crate::policy::Policy;
 use crate::policy::acl::Acl;
@@ -41,6 +42,8 @@ pub struct Running {
     pub targets: Arc<Targets>,
     /// None where nothing is cached.
     pub cache: Option<Arc<Cache>>,
+    /// None where no commands are run.
+    pub executor: Option<Executor>,
 }
 
 /// Whether and what weir captures.

@@ -1,11 +1,13 @@
 //! The admin API: what weir does and has done, over HTTP on loopback and on a Unix socket.
 //!
 //! Over TCP, which every local user can reach, it only tells how weir is. What changes something, and the flows,
-//! which are about other users' programs too, are asked for over the Unix socket: its file permissions say who may.
+//! which are about other users' programs too, are asked for over the Unix socket, where its file permissions say who
+//! may, or with a token.
 
 mod cache;
 mod capture;
 mod decisions;
+mod execute;
 mod existing;
 mod explain;
 mod flows;
@@ -18,6 +20,7 @@ mod problem;
 mod rules;
 mod status;
 mod targets;
+mod token;
 
 use std::fs::DirBuilder;
 use std::io;
@@ -36,9 +39,11 @@ use tokio::task::JoinHandle;
 pub use capture::{release as release_captured, remove_empty};
 pub use policy::reload as reload_policy;
 pub use rules::reload as reload_rules;
+pub use token::TokenError;
 
 use crate::config;
 use crate::running::Running;
+use token::Token;
 
 /// The admin API's sockets, bound but not served yet.
 #[derive(Debug)]
@@ -47,6 +52,7 @@ pub struct Listeners {
     address: SocketAddr,
     unix: UnixListener,
     socket: SocketFile,
+    token: Token,
 }
 
 /// The Unix socket's file; removed when dropped.
@@ -72,6 +78,8 @@ pub enum ListenError {
     Unix { path: PathBuf, error: io::Error },
     #[error("{} belongs to a weir that is running; stop it, or set admin.state_dir", .path.display())]
     Taken { path: PathBuf },
+    #[error(transparent)]
+    Token(#[from] TokenError),
 }
 
 impl Listeners {
@@ -80,13 +88,14 @@ impl Listeners {
     /// # Errors
     /// [`ListenError`].
     pub async fn bind(admin: &config::Admin) -> Result<Self, ListenError> {
+        let token = Token::read(admin.token_file.as_deref())?;
         let address = SocketAddr::new(admin.host, admin.port);
         let tcp = |error| ListenError::Tcp { address, error };
         let listener = TcpListener::bind(address).await.map_err(tcp)?;
         let address = listener.local_addr().map_err(tcp)?;
         let socket = admin.socket_path();
         let unix = bind_unix(&socket).await?;
-        Ok(Self { tcp: listener, address, unix, socket: SocketFile(socket) })
+        Ok(Self { tcp: listener, address, unix, socket: SocketFile(socket), token })
     }
 
     /// The TCP address in use.
@@ -105,12 +114,16 @@ impl Listeners {
     pub fn serve(self, running: Arc<Running>) -> Serving {
         capture::adopt_existing(&running);
         let allowed = guard::AllowedHosts::of(self.address);
-        let questions = questions().layer(from_fn_with_state(allowed, guard::check));
-        let tcp = questions.with_state(Arc::clone(&running));
-        let unix = for_owner().with_state(running);
+        let with_token = for_owner().layer(from_fn_with_state(self.token, token::check));
+        let tcp = questions().merge(with_token).layer(from_fn_with_state(allowed, guard::check));
+        let tcp = tcp.with_state(Arc::clone(&running));
+        let unix = questions().merge(for_owner()).with_state(running);
         Serving {
             tasks: [
-                tokio::spawn(async move { report(axum::serve(self.tcp, tcp).await) }),
+                tokio::spawn(async move {
+                    let tcp = tcp.into_make_service_with_connect_info::<Caller>();
+                    report(axum::serve(self.tcp, tcp).await);
+                }),
                 tokio::spawn(async move {
                     let unix = unix.into_make_service_with_connect_info::<Caller>();
                     report(axum::serve(self.unix, unix).await);
@@ -135,11 +148,18 @@ impl Serving {
     }
 }
 
-/// Who asks over the Unix socket.
+/// Who asks.
 #[derive(Debug, Clone, Copy)]
 struct Caller {
-    /// The process that connected; None if the kernel doesn't tell, or it lives in a pid namespace that weir can't see.
+    /// The process that connected; None over TCP, if the kernel doesn't tell, or where it lives in a pid namespace that
+    /// weir can't see.
     pid: Option<u32>,
+}
+
+impl Connected<IncomingStream<'_, TcpListener>> for Caller {
+    fn connect_info(_: IncomingStream<'_, TcpListener>) -> Self {
+        Self { pid: None }
+    }
 }
 
 impl Connected<IncomingStream<'_, UnixListener>> for Caller {
@@ -163,12 +183,12 @@ fn questions() -> Router<Arc<Running>> {
         .method_not_allowed_fallback(problem::no_such_method)
 }
 
-/// What changes something, and what tells where everybody's programs went.
+/// What changes something, and what tells where everybody's programs went: on the Unix socket, and for a token.
 fn for_owner() -> Router<Arc<Running>> {
     let targets = targets::changes().merge(hook::changes()).merge(policy::changes());
     let changes = capture::changes().merge(rules::changes()).merge(targets);
-    let seen = existing::for_owner().merge(decisions::routes());
-    questions().merge(changes).merge(seen).merge(flows::routes()).merge(cache::for_owner())
+    let seen = existing::for_owner().merge(decisions::routes()).merge(flows::routes());
+    changes.merge(execute::changes()).merge(seen).merge(cache::for_owner())
 }
 
 async fn bind_unix(path: &Path) -> Result<UnixListener, ListenError> {

@@ -30,6 +30,7 @@ use crate::cache::store::disk::DiskError;
 use crate::config::{CaptureMode, Config, Sources};
 use crate::containers::{CaptureListeners, Namespaces, Targets};
 use crate::dns::Inspection;
+use crate::execute::{Executor, UserError};
 use crate::http::forward::Pseudonym;
 use crate::net::admission::Admission;
 use crate::net::listener;
@@ -81,6 +82,8 @@ pub enum StartError {
         "cache.redis.url: this weir was built without the feature `redis`; set it to none, or build weir with it"
     )]
     WithoutRedis,
+    #[error("{0}")]
+    Execute(#[from] UserError),
     #[error("{0}; weir has stopped, as it can't go on without")]
     Worker(#[from] worker::WorkerError),
 }
@@ -153,6 +156,7 @@ async fn run(config: Arc<Config>, sources: Sources) -> Result<(), StartError> {
         namespaces,
         targets: Arc::clone(&targets),
         cache: cache.clone(),
+        executor: Executor::new(&config.cli)?,
         config: Arc::clone(&config),
         sources,
         reloading: Mutex::new(()),
