@@ -170,14 +170,17 @@ fn record(attempt: &Attempt<'_>, listener: Listener, rule: u32) -> Captured {
     Captured {
         original: attempt.destination,
         // The address is filler: see `comm` for zeros.
-        claim: ClaimKey::new(Endpoint::new(attempt.destination.address, 0), known_netns(attempt.ctx)),
+        claim: ClaimKey::new(
+            Endpoint::new(attempt.destination.address, 0),
+            listener.port,
+            known_netns(attempt.ctx),
+        ),
         cookie: attempt.cookie(),
         // SAFETY: a plain helper call.
         cgroup: unsafe { bpf_get_current_cgroup_id() },
         pid: tgid(),
         uid: bpf_get_current_uid_gid() as u32,
-        listener_port: listener.port,
-        rule: rule as u16,
+        rule,
         comm: comm(),
     }
 }

@@ -45,7 +45,7 @@ use crate::{admin, capture};
 use handover::{Giver, TakeError, Taking};
 use queries::Queries;
 use serving::{Served, Signals, Wishes};
-use sockets::{Explicit, Transparent};
+use sockets::Explicit;
 use state_file::StateFile;
 use worker::{Plan, Workers};
 
@@ -113,7 +113,7 @@ async fn run(config: Arc<Config>, sources: Sources, mut taking: Option<Taking>) 
     let hangup = signal(SignalKind::hangup())?;
     let explicit = Explicit::listen(&config, taking.as_mut())?;
     let proxy = explicit.address;
-    let transparent = Transparent::listen(&config)?;
+    let transparent = sockets::listen_for_captured(&config)?;
     let taken = taking.as_mut().map(|taking| taking.admin(&config.admin)).unwrap_or_default();
     let admin = admin::Listeners::bind(&config.admin, taken).await?;
     let queries = Queries::listen(&config.capture).map_err(StartError::Queries)?;

@@ -1,13 +1,14 @@
 //! Where connections arrive, and the kernel half that sends them there: opened anew, or taken over from a running weir.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener};
 
 use super::StartError;
 use super::handover::Taking;
 use super::queries::Queries;
 use crate::config::{CaptureMode, Config};
+use crate::containers::CaptureListeners;
 use crate::net::listener;
-use crate::redirect::{Listeners, Redirect, RedirectError, Rules};
+use crate::redirect::{Redirect, RedirectError, Rules};
 use crate::running::Capture;
 
 /// The explicit proxy's sockets.
@@ -46,51 +47,27 @@ fn local_address(sockets: &[TcpListener]) -> std::io::Result<SocketAddr> {
     sockets.first().ok_or(std::io::ErrorKind::AddrNotAvailable)?.local_addr()
 }
 
-/// The sockets that captured connections arrive on: any free ports of loopback, as only the kernel half
-/// needs to know them.
-#[derive(Debug, Default)]
-pub(super) struct Transparent {
-    pub(super) v4: Vec<TcpListener>,
-    pub(super) v6: Vec<TcpListener>,
-}
-
-impl Transparent {
-    pub(super) fn listen(config: &Config) -> Result<Self, StartError> {
-        if config.capture.mode == CaptureMode::Off {
-            return Ok(Self::default());
-        }
-        let workers = config.server.workers;
-        let v4 =
-            listener::listen((Ipv4Addr::LOCALHOST, 0).into(), workers).map_err(StartError::Transparent)?;
-        // A host may have no IPv6; then there is nothing of it to capture.
-        let v6 = listener::listen((Ipv6Addr::LOCALHOST, 0).into(), workers).unwrap_or_default();
-        Ok(Self { v4, v6 })
-    }
-
-    pub(super) fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
-        [&self.v4, &self.v6].into_iter().filter_map(|sockets| sockets.first()?.local_addr().ok())
+/// None where nothing is to be captured. Any free ports of loopback: only the kernel half needs to know them.
+pub(super) fn listen_for_captured(config: &Config) -> Result<CaptureListeners, StartError> {
+    match config.capture.mode {
+        CaptureMode::Off => Ok(CaptureListeners::default()),
+        _ => CaptureListeners::open(config.server.workers).map_err(StartError::Transparent),
     }
 }
 
 /// The kernel half, and beside that of a running weir the rules that are to hold once its place is taken.
 pub(super) fn start_capture(
     config: &Config,
-    transparent: &Transparent,
+    transparent: &CaptureListeners,
     queries: Option<&Queries>,
     taking: Option<&mut Taking>,
 ) -> Result<(Capture, Option<Rules>), StartError> {
     if config.capture.mode == CaptureMode::Off {
         return Ok((Capture::Off, None));
     }
-    let mut listeners = Listeners::default();
+    let mut listeners = transparent.announced();
     if let Some(queries) = queries {
         queries.announce(&mut listeners);
-    }
-    for address in transparent.addresses() {
-        match address {
-            SocketAddr::V4(address) => listeners.v4 = Some(address),
-            SocketAddr::V6(address) => listeners.v6 = Some(address),
-        }
     }
     let is_captured_now = taking.as_ref().is_some_and(|taking| taking.captures());
     let started = match taking {

@@ -13,10 +13,9 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::sockets::Transparent;
 use crate::cache::Cache;
 use crate::config::Config;
-use crate::containers::{Door, Targets};
+use crate::containers::{CaptureListeners, Door, Targets};
 use crate::dns::Inspection;
 use crate::front::{self, Shared, explicit, transparent};
 use crate::http::forward::Pseudonym;
@@ -85,15 +84,16 @@ impl Workers {
     pub(super) fn start(
         plan: &Plan,
         explicit: Vec<Vec<TcpListener>>,
-        transparent: Transparent,
+        transparent: CaptureListeners,
         inside: Vec<mpsc::Receiver<Door>>,
     ) -> io::Result<Self> {
-        let (mut v4, mut v6) = (transparent.v4.into_iter(), transparent.v6.into_iter());
-        let doors = explicit.into_iter().zip(inside).map(|(explicit, inside)| Doors {
-            explicit,
-            inside,
-            transparent: v4.next().into_iter().chain(v6.next()).collect(),
-        });
+        let mut captured: Vec<Vec<TcpListener>> = explicit.iter().map(|_| Vec::new()).collect();
+        let workers = captured.len().max(1);
+        for (turn, listener) in transparent.into_sockets().into_iter().enumerate() {
+            captured[turn % workers].push(listener);
+        }
+        let doors = explicit.into_iter().zip(captured).zip(inside);
+        let doors = doors.map(|((explicit, transparent), inside)| Doors { explicit, transparent, inside });
         let one_ended = Arc::new(Notify::new());
         let threads = doors.enumerate().map(|(index, doors)| {
             let (plan, note) = (plan.clone(), EndNote(Arc::clone(&one_ended)));

@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "received descriptors are numbers; nobody else makes owners of them")]
 
 use std::io::{self, IoSlice, IoSliceMut, Read as _, Write as _};
-use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
@@ -28,7 +28,7 @@ pub fn send(mut stream: &UnixStream, message: &[u8], descriptors: &[BorrowedFd<'
         )));
     }
     let header = u32::try_from(message.len()).map_err(io::Error::other)?.to_be_bytes();
-    let numbers: Vec<RawFd> = descriptors.iter().map(|descriptor| descriptor.as_raw_fd()).collect();
+    let numbers: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
     let rights = [ControlMessage::ScmRights(&numbers)];
     let rights = if numbers.is_empty() { &[] } else { &rights[..] };
     let sent =

@@ -267,19 +267,37 @@ impl Exchange<'_, '_> {
                 ending: Ending::Withheld(Box::new(head)),
             });
         }
+        let (storing, instead) = match verdict {
+            Verdict::Store(mut storing) => {
+                let instead = storing.instead.take();
+                (Some(storing), instead)
+            }
+            _ => (None, None),
+        };
         // Who inspects or changes the body adds a stage of his own here, and says so in the head before it goes out. What
         // is stored was taken from it above, as it came.
         let mut stages = Stages::new();
-        let delivered = compress(self.engine, self.request, &mut head, framing, &mut stages);
         let may_keep = sending.may_end_well();
-        reply.head(&head, Manner { framing: delivered, via: Some(&self.engine.via), may_keep });
+        let via = Some(&self.engine.via);
+        match instead {
+            Some((mut head, framing)) => {
+                self.flow.status = Some(head.status);
+                let framing = compress(self.engine, self.request, &mut head, framing, &mut stages);
+                reply.head(&head, Manner { framing, via, may_keep });
+            }
+            None => {
+                let framing = compress(self.engine, self.request, &mut head, framing, &mut stages);
+                reply.head(&head, Manner { framing, via, may_keep });
+            }
+        }
         let body = answer.body(framing);
         let received = &progress.received;
-        let result = match (verdict, &mut self.fetch) {
-            (Verdict::Store(ends), Some(fetch)) => {
+        let result = match (storing, &mut self.fetch) {
+            (Some(storing), Some(fetch)) => {
                 let ways = (reply, &mut stages);
                 // Boxed: who stores nothing does not carry its state.
-                let mut storing = Box::pin(store_and_deliver(body, *ends, fetch, ways, received, patience));
+                let mut storing =
+                    Box::pin(store_and_deliver(body, *storing, fetch, ways, received, patience));
                 sending.beside(storing.as_mut()).await
             }
             _ => {

@@ -67,10 +67,12 @@ use namespaces::Namespaces;
 /// Where the transparent front listens, in the network namespace of the thread that calls `Redirect::start`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Listeners {
-    /// On 127.0.0.1; None: IPv4 connections are not captured.
+    /// The first on 127.0.0.1; None: IPv4 connections are not captured.
     pub v4: Option<SocketAddrV4>,
-    /// On ::1; None: IPv6 connections are not captured.
+    /// The first on ::1; None: IPv6 connections are not captured.
     pub v6: Option<SocketAddrV6>,
+    /// How many ports in a row follow each of these: a power of two less one, and the same in all network namespaces.
+    pub further: u16,
     /// The port for DNS over UDP at every address for which [`Slot::of_address`] gives one; None: DNS is not captured.
     pub dns_v4: Option<u16>,
     /// The first of [`SERVERS_V6`] ports on ::1 for the same.

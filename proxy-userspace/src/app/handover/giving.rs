@@ -18,6 +18,7 @@ use super::{Answer, CapturedContainer, Kept, Offer, PATIENCE, PROTOCOL, Released
 use crate::admin;
 use crate::app::sockets::Explicit;
 use crate::app::supervisor;
+use crate::cache::store::disk::Disk;
 use crate::net::descriptors;
 use crate::redirect::Redirect;
 use crate::running::{Capture, Phase, Running};
@@ -158,7 +159,7 @@ impl Giver {
             _ => None,
         };
         let disk = running.cache.as_ref().and_then(|cache| cache.disk());
-        let cache_lock = disk.map(|disk| disk.lock_descriptor()).transpose()?;
+        let cache_lock = disk.map(Disk::lock_descriptor).transpose()?;
         let predecessors = running.predecessors.all();
         let admin = &running.config.admin;
         let offer = Offer {
