@@ -14,6 +14,7 @@ use tokio::sync::{Notify, broadcast, mpsc, oneshot};
 use crate::cache::Cache;
 use crate::config::{Config, Sources};
 use crate::containers::{Namespaces, Targets};
+use crate::execute::Executor;
 use crate::net::admission::Admission;
 use crate::policy::acl::Acl;
 use crate::redirect::{Decision, Heartbeat, Redirect, RedirectError, monotonic_ns};
@@ -44,6 +45,8 @@ pub struct Running {
     pub targets: Arc<Targets>,
     /// None where nothing is cached.
     pub cache: Option<Arc<Cache>>,
+    /// None where no commands are run.
+    pub executor: Option<Executor>,
     /// Where to ask for another weir in this one's place.
     pub upgrades: mpsc::Sender<Upgrade>,
     pub predecessors: Predecessors,

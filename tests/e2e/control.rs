@@ -136,8 +136,8 @@ fn what_is_not_there_is_a_problem_document() {
         ("GET /explain", 400),
         ("GET /explain?destination=nowhere", 400),
         // These are answered over the socket alone.
-        ("POST /capture/exec", 404),
-        ("GET /flows", 404),
+        ("POST /capture/exec", 403),
+        ("GET /flows", 403),
     ] {
         let bytes = format!(
             "{request} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",

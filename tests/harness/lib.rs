@@ -5,6 +5,7 @@ pub mod cache_model;
 pub mod certificates;
 pub mod dns;
 pub mod engine;
+pub mod execute;
 pub mod folder;
 pub mod frames;
 pub mod http;

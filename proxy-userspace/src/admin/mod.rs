@@ -1,11 +1,13 @@
 //! The admin API: what weir does and has done, over HTTP on loopback and on a Unix socket.
 //!
 //! Over TCP, which every local user can reach, it only tells how weir is. What changes something, and the flows,
-//! which are about other users' programs too, are asked for over the Unix socket: its file permissions say who may.
+//! which are about other users' programs too, are asked for over the Unix socket, where its file permissions say who
+//! may, or with a token.
 
 mod cache;
 mod capture;
 mod decisions;
+mod execute;
 mod existing;
 mod explain;
 mod flows;
@@ -17,6 +19,7 @@ mod problem;
 mod rules;
 mod status;
 mod targets;
+mod token;
 mod upgrade;
 
 use std::fs::DirBuilder;
@@ -38,9 +41,11 @@ use tokio::task::JoinHandle;
 
 pub use capture::{adopt_existing as adopt_captured, release as release_captured, remove_empty};
 pub use rules::reload as reload_rules;
+pub use token::TokenError;
 
 use crate::config;
 use crate::running::{Phase, Running};
+use token::Token;
 
 /// The admin API's sockets, bound but not served yet.
 #[derive(Debug)]
@@ -49,6 +54,7 @@ pub struct Listeners {
     address: SocketAddr,
     unix: UnixListener,
     socket: SocketFile,
+    token: Token,
 }
 
 /// Sockets of another weir, whose place this one takes; non-blocking already.
@@ -86,6 +92,8 @@ pub enum ListenError {
     Unix { path: PathBuf, error: io::Error },
     #[error("{} belongs to a weir that is running; stop it, or set admin.state_dir", .path.display())]
     Taken { path: PathBuf },
+    #[error(transparent)]
+    Token(#[from] TokenError),
 }
 
 impl Listeners {
@@ -94,6 +102,7 @@ impl Listeners {
     /// # Errors
     /// [`ListenError`].
     pub async fn bind(admin: &config::Admin, taken: Taken) -> Result<Self, ListenError> {
+        let token = Token::read(admin.token_file.as_deref())?;
         let address = SocketAddr::new(admin.host, admin.port);
         let tcp = |error| ListenError::Tcp { address, error };
         let listener = match taken.tcp {
@@ -108,7 +117,7 @@ impl Listeners {
                 .map_err(|error| ListenError::Unix { path: socket.clone(), error })?,
             None => bind_unix(&socket).await?,
         };
-        Ok(Self { tcp: listener, address, unix, socket: SocketFile { path: socket, is_ours } })
+        Ok(Self { tcp: listener, address, unix, socket: SocketFile { path: socket, is_ours }, token })
     }
 
     /// Of TCP, and of the Unix socket.
@@ -140,12 +149,15 @@ impl Listeners {
             async move { drop(phase.wait_for(is_replaced).await) }
         };
         let allowed = guard::AllowedHosts::of(self.address);
-        let questions = questions().layer(from_fn_with_state(allowed, guard::check));
-        let tcp = questions.with_state(Arc::clone(&running));
-        let unix = for_owner().with_state(running);
+        let with_token = for_owner().layer(from_fn_with_state(self.token, token::check));
+        let tcp = questions().merge(with_token).layer(from_fn_with_state(allowed, guard::check));
+        let tcp = tcp.with_state(Arc::clone(&running));
+        // Who may have any program run in weir's place is weir's user, not who has a token.
+        let unix = questions().merge(for_owner()).merge(upgrade::changes()).with_state(running);
         Serving {
             tasks: [
                 tokio::spawn({
+                    let tcp = tcp.into_make_service_with_connect_info::<Caller>();
                     let serving = axum::serve(self.tcp, tcp).with_graceful_shutdown(replaced());
                     async move { report(serving.await) }
                 }),
@@ -180,11 +192,18 @@ impl Serving {
     }
 }
 
-/// Who asks over the Unix socket.
+/// Who asks.
 #[derive(Debug, Clone, Copy)]
 struct Caller {
-    /// The process that connected; None if the kernel doesn't tell, or it lives in a pid namespace that weir can't see.
+    /// The process that connected; None over TCP, if the kernel doesn't tell, or where it lives in a pid namespace that
+    /// weir can't see.
     pid: Option<u32>,
+}
+
+impl Connected<IncomingStream<'_, TcpListener>> for Caller {
+    fn connect_info(_: IncomingStream<'_, TcpListener>) -> Self {
+        Self { pid: None }
+    }
 }
 
 impl Connected<IncomingStream<'_, UnixListener>> for Caller {
@@ -207,12 +226,12 @@ fn questions() -> Router<Arc<Running>> {
         .method_not_allowed_fallback(problem::no_such_method)
 }
 
-/// What changes something, and what tells where everybody's programs went.
+/// What changes something, and what tells where everybody's programs went: on the Unix socket, and for a token.
 fn for_owner() -> Router<Arc<Running>> {
-    let targets = targets::changes().merge(hook::changes()).merge(upgrade::changes());
+    let targets = targets::changes().merge(hook::changes());
     let changes = capture::changes().merge(rules::changes()).merge(targets);
-    let seen = existing::for_owner().merge(decisions::routes());
-    questions().merge(changes).merge(seen).merge(flows::routes()).merge(cache::for_owner())
+    let seen = existing::for_owner().merge(decisions::routes()).merge(flows::routes());
+    changes.merge(execute::changes()).merge(seen).merge(cache::for_owner())
 }
 
 async fn bind_unix(path: &Path) -> Result<UnixListener, ListenError> {

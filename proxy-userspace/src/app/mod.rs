@@ -32,6 +32,7 @@ use crate::cache::store::disk::DiskError;
 use crate::config::{Config, Sources};
 use crate::containers::{Namespaces, Targets};
 use crate::dns::Inspection;
+use crate::execute::{Executor, UserError};
 use crate::http::forward::Pseudonym;
 use crate::net::admission::Admission;
 use crate::policy::acl::Acl;
@@ -82,6 +83,8 @@ pub enum StartError {
     WithoutRedis,
     #[error("{0}")]
     TakeOver(#[from] TakeError),
+    #[error("{0}")]
+    Execute(#[from] UserError),
     #[error("{0}; weir has stopped, as it can't go on without")]
     Worker(#[from] worker::WorkerError),
 }
@@ -164,6 +167,7 @@ async fn run(config: Arc<Config>, sources: Sources, mut taking: Option<Taking>) 
         namespaces,
         targets: Arc::clone(&targets),
         cache: cache.clone(),
+        executor: Executor::new(&config.cli)?,
         config: Arc::clone(&config),
         sources,
         reloading: Mutex::new(()),

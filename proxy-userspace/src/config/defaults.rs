@@ -138,6 +138,7 @@ impl Default for Admin {
             host: IpAddr::V4(Ipv4Addr::LOCALHOST),
             port: 22140,
             socket: None,
+            token_file: None,
             state_dir: default_state_dir(),
         }
     }

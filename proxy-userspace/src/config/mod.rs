@@ -6,6 +6,7 @@
 
 mod cache;
 mod clashes;
+mod cli;
 mod compression;
 mod defaults;
 mod dns;
@@ -35,6 +36,7 @@ use std::time::Duration;
 
 pub use cache::{Cache, Disk};
 pub use clashes::warnings;
+pub use cli::{AllowedCommand, ArgumentPattern, Cli};
 pub use compression::{Coding, Compression, Effort, MediaPattern};
 pub use dns::{Dns, Domain, NotADomain, Rebinding};
 pub use errors::{ConfigError, ConfigErrors, Origin};
@@ -62,6 +64,7 @@ pub struct Config {
     pub upstream: Upstream,
     pub relay: Relay,
     pub admin: Admin,
+    pub cli: Cli,
     pub flows: Flows,
     pub logging: Logging,
 }
@@ -318,6 +321,8 @@ pub struct Admin {
     pub port: u16,
     /// Unix socket. Default `<state_dir>/admin.sock`.
     pub socket: Option<PathBuf>,
+    /// File with a secret; whoever has it may change things over TCP, too. Default none.
+    pub token_file: Option<PathBuf>,
     /// Folder for the state file and the socket. Default /run/weir; a folder of the user's own unless root.
     pub state_dir: PathBuf,
 }
