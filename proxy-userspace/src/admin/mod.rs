@@ -19,6 +19,7 @@ mod problem;
 mod rules;
 mod status;
 mod targets;
+mod test;
 mod token;
 mod upgrade;
 
@@ -231,7 +232,7 @@ fn for_owner() -> Router<Arc<Running>> {
     let targets = targets::changes().merge(hook::changes());
     let changes = capture::changes().merge(rules::changes()).merge(targets);
     let seen = existing::for_owner().merge(decisions::routes()).merge(flows::routes());
-    changes.merge(execute::changes()).merge(seen).merge(cache::for_owner())
+    changes.merge(execute::changes()).merge(test::changes()).merge(seen).merge(cache::for_owner())
 }
 
 async fn bind_unix(path: &Path) -> Result<UnixListener, ListenError> {
