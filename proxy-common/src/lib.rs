@@ -161,6 +161,12 @@ pub struct TaskLayout {
     pub superblock_device: u32,
 }
 
+/// How many other weirs may be told of.
+pub const MAX_SIBLINGS: usize = 8;
+
+/// Other weirs' processes, as the initial pid namespace numbers them; 0: none.
+pub type Siblings = [u32; MAX_SIBLINGS];
+
 const _: () = {
     assert!(size_of::<Endpoint>() == 20);
     assert!(size_of::<ClaimKey>() == 32);

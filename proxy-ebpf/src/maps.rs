@@ -9,7 +9,7 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray},
 };
-use proxy_common::{Captured, ClaimKey, Counter, ListenerPorts, Policy, TaskLayout};
+use proxy_common::{Captured, ClaimKey, Counter, ListenerPorts, Policy, Siblings, TaskLayout};
 
 pub const PLACEHOLDER: u32 = 1;
 /// Insert or replace.
@@ -42,6 +42,10 @@ pub static NAMESPACES: HashMap<u64, ListenerPorts> =
 /// When the proxy's data plane last showed life: CLOCK_MONOTONIC, in nanoseconds.
 #[map]
 pub static HEARTBEAT: Array<u64> = Array::with_max_entries(1, 0);
+
+/// The processes of other weirs, while one takes over from another. Their connections are their own affair.
+#[map]
+pub static SIBLINGS: Array<Siblings> = Array::with_max_entries(1, 0);
 
 #[map]
 pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::COUNT, 0);

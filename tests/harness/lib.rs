@@ -11,6 +11,7 @@ pub mod frames;
 pub mod http;
 pub mod http2;
 pub mod leaks;
+pub mod load;
 pub mod netns;
 pub mod nginx;
 pub mod origin;

@@ -27,7 +27,7 @@ use crate::policy::acl::Acl;
 use crate::policy::current::Shared as Current;
 use crate::redirect::OriginalDestinations;
 use crate::route::Table;
-use crate::running::Beats;
+use crate::running::{Beats, Phase};
 use crate::telemetry::flows;
 use crate::tls::client::ClientTls;
 use crate::tls::server::Acceptance;
@@ -56,12 +56,12 @@ pub(super) struct Plan {
     pub originals: Option<OriginalDestinations>,
     pub dns: Option<Inspection>,
     pub targets: Arc<Targets>,
-    pub draining: watch::Receiver<bool>,
+    pub phase: watch::Receiver<Phase>,
 }
 
 /// The listeners of one worker.
 struct Doors {
-    explicit: TcpListener,
+    explicit: Vec<TcpListener>,
     transparent: Vec<TcpListener>,
     /// Those in other network namespaces, as these are entered.
     inside: mpsc::Receiver<Door>,
@@ -83,10 +83,10 @@ pub enum WorkerError {
 }
 
 impl Workers {
-    /// Starts a worker for each explicit listener; the others are dealt out among them.
+    /// Starts a worker for each group of explicit listeners; the others are dealt out among them.
     pub(super) fn start(
         plan: &Plan,
-        explicit: Vec<TcpListener>,
+        explicit: Vec<Vec<TcpListener>>,
         transparent: CaptureListeners,
         inside: Vec<mpsc::Receiver<Door>>,
     ) -> io::Result<Self> {
@@ -170,11 +170,13 @@ async fn run(index: usize, plan: Plan, doors: Doors) -> io::Result<()> {
     let shared = Shared {
         engine: Rc::clone(&engine),
         admission: Arc::clone(&plan.admission),
-        drain: plan.draining.clone(),
+        phase: plan.phase.clone(),
         names: Rc::new(plan.targets.names()),
     };
     let mut fronts = JoinSet::new();
-    fronts.spawn_local(explicit::run(front::into_async(doors.explicit)?, shared.clone()));
+    for listener in doors.explicit {
+        fronts.spawn_local(explicit::run(front::into_async(listener)?, shared.clone()));
+    }
     for listener in doors.transparent {
         // Without the kernel half nobody is sent there; the sockets close here.
         if let Some(originals) = &plan.originals {
@@ -182,14 +184,22 @@ async fn run(index: usize, plan: Plan, doors: Doors) -> io::Result<()> {
             fronts.spawn_local(transparent::run(listener, shared.clone(), originals.clone()));
         }
     }
-    let mut inside = JoinSet::new();
-    let mut draining = plan.draining;
+    let (mut inside, mut doors) = (JoinSet::new(), doors.inside);
+    let mut phase = plan.phase;
     tokio::select! {
-        () = serve_inside(&mut inside, doors.inside, shared) => {}
+        () = serve_inside(&mut inside, &mut doors, &shared) => {}
         () = tick(index, &plan.beats, &engine) => {}
-        _ = draining.wait_for(|drain| *drain) => {}
-        // Only a drain ends them; otherwise nobody would accept here any more.
+        _ = phase.wait_for(|phase| *phase >= Phase::Replaced { keeps_door: false }) => {}
+        // Only that ends them; otherwise nobody would accept here any more.
         Some(ended) = fronts.join_next() => ended.map_err(io::Error::other)?,
+    }
+    if *phase.borrow() != Phase::Stopping {
+        deadline::drain();
+        tokio::select! {
+            () = serve_inside(&mut inside, &mut doors, &shared) => {}
+            () = tick(index, &plan.beats, &engine) => {}
+            _ = phase.wait_for(|phase| *phase == Phase::Stopping) => {}
+        }
     }
     fronts.join_all().await;
     inside.join_all().await;
@@ -208,7 +218,7 @@ async fn run(index: usize, plan: Plan, doors: Doors) -> io::Result<()> {
 }
 
 /// Serves listeners in other network namespaces as they come, each by a task among `fronts`.
-async fn serve_inside(fronts: &mut JoinSet<()>, mut doors: mpsc::Receiver<Door>, shared: Shared) {
+async fn serve_inside(fronts: &mut JoinSet<()>, doors: &mut mpsc::Receiver<Door>, shared: &Shared) {
     loop {
         tokio::select! {
             Some(Door { listener, originals, namespace }) = doors.recv() => match front::into_async(listener) {

@@ -118,6 +118,12 @@ impl Cache {
         }
     }
 
+    /// The store on disk, if there is one.
+    #[must_use]
+    pub fn disk(&self) -> Option<&Disk> {
+        self.disk.as_deref()
+    }
+
     /// It with a store on disk below memory.
     #[must_use]
     pub fn with_disk(mut self, disk: Disk) -> Self {

@@ -53,6 +53,7 @@ impl Default for Timeouts {
             idle: Duration::from_secs(60),
             tunnel_idle: Duration::from_secs(3600),
             drain: Duration::from_secs(10),
+            upgrade: Duration::from_secs(24 * 3600),
         }
     }
 }

@@ -82,6 +82,7 @@ fn timeouts(s: &mut Section<'_, '_>) -> Timeouts {
         idle: s.read("idle", d.idle, duration(ms(10)..=hours(24))),
         tunnel_idle: s.read("tunnel_idle", d.tunnel_idle, duration(ms(10)..=hours(30 * 24))),
         drain: s.read("drain", d.drain, duration(ms(0)..=hours(1))),
+        upgrade: s.read("upgrade", d.upgrade, duration(ms(0)..=hours(30 * 24))),
     }
 }
 

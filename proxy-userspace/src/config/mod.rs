@@ -110,6 +110,8 @@ pub struct Timeouts {
     pub tunnel_idle: Duration,
     /// How long connections may go on after SIGTERM before they are reset. Default 10s.
     pub drain: Duration,
+    /// How long connections may go on in the old process after an upgrade; then they have `drain`. Default 1d.
+    pub upgrade: Duration,
 }
 
 /// `server.limits`.

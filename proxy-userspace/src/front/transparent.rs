@@ -23,6 +23,7 @@ use crate::netns::Namespace;
 use crate::pipeline::failure::Failure;
 use crate::pipeline::{Engine, dns, tunnel};
 use crate::redirect::{self, OriginalDestinations};
+use crate::running::Phase;
 use crate::target::{Client, Front, Process, Target, Vantage};
 use crate::telemetry::flow::Protocol;
 use crate::telemetry::metrics;
@@ -41,25 +42,25 @@ struct Source {
     namespace: Option<Arc<Namespace>>,
 }
 
-/// Serves a listener until weir drains.
+/// Serves a listener until weir stops: what was redirected here arrives here, whoever redirects by then.
 pub async fn run(listener: TcpListener, shared: Shared, originals: OriginalDestinations) {
-    let drained = shared.drained();
+    let stopping = shared.reached(Phase::Stopping);
     let Shared { engine, names, admission, .. } = shared;
     let source = Rc::new(Source { engine, originals, port: port(&listener), names, namespace: None });
     let refuse = forget(&source);
     let serve = move |stream, peer, admitted| serve(Rc::clone(&source), stream, peer, admitted);
-    accept(listener, drained, Service { admission, counts_clients: false, serve, refuse }).await;
+    accept(listener, stopping, Service { admission, counts_clients: false, serve, refuse }).await;
 }
 
-/// Serves a listener inside another network namespace, until weir drains or nobody lives there any more. Its connections
+/// Serves a listener inside another network namespace, until weir stops or nobody lives there any more. Its connections
 /// are cut off when they are all that keeps the namespace from going.
 pub async fn run_inside(listener: TcpListener, shared: Shared, door: (OriginalDestinations, Arc<Namespace>)) {
     let (originals, namespace) = door;
-    let (drained, closed) = (shared.drained(), namespace.closed());
+    let (stopping, closed) = (shared.reached(Phase::Stopping), namespace.closed());
     let stop = async {
         tokio::select! {
-            () = drained => {}
-            () = closed => {}
+            phase = stopping => phase,
+            () = closed => Phase::Stopping,
         }
     };
     let Shared { engine, names, admission, .. } = shared;
