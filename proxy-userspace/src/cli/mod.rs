@@ -15,6 +15,7 @@ mod oci;
 mod policy;
 mod serve;
 mod status;
+mod supervise;
 mod upgrade;
 
 use std::path::PathBuf;
@@ -63,6 +64,9 @@ enum Command {
     /// Keeps the programs of a weir attached when it has died. For weir itself to start.
     #[command(hide = true)]
     Hold(hold::Arguments),
+    /// Runs a command for a caller of the admin API. For weir itself to start.
+    #[command(hide = true)]
+    Supervise(supervise::Arguments),
     /// Tells weir of a container that is about to start. For container runtimes to start.
     #[command(hide = true)]
     OciHook(oci::Hook),
@@ -118,6 +122,10 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Cache(command) => cache::run(&command, admin.as_deref()),
         Command::Upgrade(arguments) => upgrade::run(&arguments, admin.as_deref()),
         Command::Hold(arguments) => hold::run(&arguments),
+        Command::Supervise(arguments) => match supervise::run(&arguments) {
+            Ok(code) => return code,
+            Err(failed) => Err(failed),
+        },
         Command::OciHook(arguments) => oci::hook(&arguments, admin.as_deref()),
         Command::OciRuntime(arguments) => oci::runtime(&arguments, admin.as_deref()),
         Command::Config(command) => config::run(&command),
