@@ -20,6 +20,7 @@ mod worker;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use std::time::Instant;
@@ -172,6 +173,7 @@ async fn run(config: Arc<Config>, sources: Sources, mut taking: Option<Taking>) 
         sources,
         reloading: Mutex::new(()),
         upgrades,
+        handing_over: AtomicBool::new(false),
         predecessors: Predecessors::new(predecessors),
     });
     let (entering, phase) = watch::channel(if taking.is_some() { Phase::Starting } else { Phase::Serving });

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -182,6 +183,11 @@ impl Giver {
 
     fn state(&self) -> State {
         let running = &self.running;
+        {
+            // Whoever changes anything has this lock.
+            let _changes = running.capture();
+            running.handing_over.store(true, Ordering::Relaxed);
+        }
         let targets = running.targets.added().iter().map(ToString::to_string).collect();
         let captured = running.targets.captured().into_iter().filter_map(|captured| {
             let container = captured.container?;
@@ -203,6 +209,7 @@ impl Giver {
     /// The other one is attached, and knows what was selected: from here on it decides.
     fn release(&self, pid: u32, kept: Kept) -> Given {
         let capture = std::mem::replace(&mut *self.running.capture(), Capture::Detached);
+        self.running.handing_over.store(false, Ordering::Relaxed);
         let redirect = match capture {
             Capture::On(mut redirect) => {
                 redirect.stop_redirecting();
@@ -222,6 +229,7 @@ impl Giver {
 
     /// Puts right what the other one may have touched.
     fn stay(&self) {
+        self.running.handing_over.store(false, Ordering::Relaxed);
         self.tell_siblings(None);
         if let Capture::On(redirect) = &mut *self.running.capture()
             && let Err(error) = redirect.stay()
