@@ -146,11 +146,11 @@ async fn send_once(
     match address(admin, method, path)? {
         Address::Socket(socket) => match UnixStream::connect(&socket).await {
             Ok(stream) => request(stream, "localhost", (method, path), body, limit).await,
-            Err(error) => return Err(not_running(&socket.display().to_string(), &error)),
+            Err(error) => Err(not_running(&socket.display().to_string(), &error)),
         },
         Address::Tcp(host) => match TcpStream::connect(&host).await {
             Ok(stream) => request(stream, &host, (method, path), body, limit).await,
-            Err(error) => return Err(not_running(&format!("http://{host}"), &error)),
+            Err(error) => Err(not_running(&format!("http://{host}"), &error)),
         },
     }
 }
