@@ -51,7 +51,7 @@ async fn exec(
             Capture::Unavailable(error) => return Err(unavailable(&error.to_string())),
         };
         // It becomes the program, in the network namespace that it lives in.
-        if let Some(pid) = caller.pid {
+        if let Some(pid) = caller.pid.filter(|_| !caller.is_at_home) {
             capture::enter(&running, redirect, pid)
                 .map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
         }

@@ -9,6 +9,7 @@ mod decisions;
 pub mod handover;
 mod holder;
 mod predecessors;
+mod privileges;
 mod queries;
 mod rules;
 mod serving;
@@ -50,6 +51,8 @@ use serving::{Served, Signals, Wishes};
 use sockets::Explicit;
 use state_file::StateFile;
 use worker::{Plan, Workers};
+
+pub use privileges::give_up_privileges;
 
 /// Why weir could not start, or go on.
 #[derive(Debug, thiserror::Error)]

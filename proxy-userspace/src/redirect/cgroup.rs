@@ -14,6 +14,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 
 use super::error::RedirectError;
+use crate::privilege;
 
 /// What `bpf_get_current_cgroup_id()` says: the inode number of the cgroup's directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
@@ -135,7 +136,7 @@ impl ExecCgroup {
     pub fn create(parent: &Path) -> Result<Self, RedirectError> {
         let folder = parent.join(OWN_FOLDER);
         let unusable = |source| RedirectError::Cgroup { path: folder.clone(), source };
-        make_dir(&folder).map_err(unusable)?;
+        make_folder(&folder).map_err(unusable)?;
         for number in 0..MAX_EXEC_CGROUPS {
             let path = folder.join(format!("{EXEC_PREFIX}{number}"));
             match fs::create_dir(&path) {
@@ -143,7 +144,7 @@ impl ExecCgroup {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 // The folder went with the last of its children just now.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    make_dir(&folder).map_err(unusable)?;
+                    make_folder(&folder).map_err(unusable)?;
                 }
                 Err(error) => return Err(unusable(error)),
             }
@@ -275,6 +276,14 @@ pub fn processes(cgroup: &Path) -> Vec<u32> {
     let below = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
     pids.extend(below.flat_map(|entry| processes(&entry.path())));
     pids
+}
+
+/// With the assistant it is the assistant's to make: only root may make cgroups there.
+fn make_folder(path: &Path) -> io::Result<()> {
+    match privilege::assistant() {
+        Some(assistant) => assistant.make_exec_folder(),
+        None => make_dir(path),
+    }
 }
 
 fn make_dir(path: &Path) -> io::Result<()> {

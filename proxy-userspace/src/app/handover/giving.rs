@@ -20,7 +20,7 @@ use crate::admin;
 use crate::app::sockets::Explicit;
 use crate::app::supervisor;
 use crate::cache::store::disk::Disk;
-use crate::net::descriptors;
+use crate::privilege::{self, Assistant, descriptors};
 use crate::redirect::Redirect;
 use crate::running::{Capture, Phase, Running};
 
@@ -161,6 +161,8 @@ impl Giver {
         };
         let disk = running.cache.as_ref().and_then(|cache| cache.disk());
         let cache_lock = disk.map(Disk::lock_descriptor).transpose()?;
+        let assistant = privilege::assistant();
+        let way = assistant.map(Assistant::another).transpose()?.map(OwnedFd::from);
         let predecessors = running.predecessors.all();
         let admin = &running.config.admin;
         let offer = Offer {
@@ -172,10 +174,11 @@ impl Giver {
             state_dir: admin.state_dir.clone(),
             captures: capture_lock.is_some(),
             has_cache_lock: cache_lock.is_some(),
+            assistant: assistant.map(Assistant::pid),
             predecessors: predecessors.iter().map(|one| one.pid).collect(),
         };
         let mut descriptors: Vec<BorrowedFd<'_>> = sockets.admin.iter().map(AsFd::as_fd).collect();
-        descriptors.extend(capture_lock.iter().chain(&cache_lock).map(AsFd::as_fd));
+        descriptors.extend(capture_lock.iter().chain(&cache_lock).chain(&way).map(AsFd::as_fd));
         descriptors.extend(predecessors.iter().map(|one| one.process.as_fd()));
         descriptors.extend(sockets.explicit.iter().map(AsFd::as_fd));
         descriptors::send(stream, &serde_json::to_vec(&offer)?, &descriptors)
@@ -280,12 +283,10 @@ fn start(binary: Option<&Path>, stream: UnixStream) -> Result<Child, GiveError> 
     let own = arguments.next().map_or_else(|| "weir".into(), PathBuf::from);
     let program = binary.map_or(own, Path::to_path_buf);
     let arguments = arguments.filter(|argument| argument != TAKE_OVER);
-    Command::new(&program)
-        .args(arguments)
-        .arg(TAKE_OVER)
-        .stdin(OwnedFd::from(stream))
-        .spawn()
-        .map_err(|error| GiveError::Start { program, error })
+    let mut command = Command::new(&program);
+    command.args(arguments).arg(TAKE_OVER).stdin(OwnedFd::from(stream));
+    let started = privilege::pass_on(|| command.spawn()).map_err(io::Error::other);
+    started.flatten().map_err(|error| GiveError::Start { program, error })
 }
 
 /// As `weir serve` knows it.
