@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use super::Engine;
 use super::failure::Failure;
+use super::judge::judge;
 use super::recording::Recording;
 use super::respond::{self, Ask};
 use super::side::DownstreamSide;
@@ -14,6 +15,7 @@ use crate::net::admission::Admitted;
 use crate::net::stream::Downstream;
 use crate::net::transport::Transport;
 use crate::netns::Namespace;
+use crate::policy::Subject;
 use crate::relay::body::{Sink, Source};
 use crate::relay::{self, End, Side, Tunnel};
 use crate::target::{Client, Target};
@@ -48,7 +50,8 @@ pub async fn open(
 ) -> Result<Opened, Refused> {
     let mut flow = Recording::begin(client, target, protocol);
     flow.method = method.map(str::to_owned);
-    match connect(engine, target, &mut flow).await {
+    let subject = Subject::of(client, target, method, None);
+    match connect(engine, target, &subject, &mut flow).await {
         Ok(upstream) => Ok(Opened { flow, upstream, namespace: target.vantage.namespace.clone() }),
         Err(failure) => Err(Refused { flow, failure }),
     }
@@ -64,9 +67,15 @@ pub fn refuse(client: &Client, target: &Target, protocol: Protocol, failure: &Fa
     respond::note(&mut Recording::begin(client, target, protocol), failure);
 }
 
-async fn connect(engine: &Engine, target: &Target, flow: &mut Recording) -> Result<Transport, Failure> {
+async fn connect(
+    engine: &Engine,
+    target: &Target,
+    subject: &Subject<'_>,
+    flow: &mut Recording,
+) -> Result<Transport, Failure> {
+    judge(engine, subject, target).await?;
     let hop = engine.routes.next_hop(target, "").ok_or(Failure::NoRoute("the tunnel has no target"))?;
-    let addresses = engine.addresses(&hop.as_tunnel()).await?;
+    let addresses = engine.addresses(&hop.as_tunnel(), subject).await?;
     flow.timings.dns_us = addresses.dns_us;
     let connection = engine.upstream.connect(&addresses).await?;
     flow.upstream = Some(connection.address);

@@ -49,13 +49,13 @@ pub(super) struct Answer {
 
 /// What it is told at its start.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub struct Duties {
-    pub user: u32,
-    pub group: u32,
+pub(super) struct Duties {
+    pub(super) user: u32,
+    pub(super) group: u32,
     /// The attach cgroup, in which the folder may be made; none: nothing is captured.
-    pub cgroup: Option<PathBuf>,
+    pub(super) cgroup: Option<PathBuf>,
     /// The files that may be read.
-    pub files: Vec<PathBuf>,
+    pub(super) files: Vec<PathBuf>,
 }
 
 static ASSISTANT: OnceLock<Assistant> = OnceLock::new();
