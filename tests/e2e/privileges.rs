@@ -46,8 +46,8 @@ fn check_threads(weir: &Weir) {
     assert!(threads.len() > 2, "{threads:?}");
     for status in &threads {
         let name = field(status, "Name");
-        assert_eq!(field(status, "Uid"), [NOBODY.to_string(); 4].join("\t"), "{name}");
-        assert_eq!(field(status, "Gid"), [NOBODY.to_string(); 4].join("\t"), "{name}");
+        assert_eq!(field(status, "Uid"), ["65534"; 4].join("\t"), "{name}");
+        assert_eq!(field(status, "Gid"), ["65534"; 4].join("\t"), "{name}");
         for set in ["CapEff", "CapPrm", "CapAmb"] {
             assert_eq!(capabilities(status, set) & !WEIR, 0, "{name}: {set}");
         }
@@ -95,7 +95,7 @@ fn everything_that_takes_privilege_works() {
     let _dns = Server::start(netns::V6_OTHER, zone);
     let other = Other::new(&["198.18.7.1/32"]);
     let there = other.run(|| who::server("198.18.7.1"));
-    let mut weir = Weir::capturing("{server: {user: nobody}, capture: {fail: closed}}");
+    let weir = Weir::capturing("{server: {user: nobody}, capture: {fail: closed}}");
     let mut program = Prompt::start(&weir, *server);
     assert_eq!(program.ask(), "captured");
     // In a namespace that only the assistant can enter, of a program of root's.
