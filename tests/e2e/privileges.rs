@@ -183,7 +183,23 @@ fn it_is_upgraded_in_that_mode() {
     let another = Other::new(&["198.18.7.2/32"]);
     let far = another.run(|| who::server("198.18.7.2"));
     assert_eq!(another.run(|| Prompt::start(&weir, *far)).ask(), "captured");
-    drop(programs);
+    // Whoever kills it: what was entered goes on, and so does weir, from one to the next.
+    kill(first_assistant, Signal::SIGKILL).expect("it runs");
+    eventually("it has ended", || (!runs(first_assistant)).then_some(()));
+    let told = weir.command(&["upgrade"]).output().expect("weir runs");
+    assert!(String::from_utf8_lossy(&told.stderr).contains("assistant is gone"), "{told:?}");
+    let [mut at_home, mut there] = programs;
+    assert_eq!((at_home.ask(), there.ask()), ("captured".to_owned(), "captured".to_owned()));
+    drop(there);
+    eventually("the namespace is left", || {
+        (weir.status()["capture"]["namespaces"].as_array().map(Vec::len) == Some(0)).then_some(())
+    });
+    for _ in 0..2 {
+        assert_eq!(at_home.ask(), "captured");
+        assert_eq!(Prompt::start(&weir, *server).ask(), "captured");
+        weir.upgrade(&["--binary", &program.display().to_string()]);
+    }
+    drop(at_home);
     leaks::check_none(&weir, usize::MAX);
 }
 

@@ -14,7 +14,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 
 use super::error::RedirectError;
-use crate::privilege;
+use crate::privilege::{self, Assistant};
 
 /// What `bpf_get_current_cgroup_id()` says: the inode number of the cgroup's directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
@@ -137,6 +137,7 @@ impl ExecCgroup {
         let folder = parent.join(OWN_FOLDER);
         let unusable = |source| RedirectError::Cgroup { path: folder.clone(), source };
         make_folder(&folder).map_err(unusable)?;
+        let mut is_given = false;
         for number in 0..MAX_EXEC_CGROUPS {
             let path = folder.join(format!("{EXEC_PREFIX}{number}"));
             match fs::create_dir(&path) {
@@ -145,6 +146,12 @@ impl ExecCgroup {
                 // The folder went with the last of its children just now.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     make_folder(&folder).map_err(unusable)?;
+                }
+                // It is root's: left by another weir.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !is_given => {
+                    let given = privilege::assistant().map_or(Err(error), Assistant::make_exec_folder);
+                    given.map_err(unusable)?;
+                    is_given = true;
                 }
                 Err(error) => return Err(unusable(error)),
             }
@@ -278,11 +285,13 @@ pub fn processes(cgroup: &Path) -> Vec<u32> {
     pids
 }
 
-/// With the assistant it is the assistant's to make: only root may make cgroups there.
+/// Where only root may make it, the assistant does.
 fn make_folder(path: &Path) -> io::Result<()> {
-    match privilege::assistant() {
-        Some(assistant) => assistant.make_exec_folder(),
-        None => make_dir(path),
+    match (make_dir(path), privilege::assistant()) {
+        (Err(error), Some(assistant)) if error.kind() == io::ErrorKind::PermissionDenied => {
+            assistant.make_exec_folder()
+        }
+        (made, _) => made,
     }
 }
 

@@ -60,6 +60,11 @@ pub(in crate::app) enum GiveError {
     Sockets(String),
     #[error("{0} earlier weirs still finish their connections; wait for them, or end one with SIGTERM")]
     TooMany(usize),
+    #[error(
+        "weir's assistant is gone, and without it the new weir could not enter the network namespaces in which this one \
+         captures; stop weir and start it again"
+    )]
+    Unassisted,
     #[error("can't start {}: {error}", .program.display())]
     Start { program: PathBuf, error: io::Error },
     #[error("the new weir (pid {pid}) did not start: {reason}")]
@@ -87,6 +92,10 @@ impl Giver {
         let predecessors = self.running.predecessors.pids();
         if predecessors.len() + 2 > MAX_SIBLINGS {
             return Err(GiveError::TooMany(predecessors.len()));
+        }
+        let is_unassisted = privilege::assistant().is_some_and(|assistant| assistant.another().is_err());
+        if is_unassisted && !self.running.namespaces.state().is_empty() {
+            return Err(GiveError::Unassisted);
         }
         let (stream, its_end) = UnixStream::pair().map_err(|error| GiveError::Sockets(error.to_string()))?;
         let limits = stream.set_read_timeout(Some(PATIENCE)).and(stream.set_write_timeout(Some(PATIENCE)));
@@ -134,7 +143,12 @@ impl Giver {
     fn talk(&self, stream: &UnixStream, pid: u32) -> Result<Given, Unheard> {
         // One that has failed already has told why, and takes no offer.
         let offered = self.offer(stream);
-        match hear(stream).map_err(|error| offered.err().unwrap_or(error))? {
+        if offered.is_err() {
+            stream.set_read_timeout(Some(LAST_WORDS))?;
+        }
+        let heard = hear(stream).map_err(|error| offered.err().unwrap_or(error))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        match heard {
             Answer::Ready => {}
             Answer::Failed { reason } => return Err(Unheard::Failed(reason)),
             Answer::Taken(_) => return Err(io::Error::other("it took what it had not been given").into()),
@@ -162,7 +176,11 @@ impl Giver {
         let disk = running.cache.as_ref().and_then(|cache| cache.disk());
         let cache_lock = disk.map(Disk::lock_descriptor).transpose()?;
         let assistant = privilege::assistant();
-        let way = assistant.map(Assistant::another).transpose()?.map(OwnedFd::from);
+        let way = assistant.and_then(|assistant| {
+            let way = assistant.another();
+            way.inspect_err(|error| tracing::warn!("the new weir has to do without: {error}")).ok()
+        });
+        let way = way.map(OwnedFd::from);
         let predecessors = running.predecessors.all();
         let admin = &running.config.admin;
         let offer = Offer {
@@ -174,7 +192,7 @@ impl Giver {
             state_dir: admin.state_dir.clone(),
             captures: capture_lock.is_some(),
             has_cache_lock: cache_lock.is_some(),
-            assistant: assistant.map(Assistant::pid),
+            assistant: assistant.filter(|_| way.is_some()).map(Assistant::pid),
             predecessors: predecessors.iter().map(|one| one.pid).collect(),
         };
         let mut descriptors: Vec<BorrowedFd<'_>> = sockets.admin.iter().map(AsFd::as_fd).collect();
