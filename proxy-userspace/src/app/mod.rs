@@ -38,7 +38,7 @@ use crate::running::{Beats, Capture, Following, Running};
 use crate::telemetry::flows::Flows;
 use crate::tls::client::{ClientTls, FileError};
 use crate::tls::server::Acceptance;
-use crate::upstream::Turns;
+use crate::upstream::Common;
 use crate::{admin, capture};
 use queries::{Queries, Thread};
 use state_file::StateFile;
@@ -158,7 +158,7 @@ async fn run(config: Arc<Config>, sources: Sources) -> Result<(), StartError> {
         tls,
         acceptance: acceptance.clone(),
         admission: Arc::clone(&running.admission),
-        turns: Turns::new(&config.upstream),
+        upstreams: Common::new(&config.upstream, explicit.len()),
         beats: Arc::clone(&running.beats),
         originals,
         dns: inspection,

@@ -264,7 +264,9 @@ pub struct Upstream {
     pub dns_cache_ttl: Duration,
     /// Names kept in that cache. Default 4096.
     pub dns_cache_size: usize,
-    /// Idle HTTP connections kept per origin and worker. Default 128.
+    /// Idle HTTP connections kept, all workers and origins together. Default 8192.
+    pub idle: usize,
+    /// The same per origin and worker. Default 8192.
     pub idle_per_origin: usize,
     /// How long such a connection is kept. Default 60s.
     pub idle_timeout: Duration,

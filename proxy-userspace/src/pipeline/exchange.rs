@@ -13,6 +13,7 @@ use super::request::{Request, body_limit};
 use super::response::{deliver, final_head, within};
 use super::sending::Sending;
 use super::side::{Afterwards, Answer, DownstreamSide, Manner, Onward, Reply, UpstreamSide};
+use super::tunnel::Upgraded;
 use super::{Engine, additions};
 use crate::http::authority::Shown;
 use crate::http::forward;
@@ -21,7 +22,6 @@ use crate::http::head::{ResponseHead, Version};
 use crate::http::headers::{Headers, Name};
 use crate::http::websocket;
 use crate::net::deadline::Deadline;
-use crate::net::transport::Transport;
 use crate::relay::body::{BodyError, Patience, Terms, transfer};
 use crate::relay::stage::Stages;
 use crate::target::{Front, Hop};
@@ -35,8 +35,8 @@ pub(super) enum Ending {
     Complete { sent: bool },
     /// The response was cut off, and the client must see that.
     Abort,
-    /// The upstream connection goes on in another protocol.
-    Upgraded(Transport),
+    /// The upstream connection or stream goes on in another protocol.
+    Upgraded(Upgraded),
     /// The answer was for the cache alone; the client has got nothing yet.
     Withheld(Box<ResponseHead>),
 }
@@ -56,8 +56,8 @@ pub(super) struct Exchange<'a, 'f> {
 }
 
 /// How a conversation left both sides.
-enum Conversed {
-    SwitchedProtocols,
+enum Conversed<S> {
+    SwitchedProtocols(S),
     Responded { ending: Ending, upstream: Afterwards },
 }
 
@@ -110,6 +110,11 @@ impl Exchange<'_, '_> {
                 let addresses = Addresses { speaks: Speaks::Http2, owner, ..self.addresses.clone() };
                 upstream.open(&addresses).await
             }
+            Front::Explicit | Front::Gateway
+                if self.addresses.speaks != Speaks::Http1 && websocket::is_asked_for(head) =>
+            {
+                upstream.open_websocket(self.addresses).await
+            }
             // What an upgrade asks for needs a connection of its own.
             front if front == Front::Captured || forward::wants_upgrade(head) => {
                 let addresses = Addresses { speaks: Speaks::Http1, ..self.addresses.clone() };
@@ -132,10 +137,13 @@ impl Exchange<'_, '_> {
     }
 
     async fn on(&mut self, place: Place, downstream: &mut impl DownstreamSide) -> Result<Ending, Failure> {
-        let side = Http2::on(place).await?;
-        match self.converse(side, downstream, &mut false).await? {
+        let mut side = Http2::on(place).await?;
+        match self.converse(&mut side, downstream, &mut false).await? {
             Conversed::Responded { ending, .. } => Ok(ending),
-            Conversed::SwitchedProtocols => Err(Failure::BadAnswer("101 in HTTP/2".into())),
+            Conversed::SwitchedProtocols(Some(stream)) => {
+                Ok(Ending::Upgraded(Upgraded::Stream(Box::new(side.carrying(stream)))))
+            }
+            Conversed::SwitchedProtocols(None) => Err(Failure::BadAnswer("101 in HTTP/2".into())),
         }
     }
 
@@ -165,9 +173,9 @@ impl Exchange<'_, '_> {
     ) -> Result<Ending, Failure> {
         self.flow.upstream = Some(connection.address);
         let mut authenticates = authenticates_connection(&self.request.head.headers, Name::Authorization);
-        let side = Http1::over(&mut connection.stream);
-        match self.converse(side, downstream, &mut authenticates).await? {
-            Conversed::SwitchedProtocols => Ok(Ending::Upgraded(connection.stream)),
+        let mut side = Http1::over(&mut connection.stream);
+        match self.converse(&mut side, downstream, &mut authenticates).await? {
+            Conversed::SwitchedProtocols(()) => Ok(Ending::Upgraded(Upgraded::Connection(connection.stream))),
             Conversed::Responded { ending, upstream } => {
                 self.put_away(connection, upstream, authenticates, own);
                 Ok(ending)
@@ -195,12 +203,12 @@ impl Exchange<'_, '_> {
         }
     }
 
-    async fn converse(
+    async fn converse<U: UpstreamSide>(
         &mut self,
-        mut upstream: impl UpstreamSide,
+        upstream: &mut U,
         downstream: &mut impl DownstreamSide,
         authenticates: &mut bool,
-    ) -> Result<Conversed, Failure> {
+    ) -> Result<Conversed<U::Stream>, Failure> {
         let (engine, request) = (self.engine, self.request);
         let progress = self.flow.progress();
         let sending_deadline = Deadline::new();
@@ -238,20 +246,20 @@ impl Exchange<'_, '_> {
         if head.status == 101 {
             self.check_upgrade(&head, sending.is_complete())?;
             within(patience, reply.switch_protocols(&head, &engine.via, answer.beyond())).await?;
-            return Ok(Conversed::SwitchedProtocols);
+            return Ok(Conversed::SwitchedProtocols(answer.switched()));
         }
         self.pass_on(head, &mut answer, &mut reply, &mut sending, patience).await
     }
 
     /// Delivers the response behind a final head, or what the cache makes of it.
-    async fn pass_on<S: Future<Output = Result<(), BodyError>>>(
+    async fn pass_on<A: Answer, S: Future<Output = Result<(), BodyError>>>(
         &mut self,
         mut head: ResponseHead,
-        answer: &mut impl Answer,
+        answer: &mut A,
         reply: &mut impl Reply,
         sending: &mut Sending<'_, S>,
         patience: Patience<'_>,
-    ) -> Result<Conversed, Failure> {
+    ) -> Result<Conversed<A::Stream>, Failure> {
         let progress = self.flow.progress();
         let framing = answer
             .framing(&head, self.request.head.method())
