@@ -69,7 +69,7 @@ pub async fn send(stream: &mut SendStream<Bytes>, mut content: Bytes) -> Result<
 
 /// A server that speaks HTTP/2 in the clear, and answers by path: `/` with what it was sent, and the request's trailers
 /// behind it; `/large` with [`LARGE`] bytes; `/reset` with the beginning of a body; `/refuse` not at all the first time;
-/// `/last` as the last one on its connection. What comes on a WebSocket's stream (RFC 8441) goes back as it is; asked for
+/// `/calm` with a reset that asks for less; `/last` as the last one on its connection. What comes on a WebSocket's stream (RFC 8441) goes back as it is; asked for
 /// `/forbidden`, there is none, and `/cut` is reset behind the first bytes.
 #[derive(Debug)]
 pub struct Server {
@@ -155,6 +155,9 @@ async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, 
     }
     if head.extensions().get::<Protocol>().is_some() {
         return websocket(&path, body, respond, &seen).await;
+    }
+    if path == "/calm" {
+        return respond.send_reset(Reason::ENHANCE_YOUR_CALM);
     }
     let Ok(content) = content(&mut body).await else { return };
     let trailers = body.trailers().await.ok().flatten();

@@ -64,6 +64,7 @@ impl Default for Limits {
             head: 16 << 10,
             header_count: 100,
             body: 10 << 20,
+            min_rate: 100,
             connections: 16384,
             connections_per_client: PerClient::Auto,
         }

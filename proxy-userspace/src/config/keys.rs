@@ -91,6 +91,7 @@ fn limits(s: &mut Section<'_, '_>) -> Limits {
         head: s.read("head", d.head, size(KIB..=MIB)),
         header_count: s.read("header_count", d.header_count, number(1..=Limits::MAX_HEADER_COUNT)),
         body: s.read("body", d.body, size(0..=1024 * GIB)),
+        min_rate: s.read("min_rate", d.min_rate, size(0..=1 << 20)),
         connections: s.read("connections", d.connections, number(1..=1_000_000)),
         connections_per_client: s.read(
             "connections_per_client",

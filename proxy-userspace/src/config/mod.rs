@@ -115,6 +115,8 @@ pub struct Limits {
     pub header_count: usize,
     /// Largest request body, in bytes; larger → 413. Tunnels have none. Default 10MiB; 0 means no limit.
     pub body: u64,
+    /// Bytes a second that a peer must move on average where it is waited for. Default 100; 0 means any.
+    pub min_rate: u64,
     /// Downstream connections at one time, all workers together; more are closed at once. Default 16384.
     pub connections: usize,
     /// Those of one client to the explicit port. Default auto.

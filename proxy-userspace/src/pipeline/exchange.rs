@@ -1,11 +1,12 @@
 //! One request and its response over one upstream connection, new or kept.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::pin::pin;
 
 use super::caching::{Fetch, Verdict, store_and_deliver};
 use super::compression::compress;
-use super::failure::Failure;
+use super::failure::{Cut, Failure};
 use super::hop::http1::Http1;
 use super::hop::http2::Http2;
 use super::recording::Recording;
@@ -34,7 +35,7 @@ pub(super) enum Ending {
     /// The response went out whole; `sent` if so did the request.
     Complete { sent: bool },
     /// The response was cut off, and the client must see that.
-    Abort,
+    Abort(Cut),
     /// The upstream connection or stream goes on in another protocol.
     Upgraded(Upgraded),
     /// The answer was for the cache alone; the client has got nothing yet.
@@ -85,6 +86,8 @@ impl Exchange<'_, '_> {
             match Box::pin(self.open(downstream, own)).await {
                 // A shared connection may be ended by the server just now, too.
                 Err((Failure::NoAnswer, true)) if self.may_repeat() && !had_shared => had_shared = true,
+                // RFC 9113 §8.7: whatever it asks for, as long as it is still there to be sent.
+                Err((Failure::Refused, true)) if self.framing == Framing::None && !had_shared => had_shared = true,
                 // Nothing was sent: whatever it is, it may be tried again.
                 Err((Failure::Connect(error), _)) if left > 0 && error.is_passing() => {
                     left -= 1;
@@ -225,14 +228,17 @@ impl Exchange<'_, '_> {
             Terms {
                 patience: self.patience(&sending_deadline),
                 limit: body_limit(engine, &request.target),
+                // A call of gRPC may be a stream, with pauses as long as both sides like.
+                paces_streams: !is_grpc(&request.head.headers),
                 moved: Some(&progress.sent),
             },
         ));
-        let mut sending = Sending::new(sending);
+        let under_way = Cell::new(true);
+        let mut sending = Sending::new(sending, &under_way, patience);
 
         let limits = &engine.config.server.limits;
         let mut head = {
-            let head = pin!(final_head(&mut answer, &mut reply, limits, &engine.via, patience));
+            let head = pin!(final_head(&mut answer, &mut reply, limits, &engine.via, patience, &under_way));
             sending.beside(head).await?
         };
         additions::complete(engine, &request.target, &mut head);
@@ -299,13 +305,16 @@ impl Exchange<'_, '_> {
             Ok(()) => "complete".into(),
             Err(failure) => failure.to_string().into(),
         };
-        let sent = sending.is_complete();
+        let (is_whole, sent) = (result.is_ok(), sending.is_complete());
         Ok(Conversed::Responded {
-            upstream: match result.is_ok() && sent {
+            upstream: match is_whole && sent {
                 true => answer.afterwards(&head, framing),
                 false => Afterwards::Broken,
             },
-            ending: if result.is_ok() { Ending::Complete { sent } } else { Ending::Abort },
+            ending: match result {
+                Ok(()) => Ending::Complete { sent },
+                Err(failure) => Ending::Abort(failure.cut()),
+            },
         })
     }
 
@@ -314,9 +323,13 @@ impl Exchange<'_, '_> {
     fn patience<'a>(&self, deadline: &'a Deadline) -> Patience<'a> {
         let timeouts = &self.engine.config.server.timeouts;
         match self.request.target.front {
-            Front::Captured => Patience { deadline, read: timeouts.tunnel_idle, write: timeouts.tunnel_idle },
+            Front::Captured => {
+                let idle = timeouts.tunnel_idle;
+                Patience { deadline, read: idle, write: idle, least_rate: 0 }
+            }
             Front::Explicit | Front::Gateway => {
-                Patience { deadline, read: timeouts.read, write: timeouts.write }
+                let least_rate = self.engine.config.server.limits.min_rate;
+                Patience { deadline, read: timeouts.read, write: timeouts.write, least_rate }
             }
         }
     }
@@ -336,6 +349,11 @@ impl Exchange<'_, '_> {
         }
         Ok(())
     }
+}
+
+fn is_grpc(headers: &Headers) -> bool {
+    let types = headers.iter().filter(|field| field.name.eq_ignore_ascii_case(b"content-type"));
+    types.into_iter().any(|field| field.value.starts_with(b"application/grpc"))
 }
 
 /// NTLM and Negotiate authenticate the connection, not the request (RFC 4559 §6): whoever uses it next would be

@@ -25,6 +25,7 @@ use crate::relay::{self, End, Side, Tunnel};
 use crate::target::{Client, Target};
 use crate::telemetry::flow::Protocol;
 use crate::telemetry::metrics;
+use crate::upstream::Connection;
 
 /// A tunnel whose upstream is connected. The front now answers, and then calls [`Opened::relay`].
 #[derive(Debug)]
@@ -66,6 +67,14 @@ pub async fn open(
         Ok(upstream) => Ok(Opened { flow, upstream: Upgraded::Connection(upstream), namespace: target.vantage.namespace.clone() }),
         Err(failure) => Err(Refused { flow, failure }),
     }
+}
+
+/// A tunnel over a connection that an HTTP exchange has left.
+#[must_use]
+pub fn over(client: &Client, target: &Target, connection: Connection) -> Opened {
+    let mut flow = Recording::begin(client, target, Protocol::Opaque);
+    flow.upstream = Some(connection.address);
+    Opened::upgraded(flow, Upgraded::Connection(connection.stream), target)
 }
 
 /// Records a connection whose client has reset it before anything was opened for it.

@@ -43,8 +43,8 @@ pub async fn relay_streams(
 ) -> End {
     // One deadline for both ways: either that moves gives the other time.
     let deadline = Deadline::new();
-    let patience = Patience { deadline: &deadline, read: settings.idle, write: settings.idle };
-    let terms = |moved| Terms { patience, limit: None, moved: Some(moved) };
+    let patience = Patience { deadline: &deadline, read: settings.idle, write: settings.idle, least_rate: 0 };
+    let terms = |moved| Terms { patience, limit: None, paces_streams: false, moved: Some(moved) };
     let up = transfer(incoming, sent, terms(moved.0));
     let down = transfer(received, outgoing, terms(moved.1));
     match tokio::try_join!(up, down) {

@@ -10,12 +10,12 @@ use std::task::Poll;
 use super::Fetch;
 use crate::cache::body::Body;
 use crate::cache::filling::{Given, Place, Reader, Writer};
-use crate::net::deadline::{Deadline, Expired};
+use crate::net::deadline::{self, Deadline, Expired};
 use crate::pipeline::failure::Failure;
 use crate::pipeline::response::deliver;
 use crate::pipeline::side::Reply;
 use crate::relay::Side;
-use crate::relay::body::{BodyError, Patience, Piece, Source};
+use crate::relay::body::{BodyError, Patience, Piece, Source, Waited};
 use crate::relay::stage::Stages;
 
 /// Stores and delivers a body. It is in store before the client has the last of it: who then asks again finds it.
@@ -70,17 +70,25 @@ async fn fill(
     mut writer: Writer,
     patience: Patience<'_>,
 ) -> Result<Option<Body>, BodyError> {
+    let (mut total, mut waited) = (0, Waited::default());
     loop {
         match body.next()? {
-            Piece::Content(content) => writer.put(content),
+            Piece::Content(content) => {
+                total += content.len() as u64;
+                writer.put(content);
+            }
             Piece::Nothing => {
                 writer.show();
                 writer.room().await;
+                let since = deadline::ticks();
                 match patience.deadline.limit(patience.read, body.fill()).await {
                     Ok(filled) => filled?,
                     Err(Expired::TimedOut | Expired::Drained) => {
                         return Err(BodyError::TimedOut(body.side()));
                     }
+                }
+                if body.has_length() {
+                    waited.note(since, patience.read, patience, total, body.side())?;
                 }
             }
             Piece::End(_) => {

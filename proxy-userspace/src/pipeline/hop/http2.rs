@@ -201,8 +201,9 @@ impl Answer for Http2Answer {
         })
     }
 
-    fn body(&mut self, _framing: Framing) -> Received {
-        Received::after_head(Side::Upstream, self.body.take())
+    fn body(&mut self, framing: Framing) -> Received {
+        let has_length = matches!(framing, Framing::Length(_));
+        Received::after_head(Side::Upstream, self.body.take()).with_length(has_length)
     }
 
     fn beyond(&mut self) -> &[u8] {
@@ -223,7 +224,10 @@ impl Answer for Http2Answer {
 fn failure(error: &h2::Error) -> Failure {
     match error.reason() {
         // RFC 9113 §8.7: nothing of it was worked on.
-        Some(Reason::REFUSED_STREAM) => Failure::NoAnswer,
+        Some(Reason::REFUSED_STREAM) if error.is_remote() => Failure::Refused,
+        // Of a stream that the server still had in hand, it does not say that.
+        Some(_) if error.is_go_away() && error.is_remote() => Failure::Refused,
+        Some(reason) if error.is_reset() && error.is_remote() => Failure::Reset(reason),
         _ if error.is_go_away() || error.is_io() => Failure::NoAnswer,
         _ => Failure::BadAnswer(error.to_string()),
     }
