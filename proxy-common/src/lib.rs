@@ -44,14 +44,17 @@ impl Endpoint {
 pub struct ClaimKey {
     /// The application's own end, as the accepted socket's peer address shows it.
     pub client: Endpoint,
-    pub padding: u32,
+    /// Which of the proxy's ports accepted it; network byte order. Connections to different ports may have the same
+    /// client's end.
+    pub listener_port: u16,
+    pub padding: u16,
     /// The network namespace the connection lives in; 0 where the proxy can't learn cookies (Linux < 5.14).
     pub netns: u64,
 }
 
 impl ClaimKey {
-    pub const fn new(client: Endpoint, netns: u64) -> Self {
-        Self { client, padding: 0, netns }
+    pub const fn new(client: Endpoint, listener_port: u16, netns: u64) -> Self {
+        Self { client, listener_port, padding: 0, netns }
     }
 }
 
@@ -71,10 +74,8 @@ pub struct Captured {
     pub cgroup: u64,
     /// Its real user id, as the initial user namespace numbers it.
     pub uid: u32,
-    /// Port of the proxy's listener that the connection was sent to; network byte order.
-    pub listener_port: u16,
     /// The rule that decided, as in `Policy`.
-    pub rule: u16,
+    pub rule: u32,
     /// Its name, NUL-padded; arbitrary bytes.
     pub comm: Comm,
 }
@@ -105,14 +106,19 @@ pub const fn rule_number(generation: u32, rule: u32) -> u32 {
     1 + generation * MAX_RULES + rule
 }
 
+/// Ports in a row on which the proxy takes captured connections, per address family and network namespace: two
+/// connections with the same ends can't be there at one time, so each port has room for as many as
+/// net.ipv4.ip_local_port_range has numbers (28,232 by default). A power of two.
+pub const CAPTURE_PORTS: u16 = 4;
+
 /// Value of the map `NAMESPACES` (by netns cookie): where the proxy listens in a network namespace other than its own.
 /// Aligned, so that the kernel half reads it in one piece.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ListenerPorts {
-    /// On 127.0.0.1; network byte order; 0: it doesn't listen for IPv4.
+    /// On 127.0.0.1, the first of `CAPTURE_PORTS` in a row; host byte order; 0: it doesn't listen for IPv4.
     pub v4: u16,
-    /// On ::1; network byte order; 0: it doesn't listen for IPv6.
+    /// On ::1, the same; 0: it doesn't listen for IPv6.
     pub v6: u16,
     /// For DNS over UDP at every address of `SLOT_NETWORK`; network byte order; 0: it doesn't.
     pub dns_v4: u16,
@@ -155,6 +161,12 @@ pub struct TaskLayout {
     pub superblock_device: u32,
 }
 
+/// How many other weirs may be told of.
+pub const MAX_SIBLINGS: usize = 8;
+
+/// Other weirs' processes, as the initial pid namespace numbers them; 0: none.
+pub type Siblings = [u32; MAX_SIBLINGS];
+
 const _: () = {
     assert!(size_of::<Endpoint>() == 20);
     assert!(size_of::<ClaimKey>() == 32);
@@ -162,6 +174,7 @@ const _: () = {
     assert!(size_of::<Policy>() == 16);
     assert!(size_of::<TaskLayout>() == 24);
     assert!(size_of::<ListenerPorts>() == 8);
+    assert!(CAPTURE_PORTS.is_power_of_two());
 };
 
 #[cfg(feature = "user")]

@@ -3,12 +3,14 @@
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{bpf_sock, bpf_sock_addr},
-    helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie},
+    helpers::generated::{bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_get_socket_cookie},
     programs::SockAddrContext,
 };
 use proxy_common::{Endpoint, ListenerPorts};
 
-use crate::maps::{DNS_PORT_V4, DNS_PORT_V6, LISTENER_NETNS, LISTENER_PORT_V4, LISTENER_PORT_V6, NAMESPACES};
+use crate::maps::{
+    DNS_PORT_V4, DNS_PORT_V6, FURTHER_PORTS, LISTENER_NETNS, LISTENER_PORT_V4, LISTENER_PORT_V6, NAMESPACES,
+};
 
 const SOCK_STREAM: u32 = 1;
 const SOCK_DGRAM: u32 = 2;
@@ -97,9 +99,9 @@ impl<'a> Attempt<'a> {
     pub fn listener(&self) -> Option<Listener> {
         let ports = listener_ports(self.ctx)?;
         Some(if is_mapped(&self.destination.address) {
-            Listener { v4: true, port: ports.v4, dns: ports.dns_v4 }
+            Listener { v4: true, port: one_of(ports.v4), dns: ports.dns_v4 }
         } else {
-            Listener { v4: false, port: ports.v6, dns: ports.dns_v6 }
+            Listener { v4: false, port: one_of(ports.v6), dns: ports.dns_v6 }
         })
     }
 
@@ -114,6 +116,18 @@ impl<'a> Attempt<'a> {
         }
         write_port(raw, port);
     }
+}
+
+/// One of the ports in a row from `first` on (host byte order), in network byte order. By chance: whatever has a
+/// pattern, a program's connections may have, too, and then they would be at one port again.
+#[inline(always)]
+fn one_of(first: u16) -> u16 {
+    if first == 0 {
+        return 0;
+    }
+    // SAFETY: a plain helper call.
+    let random = unsafe { bpf_get_prandom_u32() } as u16;
+    first.wrapping_add(random & FURTHER_PORTS.load()).to_be()
 }
 
 /// What map keys say of the network namespace: 0 where the proxy can't learn cookies.

@@ -18,7 +18,7 @@ use proxy_common::{
 
 use crate::attempt::{Attempt, LOCALHOST_V4, Listener, Transport, is_mapped, known_netns};
 use crate::maps::{
-    BPF_ANY, CGROUPS, FIRST_LEVEL, HAS_CURRENT_COMM, HAS_SET_RETVAL, ORIGINALS, OWN_TGID, count,
+    BPF_ANY, CGROUPS, FIRST_LEVEL, HAS_CURRENT_COMM, HAS_SET_RETVAL, ORIGINALS, OWN_TGID, SIBLINGS, count,
 };
 use crate::rules::Rules;
 use crate::{dns, events, gate, udp};
@@ -78,7 +78,7 @@ fn decide(attempt: &Attempt<'_>) -> Verdict {
     if attempt.transport == Transport::Other || udp::is_of_no_concern(attempt) {
         return Verdict::Pass(Counter::BypassProtocol);
     }
-    if tgid() == OWN_TGID.load() {
+    if is_weir(tgid()) {
         return Verdict::Pass(Counter::BypassOwn);
     }
     if is_exempt(&attempt.destination.address) && !dns::is_local_server(&attempt.destination) {
@@ -106,6 +106,12 @@ fn decide(attempt: &Attempt<'_>) -> Verdict {
         return Verdict::Pass(Counter::BypassFamily);
     }
     Verdict::Redirect(policy, listener)
+}
+
+/// This one, or another that takes over from it or finishes what it had begun.
+#[inline(always)]
+fn is_weir(tgid: u32) -> bool {
+    tgid == OWN_TGID.load() || SIBLINGS.get(0).is_some_and(|siblings| siblings.contains(&tgid))
 }
 
 /// Never redirects without a record of the original destination, and never to a proxy that isn't there.
@@ -164,14 +170,17 @@ fn record(attempt: &Attempt<'_>, listener: Listener, rule: u32) -> Captured {
     Captured {
         original: attempt.destination,
         // The address is filler: see `comm` for zeros.
-        claim: ClaimKey::new(Endpoint::new(attempt.destination.address, 0), known_netns(attempt.ctx)),
+        claim: ClaimKey::new(
+            Endpoint::new(attempt.destination.address, 0),
+            listener.port,
+            known_netns(attempt.ctx),
+        ),
         cookie: attempt.cookie(),
         // SAFETY: a plain helper call.
         cgroup: unsafe { bpf_get_current_cgroup_id() },
         pid: tgid(),
         uid: bpf_get_current_uid_gid() as u32,
-        listener_port: listener.port,
-        rule: rule as u16,
+        rule,
         comm: comm(),
     }
 }

@@ -9,7 +9,7 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray},
 };
-use proxy_common::{Captured, ClaimKey, Counter, ListenerPorts, Policy, TaskLayout};
+use proxy_common::{Captured, ClaimKey, Counter, ListenerPorts, Policy, Siblings, TaskLayout};
 
 pub const PLACEHOLDER: u32 = 1;
 /// Insert or replace.
@@ -43,6 +43,10 @@ pub static NAMESPACES: HashMap<u64, ListenerPorts> =
 #[map]
 pub static HEARTBEAT: Array<u64> = Array::with_max_entries(1, 0);
 
+/// The processes of other weirs, while one takes over from another. Their connections are their own affair.
+#[map]
+pub static SIBLINGS: Array<Siblings> = Array::with_max_entries(1, 0);
+
 #[map]
 pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::COUNT, 0);
 
@@ -52,12 +56,15 @@ pub static OWN_TGID: Global<u32> = Global::new(0);
 /// The network namespace the proxy listens in; 0: it can't know (Linux < 5.14), so it must be the initial one.
 #[unsafe(no_mangle)]
 pub static LISTENER_NETNS: Global<u64> = Global::new(0);
-/// Port of the listener on 127.0.0.1, network byte order; 0: none.
+/// Of the listeners on 127.0.0.1 the first port, host byte order; 0: none.
 #[unsafe(no_mangle)]
 pub static LISTENER_PORT_V4: Global<u16> = Global::new(0);
-/// Port of the listener on ::1, network byte order; 0: none.
+/// Of those on ::1; the same.
 #[unsafe(no_mangle)]
 pub static LISTENER_PORT_V6: Global<u16> = Global::new(0);
+/// Which ports in a row follow the first: bits that are added to it. A power of two less one.
+#[unsafe(no_mangle)]
+pub static FURTHER_PORTS: Global<u16> = Global::new(0);
 /// Where the proxy takes DNS over UDP in its own network namespace; as in `ListenerPorts`.
 #[unsafe(no_mangle)]
 pub static DNS_PORT_V4: Global<u16> = Global::new(0);

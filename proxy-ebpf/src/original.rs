@@ -23,7 +23,7 @@ pub fn offer(ctx: &SockOpsContext) {
     // SAFETY: the record belongs to this socket, and the socket is locked.
     let captured = unsafe { &mut *captured };
     let v4 = is_mapped(&captured.original.address);
-    if !goes_to(ctx, captured.listener_port) {
+    if !goes_to(ctx, captured.claim.listener_port) {
         // Left by an earlier connect() on this socket that failed before its SYN; this one wasn't redirected.
         let _ = ORIGINALS.remove(cookie);
         return;

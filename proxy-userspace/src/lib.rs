@@ -11,6 +11,7 @@ pub mod cli;
 pub mod config;
 pub mod containers;
 pub mod dns;
+pub mod execute;
 pub mod filters;
 pub mod front;
 pub mod http;

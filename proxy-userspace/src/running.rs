@@ -1,20 +1,26 @@
 //! What runs: the state that the control plane shows, and that starting and stopping change.
 
+mod predecessors;
+
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::{Notify, broadcast, mpsc, oneshot};
 
 use crate::cache::Cache;
 use crate::config::{Config, Sources};
 use crate::containers::{Namespaces, Targets};
+use crate::execute::Executor;
 use crate::net::admission::Admission;
 use crate::policy::acl::Acl;
 use crate::redirect::{Decision, Heartbeat, Redirect, RedirectError, monotonic_ns};
 use crate::telemetry::flows::Flows;
+
+pub use predecessors::{Predecessor, Predecessors};
 
 /// A running weir.
 pub struct Running {
@@ -25,6 +31,8 @@ pub struct Running {
     pub reloading: Mutex<()>,
     /// Where the explicit proxy listens.
     pub proxy: SocketAddr,
+    /// Where the admin API listens for TCP.
+    pub admin: SocketAddr,
     pub started: Instant,
     pub admission: Arc<Admission>,
     pub flows: Arc<Flows>,
@@ -37,6 +45,34 @@ pub struct Running {
     pub targets: Arc<Targets>,
     /// None where nothing is cached.
     pub cache: Option<Arc<Cache>>,
+    /// None where no commands are run.
+    pub executor: Option<Executor>,
+    /// Where to ask for another weir in this one's place.
+    pub upgrades: mpsc::Sender<Upgrade>,
+    pub predecessors: Predecessors,
+}
+
+/// How far weir has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// It is about to take another weir's place.
+    Starting,
+    Serving,
+    /// Another weir has taken its place; what has begun here ends here.
+    Replaced {
+        /// That one accepts from the same explicit listeners.
+        keeps_door: bool,
+    },
+    Stopping,
+}
+
+/// The wish for another weir in this one's place.
+#[derive(Debug)]
+pub struct Upgrade {
+    /// Default: what this one was started as.
+    pub binary: Option<PathBuf>,
+    /// The new one's process, or why there is none.
+    pub answer: oneshot::Sender<Result<u32, String>>,
 }
 
 /// Whether and what weir captures.

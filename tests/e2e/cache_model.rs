@@ -8,7 +8,7 @@ use std::net::TcpStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use weir_tests::cache_model::{self, History, Plan, Wish};
+use weir_tests::cache_model::{self, Conditions, History, Plan, Said, Wish};
 use weir_tests::origin::{Origin, Request, read_answer};
 use weir_tests::pattern::Pattern;
 use weir_tests::weir::{Weir, connect};
@@ -109,10 +109,13 @@ fn play(stages: &Stages, request: &Request) -> Vec<u8> {
     // A validation in the background may come after its history.
     let Some(stage) = stages.get_mut(&seed) else { return Vec::new() };
     let (wish, plan) = stage.asked[id].clone();
-    let said = stage.history.answer(&wish, request.field("if-none-match"), plan);
-    // weir asks for what it wants to store, which may be more than its client does.
-    let wish = Wish { range: wish.range.filter(|_| request.field("range").is_some()), ..wish };
-    cache_model::response(said, &stage.history, &wish)
+    let field = |name: &str| request.field(name);
+    let conditions = Conditions { if_none_match: field("if-none-match"), if_range: field("if-range") };
+    let said = stage.history.answer(&wish, conditions, plan);
+    // weir asks for what it lacks, which may be more or less than its client wants; RFC 9110 §13.1.5: all of what is new.
+    let is_condition_of_range = conditions.if_range.is_some() && conditions.if_none_match.is_none();
+    let range = field("range").filter(|_| !is_condition_of_range || matches!(said, Said::Continued(_)));
+    cache_model::response(said, &stage.history, &wish, range)
 }
 
 fn lock(stages: &Stages) -> std::sync::MutexGuard<'_, HashMap<usize, Stage>> {

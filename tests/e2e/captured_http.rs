@@ -174,7 +174,10 @@ fn a_server_may_turn_out_to_be_a_proxy() {
         assert!(http::read_head(&mut stream).contains("\r\nVia: "));
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").expect("weir takes it");
         // Each as it was sent, to the byte.
-        assert_eq!(http::read_head(&mut stream), "GET http://a.invalid/ HTTP/1.1\r\nhost:  a.invalid\r\n\r\n");
+        assert_eq!(
+            http::read_head(&mut stream),
+            "GET http://a.invalid/ HTTP/1.1\r\nhost:  a.invalid\r\n\r\n"
+        );
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nme").expect("weir takes it");
         assert_eq!(http::read_head(&mut stream), "CONNECT a.invalid:443 HTTP/1.1\r\nHost: a.invalid\r\n\r\n");
         stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nup").expect("weir takes it");

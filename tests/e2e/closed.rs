@@ -9,7 +9,7 @@ use std::process::Command;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getsid};
 use weir_tests::prompt::Prompt;
-use weir_tests::weir::{Weir, binary, eventually, free_port};
+use weir_tests::weir::{Weir, binary, eventually, free_port, runs};
 use weir_tests::{netns, scripts, who};
 
 const CLOSED: &str = "capture: {fail: closed}";
@@ -18,12 +18,6 @@ const CLOSED: &str = "capture: {fail: closed}";
 fn holder(weir: &Weir) -> Pid {
     let pid = eventually("a holder", || weir.status()["capture"]["kernel"]["holder"]["pid"].as_i64());
     Pid::from_raw(i32::try_from(pid).expect("a pid"))
-}
-
-/// Whether a process runs; one that nobody has waited for does not.
-fn runs(pid: Pid) -> bool {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    !status.is_empty() && !status.contains("State:\tZ")
 }
 
 /// A line of /proc/PID/status, without its name.

@@ -65,6 +65,51 @@ fn status_tells_what_was_done() {
 }
 
 #[test]
+fn a_request_is_sent_through_the_proxy() {
+    let (weir, origin) = (Weir::explicit(""), ok_origin());
+    let test = |body: &str| {
+        let mut stream =
+            UnixStream::connect(weir.folder().join("state/admin.sock")).expect("the admin socket");
+        let fields = "Host: localhost\r\nConnection: close\r\nContent-Type: application/json";
+        let length = body.len();
+        write!(stream, "POST /proxy/test HTTP/1.1\r\n{fields}\r\nContent-Length: {length}\r\n\r\n{body}")
+            .expect("weir takes it");
+        http::read_to_end(&mut stream).expect("an answer")
+    };
+    let answer = test(&format!(r#"{{"url": "http://{}/"}}"#, origin.address)).json();
+    assert_eq!(answer["success"], true, "{answer}");
+    assert_eq!((&answer["status_code"], &answer["body"]), (&200.into(), &"hello".into()), "{answer}");
+    assert_eq!(answer["proxy_url"], format!("http://{}", weir.proxy), "{answer}");
+    // It went the way of everything else.
+    let flow = &weir.flows(1)[0];
+    assert_eq!((&flow["front"], &flow["status"]), (&"explicit".into(), &200.into()), "{flow}");
+
+    // What an origin says is no failure of the proxy's.
+    let failing = Origin::fixed("HTTP/1.1 500 Oh\r\nContent-Length: 2\r\n\r\noh");
+    let answer = test(&format!(r#"{{"url": "http://{}/"}}"#, failing.address)).json();
+    assert_eq!((&answer["success"], &answer["status_code"]), (&true.into(), &500.into()), "{answer}");
+    let answer = test(&format!(r#"{{"url": "http://127.0.0.1:{}/"}}"#, free_port())).json();
+    assert_eq!((&answer["success"], &answer["status_code"]), (&false.into(), &502.into()), "{answer}");
+    assert!(answer["error"].as_str().is_some_and(|error| error.contains("refused")), "{answer}");
+
+    let large = format!("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n{}", "x".repeat(100_000));
+    let answer = test(&format!(r#"{{"url": "http://{}/"}}"#, Origin::fixed(&large).address)).json();
+    assert_eq!(answer["body"].as_str().map(str::len), Some(65_536));
+    assert_eq!(answer["body_truncated"], true);
+    for (body, status) in [
+        (r#"{"url": "ftp://x/"}"#, 400),
+        (r#"{"url": "/x"}"#, 400),
+        (r#"{"url": "http://user:secret@x/"}"#, 400),
+        (r#"{"url": "http://x/\r\nX: y"}"#, 400),
+        (r#"{"url": 1}"#, 422),
+        (r#"{"address": "x"}"#, 422),
+        ("{", 400),
+    ] {
+        assert_eq!(test(body).status, status, "{body}");
+    }
+}
+
+#[test]
 fn health_is_told() {
     let weir = Weir::explicit("");
     for (path, status) in [("liveness", "alive"), ("readiness", "ready"), ("startup", "started")] {
@@ -136,8 +181,8 @@ fn what_is_not_there_is_a_problem_document() {
         ("GET /explain", 400),
         ("GET /explain?destination=nowhere", 400),
         // These are answered over the socket alone.
-        ("POST /capture/exec", 404),
-        ("GET /flows", 404),
+        ("POST /capture/exec", 403),
+        ("GET /flows", 403),
     ] {
         let bytes = format!(
             "{request} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",

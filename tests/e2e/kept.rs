@@ -39,7 +39,9 @@ fn a_post_that_comes_first_goes_over_no_kept_connection() {
 
 /// A client has its answer a moment before its worker is done with it.
 fn settled(weir: &Weir) {
-    eventually("the client's connection has ended", || (weir.status()["active_connections"] == 0).then_some(()));
+    eventually("the client's connection has ended", || {
+        (weir.status()["active_connections"] == 0).then_some(())
+    });
 }
 
 /// Which worker a client is served by is chance: of so many, some are not served by the one that has kept the connection.

@@ -9,6 +9,8 @@ use weir_tests::weir::Weir;
 use weir_tests::{leaks, netns, scripts};
 
 const OPEN: u64 = 1000;
+/// More than twice the ports that [`more_than_one_port_has_room_for`] leaves.
+const BEYOND: u64 = 600;
 const SEQUENTIAL: u64 = 50_000;
 
 /// Echoes until the client ends its side, or sends an empty line.
@@ -26,9 +28,12 @@ fn echo(mut stream: TcpStream) {
 
 /// A thread a connection, or all in one thread.
 fn server(concurrent: bool) -> SocketAddr {
-    let listener =
-        socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
-    let any = SocketAddr::new(netns::V4.parse().expect("an address"), 0);
+    server_at(SocketAddr::new(netns::V4.parse().expect("an address"), 0), concurrent)
+}
+
+fn server_at(any: SocketAddr, concurrent: bool) -> SocketAddr {
+    let domain = socket2::Domain::for_address(any);
+    let listener = socket2::Socket::new(domain, socket2::Type::STREAM, None).expect("a socket");
     listener.bind(&any.into()).and_then(|()| listener.listen(4096)).expect("a free port");
     let listener: TcpListener = listener.into();
     let address = listener.local_addr().expect("a bound socket");
@@ -82,6 +87,39 @@ fn a_thousand_at_one_time() {
     assert!(client.wait().expect("a child of ours").success());
     assert_eq!(weir.metric("captured_connections_total"), OPEN + 2);
     leaks::check_none(&weir, files);
+}
+
+/// Two connections from loopback to one port can't have the same port of their own. With one listener, the numbers that
+/// the kernel has for connect() were all that there could be at one time.
+#[test]
+fn more_than_one_port_has_room_for() {
+    netns::enter();
+    let setting = "/proc/sys/net/ipv4/ip_local_port_range";
+    std::fs::write(setting, "30000 30239").expect("a setting of our namespace");
+    for (host, base) in [(netns::V4, 8001), (netns::V6, 9001)] {
+        let ports: Vec<String> = (base..base + 4)
+            .map(|port| {
+                server_at(SocketAddr::new(host.parse().expect("an address"), port), true).port().to_string()
+            })
+            .collect();
+        let weir = Weir::capturing("logging: {access: false}");
+        let path = scripts::path("many.py");
+        let mut client = weir
+            .exec(&["python3", &path, host, &ports.join(","), "open", &BEYOND.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("python3 is installed");
+        let mut output = BufReader::new(client.stdout.take().expect("a pipe"));
+        let mut line = String::new();
+        output.read_line(&mut line).expect("a line");
+        assert_eq!(line, "open\n", "{host}");
+        assert_eq!(weir.status()["active_connections"], BEYOND);
+        client.stdin.take().expect("a pipe").write_all(b"\n").expect("the client reads");
+        assert!(client.wait().expect("a child of ours").success());
+        assert_eq!(weir.metric("captured_connections_total"), BEYOND);
+        leaks::check_none(&weir, usize::MAX);
+    }
 }
 
 #[test]

@@ -42,7 +42,8 @@ fn dripped(weir: &Weir, origin: &Origin, fields: &str, part: &'static [u8]) -> i
 
 #[test]
 fn a_request_that_drips_is_refused() {
-    let (weir, origin) = (Weir::explicit(LIMITS), Origin::fixed("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"));
+    let (weir, origin) =
+        (Weir::explicit(LIMITS), Origin::fixed("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"));
     let status = dripped(&weir, &origin, "Content-Length: 1000", b"x").expect("an answer");
     assert_eq!(status, 408);
     let status = dripped(&weir, &origin, "Transfer-Encoding: chunked", b"1\r\nx\r\n").expect("an answer");
@@ -70,7 +71,8 @@ fn a_call_of_grpc_may_pause() {
     let origin = Origin::fixed("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
     let mut client = connect(weir.proxy);
     let fields = "Content-Type: application/grpc+proto\r\nTransfer-Encoding: chunked";
-    write!(client, "POST http://{}/ HTTP/1.1\r\nHost: x\r\n{fields}\r\n\r\n", origin.address).expect("weir takes it");
+    write!(client, "POST http://{}/ HTTP/1.1\r\nHost: x\r\n{fields}\r\n\r\n", origin.address)
+        .expect("weir takes it");
     assert!(drip(client.try_clone().expect("a socket"), b"1\r\nx\r\n", 20));
     client.write_all(b"0\r\n\r\n").expect("weir takes it");
     assert_eq!(read_answer(&mut client, "POST").expect("an answer").text(), "ok");
@@ -101,7 +103,11 @@ fn a_response_of_known_length_that_drips_is_cut_off() {
         let server = dripping("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n", b"x", MANY, b"");
         let cut = get(&weir, &server).expect_err("a truncated success");
         assert_eq!(cut.kind(), io::ErrorKind::ConnectionReset);
-        assert!(weir.flows(1)[0]["end"].to_string().contains("server.limits.min_rate"), "{}", weir.flows(1)[0]);
+        assert!(
+            weir.flows(1)[0]["end"].to_string().contains("server.limits.min_rate"),
+            "{}",
+            weir.flows(1)[0]
+        );
     }
 }
 

@@ -135,7 +135,10 @@ fn a_stream_of_a_shared_connection_is_a_websocket_of_its_own() {
     let asked = server.heads().pop().expect("a request");
     assert_eq!(asked.method(), Method::CONNECT);
     assert_eq!(asked.extensions().get::<Protocol>().map(Protocol::as_str), Some("websocket"));
-    assert!(asked.headers().get("sec-websocket-key").is_none() && asked.headers()["sec-websocket-version"] == "13");
+    assert!(
+        asked.headers().get("sec-websocket-key").is_none()
+            && asked.headers()["sec-websocket-version"] == "13"
+    );
     stream.write_all(b"as it is").expect("weir takes it");
     let mut echoed = [0; 8];
     stream.read_exact(&mut echoed).expect("an echo");

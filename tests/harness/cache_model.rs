@@ -66,7 +66,16 @@ pub struct Made {
 pub enum Said {
     Made(usize),
     Renewed(usize),
+    /// The rest of it, to whoever has the beginning (If-Range).
+    Continued(usize),
     Nothing,
+}
+
+/// On what a request, as the origin gets it, makes its answer depend.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Conditions<'a> {
+    pub if_none_match: Option<&'a str>,
+    pub if_range: Option<&'a str>,
 }
 
 /// All of one history.
@@ -116,14 +125,19 @@ pub fn number_of(tags: &str) -> Option<usize> {
 
 impl History {
     /// The origin's part: what becomes of a request, by plan.
-    pub fn answer(&mut self, wish: &Wish, conditions: Option<&str>, plan: Plan) -> Said {
+    pub fn answer(&mut self, wish: &Wish, conditions: Conditions<'_>, plan: Plan) -> Said {
         let is_safe = matches!(wish.method, "GET" | "HEAD" | "OPTIONS");
-        let known =
-            conditions.and_then(number_of).filter(|_| plan.honours && matches!(wish.method, "GET" | "HEAD"));
+        let continues = conditions.if_none_match.is_none();
+        let tag = conditions.if_none_match.or(conditions.if_range.filter(|tag| tag.starts_with('"')));
+        let known = tag.and_then(number_of).filter(|_| plan.honours && matches!(wish.method, "GET" | "HEAD"));
         let current = known.and_then(|number| self.made.get_mut(number));
         let said = match current {
             _ if plan.breaks => Said::Nothing,
-            Some(made) if made.is_current_for(wish) => {
+            // Without Range, or with one that it does not take, it has nothing to say of what was there.
+            Some(made)
+                if made.is_current_for(wish)
+                    && (!continues || made.plan.honours && made.plan.etag == Some("")) =>
+            {
                 let kept = made.plan;
                 let cache_control =
                     if plan.cache_control.is_empty() { kept.cache_control } else { plan.cache_control };
@@ -140,7 +154,7 @@ impl History {
                 made.plan =
                     Plan { cache_control, age: plan.age, made: plan.made, expires, authorized, ..kept };
                 made.removed = false;
-                Said::Renewed(made.number)
+                if continues { Said::Continued(made.number) } else { Said::Renewed(made.number) }
             }
             _ => {
                 let number = self.made.len();
@@ -172,7 +186,9 @@ impl History {
         };
         let made = number.ok().and_then(|number| self.made.get(number)).ok_or("an unknown number")?;
         self.content(wish, made, answer)?;
-        let validated = said.contains(&Said::Renewed(made.number));
+        let validated = [Said::Renewed(made.number), Said::Continued(made.number)]
+            .iter()
+            .any(|validation| said.contains(validation));
         // The origin's own words, on their way to whom they are for.
         if said.contains(&Said::Made(made.number)) || validated && answer.status == 304 {
             return Ok(false);
@@ -180,7 +196,7 @@ impl History {
         let failed = said.iter().any(|said| match said {
             Said::Nothing => true,
             Said::Made(number) => self.made[*number].plan.status >= 500,
-            Said::Renewed(_) => false,
+            Said::Renewed(_) | Said::Continued(_) => false,
         });
         let reuse = |plan: &Plan| reusable(wish, made, plan).and_then(|()| timely(wish, plan, failed));
         let as_before = made.before.iter().any(|plan| reuse(plan).is_ok());
@@ -323,10 +339,11 @@ fn lifetime(plan: &Plan) -> u64 {
 }
 
 /// The origin's words.
-pub fn response(said: Said, history: &History, wish: &Wish) -> Vec<u8> {
+pub fn response(said: Said, history: &History, wish: &Wish, range: Option<&str>) -> Vec<u8> {
     let (number, status) = match said {
         Said::Nothing => return Vec::new(),
         Said::Renewed(number) => (number, 304),
+        Said::Continued(number) => (number, 206),
         Said::Made(number) => (number, history.made[number].plan.status),
     };
     let made = &history.made[number];
@@ -354,10 +371,9 @@ pub fn response(said: Said, history: &History, wish: &Wish) -> Vec<u8> {
         add("ETag", &etag(kind, number));
     }
     let whole = made.body();
-    let (status, content) = match wish.range.filter(|_| status == 200 && plan.honours && wish.method == "GET")
-    {
-        Some(range) => {
-            let (first, last) = span(range, whole.len());
+    let takes_ranges = status == 206 || status == 200 && plan.honours && wish.method == "GET";
+    let (status, content) = match range.filter(|_| takes_ranges).and_then(|range| span(range, whole.len())) {
+        Some((first, last)) => {
             add("Content-Range", &format!("bytes {first}-{last}/{}", whole.len()));
             (206, &whole[first..=last])
         }
@@ -370,12 +386,14 @@ pub fn response(said: Said, history: &History, wish: &Wish) -> Vec<u8> {
     format!("HTTP/1.1 {status} Said\r\n{head}\r\n{content}").into_bytes()
 }
 
-/// One of the ranges that are asked for here.
-fn span(range: &str, length: usize) -> (usize, usize) {
-    match range {
-        "bytes=0-4" => (0, 4),
-        "bytes=5-" => (5, length - 1),
-        "bytes=-3" => (length - 3, length - 1),
-        other => panic!("{other}"),
-    }
+/// One range of bytes that is there.
+fn span(range: &str, length: usize) -> Option<(usize, usize)> {
+    let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
+    let span = match (first.parse::<usize>(), last.parse::<usize>()) {
+        (Ok(first), Ok(last)) => (first, last.min(length - 1)),
+        (Ok(first), Err(_)) => (first, length - 1),
+        (Err(_), Ok(last)) => (length - last, length - 1),
+        (Err(_), Err(_)) => return None,
+    };
+    (span.0 <= span.1).then_some(span)
 }

@@ -50,7 +50,7 @@ pub fn send(server: SocketAddr, bytes: &[u8]) -> io::Result<Answer> {
 }
 
 /// Reads an answer that ends with its connection.
-pub fn read_to_end(stream: &mut TcpStream) -> io::Result<Answer> {
+pub fn read_to_end(stream: &mut impl Read) -> io::Result<Answer> {
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes)?;
     let end =

@@ -186,7 +186,8 @@ pub const LARGE: usize = 1 << 20;
 
 async fn websocket(path: &str, mut body: RecvStream, mut respond: SendResponse<Bytes>, seen: &Seen) {
     let status = if path == "/forbidden" { StatusCode::FORBIDDEN } else { StatusCode::OK };
-    let response = Response::builder().status(status).header("x-from", "upstream").body(()).expect("a response");
+    let response =
+        Response::builder().status(status).header("x-from", "upstream").body(()).expect("a response");
     let Ok(mut stream) = respond.send_response(response, status != StatusCode::OK) else { return };
     loop {
         match body.data().await {

@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,8 @@ pub struct Weir {
     pub proxy: SocketAddr,
     pub admin: SocketAddr,
     cgroup: Option<PathBuf>,
+    /// Those that have taken over, the one that serves now at the end.
+    successors: Vec<Pid>,
 }
 
 /// How long anything that should happen soon may take before a test fails.
@@ -72,7 +74,8 @@ impl Weir {
             .spawn()
             .expect("weir starts");
         let localhost = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let mut weir = Self { child, folder, proxy: localhost(port), admin: localhost(admin), cgroup };
+        let (proxy, admin) = (localhost(port), localhost(admin));
+        let mut weir = Self { child, folder, proxy, admin, cgroup, successors: Vec::new() };
         weir.wait_until_ready();
         weir
     }
@@ -106,7 +109,34 @@ impl Weir {
     }
 
     pub fn pid(&self) -> Pid {
+        self.successors.last().copied().unwrap_or_else(|| self.first_pid())
+    }
+
+    fn first_pid(&self) -> Pid {
         Pid::from_raw(i32::try_from(self.child.id()).expect("a pid"))
+    }
+
+    /// Has another weir take over, and is that one from then on; gives the earlier one's process.
+    #[track_caller]
+    pub fn upgrade(&mut self, arguments: &[&str]) -> Pid {
+        let output = self.command(&[&["upgrade"], arguments].concat()).output().expect("weir runs");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{errors}\n{}", self.log());
+        self.note_successor()
+    }
+
+    /// Takes note of a weir that has taken over; gives the earlier one's process.
+    pub fn note_successor(&mut self) -> Pid {
+        let earlier = self.pid();
+        let path = self.folder.path().join("state/state.json");
+        let pid = eventually("a state file of another weir", || {
+            let text = std::fs::read_to_string(&path).ok()?;
+            let pid = serde_json::from_str::<Value>(&text).ok()?["pid"].as_i64()?;
+            let pid = Pid::from_raw(i32::try_from(pid).ok()?);
+            (pid != earlier).then_some(pid)
+        });
+        self.successors.push(pid);
+        earlier
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -155,6 +185,19 @@ impl Weir {
         let client = self.tunnel(listener.local_addr().expect("a bound socket"));
         let (server, _) = listener.accept().expect("weir has connected");
         (client, patient(server))
+    }
+
+    /// `weir upgrade` to a weir to which something happens on the way: see `e2e/scripts/succeed.py`. Another process writes
+    /// the program: one that this process starts meanwhile would have it open, and it could not be run.
+    pub fn upgrade_with(&self, moment: &str) -> Output {
+        let program = self.folder.path().join("successor");
+        let (script, weir) = (crate::scripts::path("succeed.py"), binary());
+        let text = format!("exec python3 '{script}' '{moment}' '{}' \"$@\"", weir.display());
+        let write = "printf '#!/bin/sh\\n%s\\n' \"$2\" > \"$1\" && chmod 755 \"$1\"";
+        let status = Command::new("sh").args(["-c", write, "sh"]).arg(&program).arg(&text).status();
+        assert!(status.expect("a shell").success());
+        let mut command = self.command(&["upgrade", "--binary", &program.display().to_string()]);
+        command.output().expect("weir runs")
     }
 
     pub fn status(&self) -> Value {
@@ -210,7 +253,15 @@ impl Drop for Weir {
             eprintln!("--- weir's log, its last lines:\n{}", lines[first..].join("\n"));
         }
         // It may have ended on its own.
-        let _ = kill(self.pid(), Signal::SIGCONT);
+        let _ = kill(self.first_pid(), Signal::SIGCONT);
+        for successor in &self.successors {
+            let _ = kill(*successor, Signal::SIGKILL);
+            // Nobody of ours can wait for it.
+            let deadline = Instant::now() + SOON;
+            while runs(*successor) && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
         end_holders(&self.folder.path().join("state"));
@@ -218,6 +269,12 @@ impl Drop for Weir {
             remove_cgroups(cgroup);
         }
     }
+}
+
+/// Whether a process runs; one that nobody has waited for does not.
+pub fn runs(pid: Pid) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    !status.is_empty() && !status.contains("State:\tZ")
 }
 
 /// Ends what a killed weir with `fail: closed` has left, as the weir that takes over does.

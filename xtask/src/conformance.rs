@@ -1,7 +1,10 @@
 //! `cargo xtask conformance cache`: the public HTTP caching test suite against weir, as a forward proxy and as a gateway.
-//! A test that is not passed, and is not known not to be, fails the run; so does one that is known and passes.
+//! A test that is not passed, and is not known not to be, fails the run; so does one that is known and passes. The suite
+//! waits for lifetimes of seconds to pass, so what a busy machine may have caused is tried again: what counts is what
+//! comes out every time.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -40,34 +43,69 @@ const PACKAGE: &str = "http-cache-tests@0.4.5";
 
 const MODES: [&str; 2] = ["forward", "gateway"];
 
+/// Runs of the suite before a result that is not as it should be counts.
+const ATTEMPTS: usize = 3;
+
+/// How long one run of the suite may take; it is done within a minute or two.
+const LIMIT_SECONDS: u32 = 400;
+
 pub(crate) fn conformance(options: &Options) -> anyhow::Result<()> {
     let What::Cache(options) = &options.what;
-    let suite = match &options.suite {
-        Some(suite) => suite.clone(),
-        None => install()?,
-    };
     let weir = match &options.weir {
         Some(weir) => weir.clone(),
         None => {
             ensure!(
-                cargo("build").args(["-p", "proxy-userspace"]).status()?.success(),
+                cargo("build").args(["--locked", "--bin", "weir"]).status()?.success(),
                 "weir does not build"
             );
-            target_dir().join("debug/weir")
+            built_weir()
         }
+    };
+    cache(options.suite.clone(), &weir)
+}
+
+/// The published suite against the weir that the tests have built.
+pub(crate) fn published_cache_suite() -> anyhow::Result<()> {
+    cache(None, &built_weir())
+}
+
+fn built_weir() -> PathBuf {
+    workspace().join(target_dir()).join("debug/weir")
+}
+
+fn cache(suite: Option<PathBuf>, weir: &Path) -> anyhow::Result<()> {
+    let suite = match suite {
+        Some(suite) => suite,
+        None => install()?,
     };
     let known = known_failures(!suite.join("test-engine").exists())?;
     let mut unexpected = Vec::new();
     for mode in MODES {
-        let rows = run(&suite, &weir, mode)?;
-        sum(mode, &rows);
-        unexpected.extend(compare(mode, &rows, &known));
+        unexpected.extend(persistent(|| {
+            let rows = run(&suite, weir, mode)?;
+            sum(mode, &rows);
+            Ok(compare(mode, &rows, &known))
+        })?);
     }
-    for line in &unexpected {
-        println!("{line}");
+    for wrong in &unexpected {
+        println!("{wrong}");
     }
     ensure!(unexpected.is_empty(), "{} results are not as conformance/known.json has them", unexpected.len());
     Ok(())
+}
+
+/// What comes out wrong in each of several runs.
+fn persistent(mut run: impl FnMut() -> anyhow::Result<Vec<Wrong>>) -> anyhow::Result<Vec<Wrong>> {
+    let mut wrong = run()?;
+    for _ in 1..ATTEMPTS {
+        if wrong.is_empty() {
+            break;
+        }
+        println!("{} results are not as they should be; again:", wrong.len());
+        let again = run()?;
+        wrong.retain(|one| again.iter().any(|other| (&other.id, other.passed) == (&one.id, one.passed)));
+    }
+    Ok(wrong)
 }
 
 /// Test id → why it is not passed. `id@package` is one of the published package only, whose tests are older.
@@ -133,14 +171,15 @@ fn run(suite: &Path, weir: &Path, mode: &str) -> anyhow::Result<Vec<Value>> {
     let _weir = Weir(weir);
     wait_for(proxy)?;
     let script = workspace().join("xtask/src/conformance/cache.mjs");
-    let output = Command::new("node")
-        .arg("--no-warnings")
+    let output = Command::new("timeout")
+        .args(["--kill-after=10", &LIMIT_SECONDS.to_string(), "node", "--no-warnings"])
         .arg(script)
         .arg(suite)
         .args([mode, &origin.to_string(), &proxy.to_string()])
         .stderr(Stdio::null())
         .output()
         .context("node does not run; install Debian's nodejs")?;
+    ensure!(output.status.code() != Some(124), "the suite was not done after {LIMIT_SECONDS} s");
     ensure!(output.status.success(), "the suite ended with {}", output.status);
     serde_json::from_slice(&output.stdout).context("the suite printed no results")
 }
@@ -178,16 +217,36 @@ fn sum(mode: &str, rows: &[Value]) {
     }
 }
 
+/// A result that is not as it should be.
+#[derive(Debug, PartialEq, Eq)]
+struct Wrong {
+    mode: String,
+    id: String,
+    passed: bool,
+    reason: String,
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { mode, id, .. } = self;
+        match self.passed {
+            true => write!(text, "{mode}: {id} is known to fail, and passes"),
+            false => write!(text, "{mode}: {id} failed: {}", self.reason),
+        }
+    }
+}
+
 /// What did not come out as it should. As a forward proxy, weir is no CDN: those tests are for the gateway.
-fn compare(mode: &str, rows: &[Value], known: &BTreeMap<String, String>) -> Vec<String> {
+fn compare(mode: &str, rows: &[Value], known: &BTreeMap<String, String>) -> Vec<Wrong> {
     let counts = |row: &&Value| text(row, "kind") != "check" && (mode == "gateway" || row["cdn"] != true);
     let wrong = rows.iter().filter(counts).filter_map(|row| {
         let (id, passed) = (text(row, "id"), row["passed"] == true);
-        match (passed, known.contains_key(id)) {
-            (false, false) => Some(format!("{mode}: {id} failed: {}", text(row, "reason"))),
-            (true, true) => Some(format!("{mode}: {id} is known to fail, and passes")),
-            _ => None,
-        }
+        (passed == known.contains_key(id)).then(|| Wrong {
+            mode: mode.to_owned(),
+            id: id.to_owned(),
+            passed,
+            reason: text(row, "reason").to_owned(),
+        })
     });
     wrong.collect()
 }
@@ -207,12 +266,33 @@ mod tests {
         )
         .unwrap();
         let known = |ids: &[&str]| ids.iter().map(|id| ((*id).to_owned(), String::new())).collect();
-        assert_eq!(compare("forward", &rows, &known(&["b"])), ["forward: a failed: r"]);
-        assert_eq!(compare("gateway", &rows, &known(&["a", "b"])), ["gateway: d failed: r"]);
-        assert_eq!(
-            compare("forward", &rows, &known(&["a", "b", "e"])),
-            ["forward: e is known to fail, and passes"]
-        );
+        let told = |mode, ids: &[&str]| {
+            compare(mode, &rows, &known(ids)).iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(told("forward", &["b"]), ["forward: a failed: r"]);
+        assert_eq!(told("gateway", &["a", "b"]), ["gateway: d failed: r"]);
+        assert_eq!(told("forward", &["a", "b", "e"]), ["forward: e is known to fail, and passes"]);
+    }
+
+    #[test]
+    fn what_a_busy_machine_causes_once_does_not_count() {
+        let wrong = |ids: &[&str]| {
+            let wrong = ids.iter().map(|id| Wrong {
+                mode: String::new(),
+                id: (*id).to_owned(),
+                passed: false,
+                reason: String::new(),
+            });
+            wrong.collect::<Vec<_>>()
+        };
+        let check = |runs: &[&[&str]], expected: &[&str], used: usize| {
+            let mut left = runs.iter();
+            let found = persistent(|| Ok(wrong(left.next().unwrap()))).unwrap();
+            assert_eq!((found, runs.len() - left.len()), (wrong(expected), used));
+        };
+        check(&[&[]], &[], 1);
+        check(&[&["a", "b"], &["b", "c"], &["b"]], &["b"], 3);
+        check(&[&["a"], &["c"]], &[], 2);
     }
 
     #[test]

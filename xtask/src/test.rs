@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::privilege::Privilege;
-use crate::{build_ebpf, cargo, setup, target_dir, tidy, workspace};
+use crate::{build_ebpf, cargo, conformance, setup, target_dir, tidy, workspace};
 
 /// What the tests start, and the Debian packages it comes from.
 const PROGRAMS: &[(&str, &str)] = &[
@@ -101,6 +101,10 @@ fn check_and_test_unprivileged(options: &Options, summary: &mut Summary) {
     summary.tests("without privilege", options.filter.is_some(), || {
         libtest(cargo_test()?, options.filter.as_deref())
     });
+    if options.filter.is_none() {
+        // With the weir that the tests before have built.
+        summary.check("conformance of the cache", conformance::published_cache_suite);
+    }
 }
 
 pub(crate) fn install_programs() -> Result<()> {

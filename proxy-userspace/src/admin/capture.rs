@@ -87,7 +87,7 @@ fn watch(cgroup: &ExecCgroup) -> Result<File, RedirectError> {
 }
 
 /// Captures again what an earlier weir left running, and removes what it left empty.
-pub(crate) fn adopt_existing(running: &Arc<Running>) {
+pub fn adopt_existing(running: &Arc<Running>) {
     let capture = running.capture();
     let Capture::On(redirect) = &*capture else { return };
     let existing = ExecCgroup::existing(redirect.cgroup());

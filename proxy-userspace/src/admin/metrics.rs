@@ -24,6 +24,7 @@ async fn metrics(State(running): State<Arc<Running>>) -> impl IntoResponse {
     let uptime = running.started.elapsed().as_secs();
     write_metric(&mut text, "uptime_seconds", "Seconds since the start.", "gauge", uptime);
     super::cache::write_metrics(&running, &mut text);
+    super::execute::write_metrics(&running, &mut text);
     if let Capture::On(redirect) = &*running.capture() {
         for (name, value) in redirect.counters().iter() {
             let help = "Decisions of the kernel half; the name says which.";

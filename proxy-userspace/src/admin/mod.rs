@@ -1,11 +1,13 @@
 //! The admin API: what weir does and has done, over HTTP on loopback and on a Unix socket.
 //!
 //! Over TCP, which every local user can reach, it only tells how weir is. What changes something, and the flows,
-//! which are about other users' programs too, are asked for over the Unix socket: its file permissions say who may.
+//! which are about other users' programs too, are asked for over the Unix socket, where its file permissions say who
+//! may, or with a token.
 
 mod cache;
 mod capture;
 mod decisions;
+mod execute;
 mod existing;
 mod explain;
 mod flows;
@@ -17,10 +19,15 @@ mod problem;
 mod rules;
 mod status;
 mod targets;
+mod test;
+mod token;
+mod upgrade;
 
 use std::fs::DirBuilder;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{self, SocketAddr};
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::unix;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -30,13 +37,16 @@ use axum::extract::connect_info::Connected;
 use axum::middleware::from_fn_with_state;
 use axum::serve::IncomingStream;
 use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-pub use capture::{release as release_captured, remove_empty};
+pub use capture::{adopt_existing as adopt_captured, release as release_captured, remove_empty};
 pub use rules::reload as reload_rules;
+pub use token::TokenError;
 
 use crate::config;
-use crate::running::Running;
+use crate::running::{Phase, Running};
+use token::Token;
 
 /// The admin API's sockets, bound but not served yet.
 #[derive(Debug)]
@@ -45,16 +55,29 @@ pub struct Listeners {
     address: SocketAddr,
     unix: UnixListener,
     socket: SocketFile,
+    token: Token,
 }
 
-/// The Unix socket's file; removed when dropped.
+/// Sockets of another weir, whose place this one takes; non-blocking already.
+#[derive(Debug, Default)]
+pub struct Taken {
+    pub tcp: Option<net::TcpListener>,
+    pub unix: Option<unix::net::UnixListener>,
+}
+
+/// The Unix socket's file; removed when dropped, if it is this weir's.
 #[derive(Debug)]
-struct SocketFile(PathBuf);
+struct SocketFile {
+    path: PathBuf,
+    is_ours: bool,
+}
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // Gone already is as good.
-        let _ = std::fs::remove_file(&self.0);
+        if self.is_ours {
+            // Gone already is as good.
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -70,21 +93,38 @@ pub enum ListenError {
     Unix { path: PathBuf, error: io::Error },
     #[error("{} belongs to a weir that is running; stop it, or set admin.state_dir", .path.display())]
     Taken { path: PathBuf },
+    #[error(transparent)]
+    Token(#[from] TokenError),
 }
 
 impl Listeners {
-    /// Binds both sockets. A socket file that nobody listens on any more is replaced.
+    /// Binds both sockets, but for those that are `taken` over. A socket file that nobody listens on any more is replaced.
     ///
     /// # Errors
     /// [`ListenError`].
-    pub async fn bind(admin: &config::Admin) -> Result<Self, ListenError> {
+    pub async fn bind(admin: &config::Admin, taken: Taken) -> Result<Self, ListenError> {
+        let token = Token::read(admin.token_file.as_deref())?;
         let address = SocketAddr::new(admin.host, admin.port);
         let tcp = |error| ListenError::Tcp { address, error };
-        let listener = TcpListener::bind(address).await.map_err(tcp)?;
+        let listener = match taken.tcp {
+            Some(listener) => TcpListener::from_std(listener).map_err(tcp)?,
+            None => TcpListener::bind(address).await.map_err(tcp)?,
+        };
         let address = listener.local_addr().map_err(tcp)?;
         let socket = admin.socket_path();
-        let unix = bind_unix(&socket).await?;
-        Ok(Self { tcp: listener, address, unix, socket: SocketFile(socket) })
+        let is_ours = taken.unix.is_none();
+        let unix = match taken.unix {
+            Some(unix) => UnixListener::from_std(unix)
+                .map_err(|error| ListenError::Unix { path: socket.clone(), error })?,
+            None => bind_unix(&socket).await?,
+        };
+        Ok(Self { tcp: listener, address, unix, socket: SocketFile { path: socket, is_ours }, token })
+    }
+
+    /// Of TCP, and of the Unix socket.
+    #[must_use]
+    pub fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
+        [self.tcp.as_fd(), self.unix.as_fd()]
     }
 
     /// The TCP address in use.
@@ -96,25 +136,39 @@ impl Listeners {
     /// The Unix socket in use.
     #[must_use]
     pub fn socket(&self) -> &Path {
-        &self.socket.0
+        &self.socket.path
     }
 
-    /// Serves both sockets until the handle is aborted or dropped.
-    pub fn serve(self, running: Arc<Running>) -> Serving {
-        capture::adopt_existing(&running);
+    /// Serves both sockets until the handle is aborted, or another weir has taken this one's place.
+    pub fn serve(mut self, running: Arc<Running>, phase: &watch::Receiver<Phase>) -> Serving {
+        // If it was another weir's, that one has left it by now.
+        self.socket.is_ours = true;
+        let replaced = || {
+            let mut phase = phase.clone();
+            let is_replaced = |phase: &Phase| matches!(phase, Phase::Replaced { .. });
+            // An error means that weir is gone altogether.
+            async move { drop(phase.wait_for(is_replaced).await) }
+        };
         let allowed = guard::AllowedHosts::of(self.address);
-        let questions = questions().layer(from_fn_with_state(allowed, guard::check));
-        let tcp = questions.with_state(Arc::clone(&running));
-        let unix = for_owner().with_state(running);
+        let with_token = for_owner().layer(from_fn_with_state(self.token, token::check));
+        let tcp = questions().merge(with_token).layer(from_fn_with_state(allowed, guard::check));
+        let tcp = tcp.with_state(Arc::clone(&running));
+        // Who may have any program run in weir's place is weir's user, not who has a token.
+        let unix = questions().merge(for_owner()).merge(upgrade::changes()).with_state(running);
         Serving {
             tasks: [
-                tokio::spawn(async move { report(axum::serve(self.tcp, tcp).await) }),
-                tokio::spawn(async move {
+                tokio::spawn({
+                    let tcp = tcp.into_make_service_with_connect_info::<Caller>();
+                    let serving = axum::serve(self.tcp, tcp).with_graceful_shutdown(replaced());
+                    async move { report(serving.await) }
+                }),
+                tokio::spawn({
                     let unix = unix.into_make_service_with_connect_info::<Caller>();
-                    report(axum::serve(self.unix, unix).await);
+                    let serving = axum::serve(self.unix, unix).with_graceful_shutdown(replaced());
+                    async move { report(serving.await) }
                 }),
             ],
-            _socket: self.socket,
+            socket: self.socket,
         }
     }
 }
@@ -123,21 +177,34 @@ impl Listeners {
 #[derive(Debug)]
 pub struct Serving {
     tasks: [JoinHandle<()>; 2],
-    _socket: SocketFile,
+    socket: SocketFile,
 }
 
 impl Serving {
+    /// Leaves serving to the weir that has taken this one's place: what was asked here is answered here. Its socket may be
+    /// at the same place.
+    pub fn leave(mut self, keeps_socket: bool) {
+        self.socket.is_ours = !keeps_socket;
+    }
+
     /// Stops serving and removes the socket file.
     pub fn abort(self) {
         self.tasks.iter().for_each(JoinHandle::abort);
     }
 }
 
-/// Who asks over the Unix socket.
+/// Who asks.
 #[derive(Debug, Clone, Copy)]
 struct Caller {
-    /// The process that connected; None if the kernel doesn't tell, or it lives in a pid namespace that weir can't see.
+    /// The process that connected; None over TCP, if the kernel doesn't tell, or where it lives in a pid namespace that
+    /// weir can't see.
     pid: Option<u32>,
+}
+
+impl Connected<IncomingStream<'_, TcpListener>> for Caller {
+    fn connect_info(_: IncomingStream<'_, TcpListener>) -> Self {
+        Self { pid: None }
+    }
 }
 
 impl Connected<IncomingStream<'_, UnixListener>> for Caller {
@@ -160,12 +227,12 @@ fn questions() -> Router<Arc<Running>> {
         .method_not_allowed_fallback(problem::no_such_method)
 }
 
-/// What changes something, and what tells where everybody's programs went.
+/// What changes something, and what tells where everybody's programs went: on the Unix socket, and for a token.
 fn for_owner() -> Router<Arc<Running>> {
     let targets = targets::changes().merge(hook::changes());
     let changes = capture::changes().merge(rules::changes()).merge(targets);
-    let seen = existing::for_owner().merge(decisions::routes());
-    questions().merge(changes).merge(seen).merge(flows::routes()).merge(cache::for_owner())
+    let seen = existing::for_owner().merge(decisions::routes()).merge(flows::routes());
+    changes.merge(execute::changes()).merge(test::changes()).merge(seen).merge(cache::for_owner())
 }
 
 async fn bind_unix(path: &Path) -> Result<UnixListener, ListenError> {

@@ -27,6 +27,7 @@ async fn status(State(running): State<Arc<Running>>) -> Json<Value> {
         "capture": capture(&running),
         "version": env!("CARGO_PKG_VERSION"),
         "pid": std::process::id(),
+        "predecessors": running.predecessors.pids(),
     }))
 }
 

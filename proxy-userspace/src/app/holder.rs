@@ -16,9 +16,8 @@ pub(super) fn take_over(running: &Arc<Running>) -> Result<(), StartError> {
     let Capture::On(redirect) = &mut *capture else { return Ok(()) };
     match redirect.take_over(&running.config.admin.state_dir) {
         Ok(()) => {
-            if redirect.holder().is_some() {
-                tokio::spawn(miss(Arc::clone(running)));
-            }
+            drop(capture);
+            watch(running);
             Ok(())
         }
         Err(error) if running.config.capture.mode == CaptureMode::Required => Err(error.into()),
@@ -27,6 +26,15 @@ pub(super) fn take_over(running: &Arc<Running>) -> Result<(), StartError> {
             *capture = Capture::Unavailable(error);
             Ok(())
         }
+    }
+}
+
+/// Tells if the holder ends, where there is one.
+pub(super) fn watch(running: &Arc<Running>) {
+    if let Capture::On(redirect) = &*running.capture()
+        && redirect.holder().is_some()
+    {
+        tokio::spawn(miss(Arc::clone(running)));
     }
 }
 

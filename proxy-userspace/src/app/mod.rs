@@ -1,46 +1,52 @@
 //! Wiring: what is started in which order, and stopped in the reverse one.
 //!
-//! Start: sockets → kernel half loaded → workers → admin → captured → holder.
-//! Stop: kernel half detached (new connections go direct) → no more accepts → drain → workers end.
 //! Start: sockets → kernel half → state file → workers → cgroups of an earlier weir captured again → admin API.
 //! Stop: kernel half detached (new connections go direct) → what is queued accepted, listeners closed → drain → workers
 //! end. A worker that ends on its own stops weir, too: the heartbeat of those that are left is not that of a whole.
 
 mod certificates;
 mod decisions;
+pub mod handover;
 mod holder;
+mod predecessors;
 mod queries;
 mod rules;
+mod serving;
+mod sockets;
 mod state_file;
 mod store;
+mod supervisor;
 mod worker;
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use std::time::Instant;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use crate::cache::store::disk::DiskError;
-use crate::config::{CaptureMode, Config, Sources};
+use crate::config::{Config, Sources};
 use crate::containers::{Namespaces, Targets};
 use crate::dns::Inspection;
+use crate::execute::{Executor, UserError};
 use crate::http::forward::Pseudonym;
 use crate::net::admission::Admission;
-use crate::net::listener;
 use crate::policy::acl::Acl;
-use crate::redirect::{Listeners, Redirect, RedirectError, RulesError};
-use crate::running::{Beats, Capture, Following, Running};
+use crate::redirect::{RedirectError, RulesError};
+use crate::running::{Beats, Capture, Following, Phase, Predecessors, Running};
 use crate::telemetry::flows::Flows;
 use crate::tls::client::{ClientTls, FileError};
 use crate::tls::server::Acceptance;
 use crate::upstream::Common;
 use crate::{admin, capture};
-use queries::{Queries, Thread};
+use handover::{Giver, TakeError, Taking};
+use queries::Queries;
+use serving::{Served, Signals, Wishes};
+use sockets::Explicit;
 use state_file::StateFile;
 use worker::{Plan, Workers};
 
@@ -75,39 +81,51 @@ pub enum StartError {
         "cache.redis.url: this weir was built without the feature `redis`; set it to none, or build weir with it"
     )]
     WithoutRedis,
+    #[error("{0}")]
+    TakeOver(#[from] TakeError),
+    #[error("{0}")]
+    Execute(#[from] UserError),
     #[error("{0}; weir has stopped, as it can't go on without")]
     Worker(#[from] worker::WorkerError),
 }
 
-/// Runs weir until SIGTERM or SIGINT.
+/// Runs weir until SIGTERM or SIGINT, or until another one has taken its place. `take_over`: a running weir has started
+/// this one to take its own.
 ///
 /// # Errors
 /// [`StartError`]; nothing is left behind then.
-pub fn serve(config: Config, sources: Sources) -> Result<(), StartError> {
+pub fn serve(config: Config, sources: Sources, take_over: bool) -> Result<(), StartError> {
     raise_file_limit();
+    let taking = if take_over { Taking::begin()? } else { None };
+    let voice = taking.as_ref().map(Taking::voice).transpose()?;
     let control = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let result = control.block_on(run(Arc::new(config), sources));
+    let result = control.block_on(run(Arc::new(config), sources, taking));
     // Whatever is still under way is of no use to anybody.
     control.shutdown_background();
+    if let (Some(voice), Err(error)) = (voice, &result) {
+        handover::tell_failure(&voice, &error.to_string());
+    }
     result
 }
 
-async fn run(config: Arc<Config>, sources: Sources) -> Result<(), StartError> {
-    let mut signals = Signals::new()?;
+async fn run(config: Arc<Config>, sources: Sources, mut taking: Option<Taking>) -> Result<(), StartError> {
+    let signals = Signals::new()?;
     let tls = Arc::new(ClientTls::load(&config.upstream.tls)?);
     let acceptance = Acceptance::load(&config.server.tls)?.map(Arc::new);
     // From now on it doesn't end weir.
     let hangup = signal(SignalKind::hangup())?;
-    let explicit = listen_explicit(&config)?;
-    let proxy = local_address(&explicit)?;
-    let transparent = Transparent::listen(&config)?;
-    let admin = admin::Listeners::bind(&config.admin).await?;
+    let explicit = Explicit::listen(&config, taking.as_mut())?;
+    let proxy = explicit.address;
+    let transparent = sockets::listen_for_captured(&config)?;
+    let taken = taking.as_mut().map(|taking| taking.admin(&config.admin)).unwrap_or_default();
+    let admin = admin::Listeners::bind(&config.admin, taken).await?;
     let queries = Queries::listen(&config.capture).map_err(StartError::Queries)?;
     let mut own = vec![proxy, admin.address()];
     own.extend(transparent.addresses());
     let acl = Acl::new(&config.security.acl.destinations, &own);
 
-    let mut capture = start_capture(&config, &transparent, queries.as_ref())?;
+    let (mut capture, rules) =
+        sockets::start_capture(&config, &transparent, queries.as_ref(), taking.as_mut())?;
     let (originals, heartbeat) = match &capture {
         Capture::On(redirect) => (Some(redirect.original_destinations()), Some(redirect.heartbeat())),
         _ => (None, None),
@@ -116,7 +134,7 @@ async fn run(config: Arc<Config>, sources: Sources) -> Result<(), StartError> {
     let queries = queries.filter(|_| originals.is_some());
     let (targets, asked) = Targets::new(&config.capture.targets);
     let (namespaces, doors) = Namespaces::new(config.server.workers, queries.as_ref().map(Queries::doors));
-    let cache = store::open(&config.cache)?;
+    let cache = store::open(&config.cache, taking.as_mut().and_then(Taking::cache_lock))?;
     let beats = Beats::new(config.server.workers + usize::from(queries.is_some()), heartbeat);
     let inspection = match (&capture, &queries) {
         (Capture::On(redirect), Some(_)) => Some(Inspection::new(&config.capture.dns, redirect.names())),
@@ -133,8 +151,12 @@ async fn run(config: Arc<Config>, sources: Sources) -> Result<(), StartError> {
         Capture::On(redirect) => redirect.decisions(),
         _ => None,
     };
+    let (upgrades, asked_for) = mpsc::channel(1);
+    let wishes = Wishes::new(asked_for)?;
+    let predecessors = taking.as_ref().map_or_else(Vec::new, Taking::predecessors);
     let running = Arc::new(Running {
         proxy,
+        admin: admin.address(),
         started: Instant::now(),
         admission: Admission::new(config.server.limits.connections, config.server.connections_per_client()),
         flows: Flows::collect(config.flows.keep, config.logging.clone())?,
@@ -145,11 +167,15 @@ async fn run(config: Arc<Config>, sources: Sources) -> Result<(), StartError> {
         namespaces,
         targets: Arc::clone(&targets),
         cache: cache.clone(),
+        executor: Executor::new(&config.cli)?,
         config: Arc::clone(&config),
         sources,
         reloading: Mutex::new(()),
+        upgrades,
+        predecessors: Predecessors::new(predecessors),
     });
-    let (drain, draining) = watch::channel(false);
+    let (entering, phase) = watch::channel(if taking.is_some() { Phase::Starting } else { Phase::Serving });
+    let giver = Arc::new(Giver::new(&running, entering, &explicit, &admin));
     let plan = Plan {
         config: Arc::clone(&config),
         acl,
@@ -158,128 +184,54 @@ async fn run(config: Arc<Config>, sources: Sources) -> Result<(), StartError> {
         tls,
         acceptance: acceptance.clone(),
         admission: Arc::clone(&running.admission),
-        upstreams: Common::new(&config.upstream, explicit.len()),
+        upstreams: Common::new(&config.upstream, explicit.groups.len()),
         beats: Arc::clone(&running.beats),
         originals,
         dns: inspection,
         targets,
-        draining,
+        phase: phase.clone(),
     };
-    let state_file = StateFile::write(&config.admin.state_dir, &running, &admin)?;
-    let workers = Workers::start(&plan, explicit, transparent, doors)?;
-    capture::start(&running, asked).await;
-    let admin = admin.serve(Arc::clone(&running));
-    // An earlier weir's programs refuse until then; without a beat, this one's would let through. A worker that never
-    // begins is found out below.
-    let _ = timeout(BEGIN, running.beats.begun()).await;
-    // Nobody is answered before: this waits for nothing.
-    holder::take_over(&running)?;
+    let (state_file, workers) = match &taking {
+        // That of the running weir is there until its place is taken.
+        Some(_) => (None, Workers::start(&plan, explicit.groups, transparent, doors)?),
+        None => {
+            let file = StateFile::write(&config.admin.state_dir, &running, &admin)?;
+            (Some(file), Workers::start(&plan, explicit.groups, transparent, doors)?)
+        }
+    };
+    let is_successor = taking.is_some();
+    if let Some(taking) = taking {
+        timeout(BEGIN, running.beats.begun()).await.map_err(|_| TakeError::NotBegun)?;
+        handover::succeed(&taking, &running, rules, asked).await?;
+        holder::watch(&running);
+        giver.enter(Phase::Serving);
+    } else {
+        capture::start(&running, asked).await;
+        admin::adopt_captured(&running);
+    }
+    let state_file = state_file.or_else(|| state_file::replace_old(&running, &admin));
+    let admin = admin.serve(Arc::clone(&running), &phase);
+    if !is_successor {
+        // An earlier weir's programs refuse until then; without a beat, this one's would let through. A worker that never
+        // begins is found out below.
+        let _ = timeout(BEGIN, running.beats.begun()).await;
+        // Nobody is answered before: this waits for nothing.
+        holder::take_over(&running)?;
+    }
     if let Some(decisions) = decisions {
         tokio::spawn(decisions::hand_out(decisions, Arc::clone(&running)));
     }
-    let tasks = [
+    let tasks = vec![
         tokio::spawn(sweep_closed(Arc::clone(&running))),
         tokio::spawn(rules::refresh(Arc::clone(&running))),
         tokio::spawn(rules::reload_on_hangup(hangup, Arc::clone(&running))),
         tokio::spawn(certificates::keep_current(acceptance)?),
+        tokio::spawn(predecessors::watch(Arc::clone(&running))),
     ];
     announce(&running);
-
-    tokio::select! {
-        () = signals.next() => {}
-        () = workers.one_ended() => tracing::error!("a worker has ended"),
-        () = Thread::ended(queries.as_ref()) => tracing::error!("the thread for DNS has ended"),
-    }
-    let drain_seconds = config.server.timeouts.drain.as_secs();
-    tracing::info!(open = running.admission.open(), "stopping: open connections have {drain_seconds} s");
-    let left_running = admin::release_captured(&running);
-    // The receivers live in the workers; if all are gone, they have stopped already.
-    let _ = drain.send(true);
-    let ended = tokio::select! {
-        ended = workers.all_ended() => ended,
-        () = signals.next() => {
-            tracing::warn!("stopping at once: a second signal arrived");
-            Ok(())
-        }
-    };
-    drop(queries);
-    // What the workers recorded last is still on its way to the log, and what they stored to the disk.
-    running.flows.settled().await;
-    store::settle(running.cache.as_deref()).await;
-    tasks.iter().for_each(tokio::task::JoinHandle::abort);
-    admin.abort();
-    // Programs that ended while their transfers were finished.
-    admin::remove_empty(left_running);
-    drop(state_file);
-    tracing::info!("stopped");
-    Ok(ended?)
-}
-
-fn listen_explicit(config: &Config) -> Result<Vec<TcpListener>, StartError> {
-    let server = &config.server;
-    let (host, range) = (server.host, &server.port_range);
-    listener::listen_in_range(host, server.port, range, server.workers).map_err(|error| StartError::Listen {
-        host,
-        first: *range.start(),
-        last: *range.end(),
-        error,
-    })
-}
-
-/// The sockets that captured connections arrive on: any free ports of loopback, as only the kernel half
-/// needs to know them.
-#[derive(Debug, Default)]
-struct Transparent {
-    v4: Vec<TcpListener>,
-    v6: Vec<TcpListener>,
-}
-
-impl Transparent {
-    fn listen(config: &Config) -> Result<Self, StartError> {
-        if config.capture.mode == CaptureMode::Off {
-            return Ok(Self::default());
-        }
-        let workers = config.server.workers;
-        let v4 =
-            listener::listen((Ipv4Addr::LOCALHOST, 0).into(), workers).map_err(StartError::Transparent)?;
-        // A host may have no IPv6; then there is nothing of it to capture.
-        let v6 = listener::listen((Ipv6Addr::LOCALHOST, 0).into(), workers).unwrap_or_default();
-        Ok(Self { v4, v6 })
-    }
-
-    fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
-        [&self.v4, &self.v6].into_iter().filter_map(|sockets| sockets.first()?.local_addr().ok())
-    }
-}
-
-fn start_capture(
-    config: &Config,
-    transparent: &Transparent,
-    queries: Option<&Queries>,
-) -> Result<Capture, StartError> {
-    if config.capture.mode == CaptureMode::Off {
-        return Ok(Capture::Off);
-    }
-    let mut listeners = Listeners::default();
-    if let Some(queries) = queries {
-        queries.announce(&mut listeners);
-    }
-    for address in transparent.addresses() {
-        match address {
-            SocketAddr::V4(address) => listeners.v4 = Some(address),
-            SocketAddr::V6(address) => listeners.v6 = Some(address),
-        }
-    }
-    match Redirect::start(&config.capture, &listeners) {
-        Ok(redirect) => Ok(Capture::On(Box::new(redirect))),
-        Err(error) if config.capture.mode == CaptureMode::Required => Err(error.into()),
-        // These are mistakes, and to serve without them could be dangerous.
-        Err(RedirectError::Rules(error)) => Err(StartError::Rules(error)),
-        Err(error) => {
-            tracing::warn!("nothing is captured: {error}");
-            Ok(Capture::Unavailable(error))
-        }
-    }
+    supervisor::tell_ready();
+    let served = Served { running, giver, workers, queries, admin, state_file, tasks };
+    served.until_the_end(signals, wishes).await
 }
 
 /// Every so often: no connection waits that long to be accepted.
@@ -304,30 +256,6 @@ fn announce(running: &Running) {
     if matches!(*running.capture(), Capture::On(_)) {
         tracing::info!("capturing: try `weir exec -- curl http://example.com/`");
     }
-}
-
-/// SIGTERM and SIGINT. One that arrives while nobody waits is kept for the next who does.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        let terminate = signal(SignalKind::terminate())?;
-        Ok(Self { terminate, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
-}
-
-fn local_address(listeners: &[TcpListener]) -> std::io::Result<SocketAddr> {
-    listeners.first().ok_or(std::io::ErrorKind::AddrNotAvailable)?.local_addr()
 }
 
 /// As many descriptors as are allowed: a tunnel takes two, and two more while a pipe is in use.

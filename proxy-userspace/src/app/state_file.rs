@@ -27,7 +27,7 @@ impl StateFile {
         running: &Running,
         admin: &admin::Listeners,
     ) -> Result<Self, StateError> {
-        let path = folder.join("state.json");
+        let path = folder.join(NAME);
         let state = serde_json::json!({
             "pid": std::process::id(),
             "version": env!("CARGO_PKG_VERSION"),
@@ -41,6 +41,21 @@ impl StateFile {
             Err(error) => Err(StateError { path, error }),
         }
     }
+}
+
+impl StateFile {
+    /// Leaves the file to the weir that has taken this one's place.
+    pub(super) fn leave(mut self) {
+        self.path.clear();
+    }
+}
+
+const NAME: &str = "state.json";
+
+/// Says where to find the weir that has taken another's place. That serves already: it goes on without.
+pub(super) fn replace_old(running: &Running, admin: &admin::Listeners) -> Option<StateFile> {
+    let written = StateFile::write(&running.config.admin.state_dir, running, admin);
+    written.inspect_err(|error| tracing::warn!("{error}")).ok()
 }
 
 impl Drop for StateFile {

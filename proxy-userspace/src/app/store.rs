@@ -1,5 +1,6 @@
 //! The cache's stores, as the configuration wants them.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +14,8 @@ use crate::config;
 /// How long a stopping weir waits for its stores to take what they were given.
 const SETTLE: Duration = Duration::from_secs(2);
 
-/// None where nothing is to be cached.
-pub(super) fn open(config: &config::Cache) -> Result<Option<Arc<Cache>>, StartError> {
+/// None where nothing is to be cached. `lock` is that of an earlier weir's folder, which takes its leave.
+pub(super) fn open(config: &config::Cache, lock: Option<OwnedFd>) -> Result<Option<Arc<Cache>>, StartError> {
     if !config.enabled {
         return Ok(None);
     }
@@ -22,7 +23,12 @@ pub(super) fn open(config: &config::Cache) -> Result<Option<Arc<Cache>>, StartEr
     if let Some(path) = &config.disk.path {
         // A file that grows beyond RLIMIT_FSIZE is to be an error of its writer, not the end of weir: with a handler, it is.
         drop(signal(SignalKind::from_raw(libc::SIGXFSZ))?);
-        cache = cache.with_disk(Disk::open(path, config.disk.max_size, config.disk.max_object)?);
+        let (size, object) = (config.disk.max_size, config.disk.max_object);
+        let disk = match lock {
+            Some(lock) => Disk::adopt(path, lock, size, object),
+            None => Disk::open(path, size, object),
+        };
+        cache = cache.with_disk(disk?);
     }
     if config.redis.url.is_some() {
         cache = with_redis(cache, config)?;

@@ -13,10 +13,9 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::Transparent;
 use crate::cache::Cache;
 use crate::config::Config;
-use crate::containers::{Door, Targets};
+use crate::containers::{CaptureListeners, Door, Targets};
 use crate::dns::Inspection;
 use crate::front::{self, Shared, explicit, transparent};
 use crate::http::forward::Pseudonym;
@@ -26,7 +25,7 @@ use crate::pipeline::Engine;
 use crate::policy::acl::Acl;
 use crate::redirect::OriginalDestinations;
 use crate::route::Table;
-use crate::running::Beats;
+use crate::running::{Beats, Phase};
 use crate::telemetry::flows;
 use crate::tls::client::ClientTls;
 use crate::tls::server::Acceptance;
@@ -54,12 +53,12 @@ pub(super) struct Plan {
     pub originals: Option<OriginalDestinations>,
     pub dns: Option<Inspection>,
     pub targets: Arc<Targets>,
-    pub draining: watch::Receiver<bool>,
+    pub phase: watch::Receiver<Phase>,
 }
 
 /// The listeners of one worker.
 struct Doors {
-    explicit: TcpListener,
+    explicit: Vec<TcpListener>,
     transparent: Vec<TcpListener>,
     /// Those in other network namespaces, as these are entered.
     inside: mpsc::Receiver<Door>,
@@ -81,19 +80,20 @@ pub enum WorkerError {
 }
 
 impl Workers {
-    /// Starts a worker for each explicit listener; the others are dealt out among them.
+    /// Starts a worker for each group of explicit listeners; the others are dealt out among them.
     pub(super) fn start(
         plan: &Plan,
-        explicit: Vec<TcpListener>,
-        transparent: Transparent,
+        explicit: Vec<Vec<TcpListener>>,
+        transparent: CaptureListeners,
         inside: Vec<mpsc::Receiver<Door>>,
     ) -> io::Result<Self> {
-        let (mut v4, mut v6) = (transparent.v4.into_iter(), transparent.v6.into_iter());
-        let doors = explicit.into_iter().zip(inside).map(|(explicit, inside)| Doors {
-            explicit,
-            inside,
-            transparent: v4.next().into_iter().chain(v6.next()).collect(),
-        });
+        let mut captured: Vec<Vec<TcpListener>> = explicit.iter().map(|_| Vec::new()).collect();
+        let workers = captured.len().max(1);
+        for (turn, listener) in transparent.into_sockets().into_iter().enumerate() {
+            captured[turn % workers].push(listener);
+        }
+        let doors = explicit.into_iter().zip(captured).zip(inside);
+        let doors = doors.map(|((explicit, transparent), inside)| Doors { explicit, transparent, inside });
         let one_ended = Arc::new(Notify::new());
         let threads = doors.enumerate().map(|(index, doors)| {
             let (plan, note) = (plan.clone(), EndNote(Arc::clone(&one_ended)));
@@ -166,11 +166,13 @@ async fn run(index: usize, plan: Plan, doors: Doors) -> io::Result<()> {
     let shared = Shared {
         engine: Rc::clone(&engine),
         admission: Arc::clone(&plan.admission),
-        drain: plan.draining.clone(),
+        phase: plan.phase.clone(),
         names: Rc::new(plan.targets.names()),
     };
     let mut fronts = JoinSet::new();
-    fronts.spawn_local(explicit::run(front::into_async(doors.explicit)?, shared.clone()));
+    for listener in doors.explicit {
+        fronts.spawn_local(explicit::run(front::into_async(listener)?, shared.clone()));
+    }
     for listener in doors.transparent {
         // Without the kernel half nobody is sent there; the sockets close here.
         if let Some(originals) = &plan.originals {
@@ -178,14 +180,22 @@ async fn run(index: usize, plan: Plan, doors: Doors) -> io::Result<()> {
             fronts.spawn_local(transparent::run(listener, shared.clone(), originals.clone()));
         }
     }
-    let mut inside = JoinSet::new();
-    let mut draining = plan.draining;
+    let (mut inside, mut doors) = (JoinSet::new(), doors.inside);
+    let mut phase = plan.phase;
     tokio::select! {
-        () = serve_inside(&mut inside, doors.inside, shared) => {}
+        () = serve_inside(&mut inside, &mut doors, &shared) => {}
         () = tick(index, &plan.beats, &engine) => {}
-        _ = draining.wait_for(|drain| *drain) => {}
-        // Only a drain ends them; otherwise nobody would accept here any more.
+        _ = phase.wait_for(|phase| *phase >= Phase::Replaced { keeps_door: false }) => {}
+        // Only that ends them; otherwise nobody would accept here any more.
         Some(ended) = fronts.join_next() => ended.map_err(io::Error::other)?,
+    }
+    if *phase.borrow() != Phase::Stopping {
+        deadline::drain();
+        tokio::select! {
+            () = serve_inside(&mut inside, &mut doors, &shared) => {}
+            () = tick(index, &plan.beats, &engine) => {}
+            _ = phase.wait_for(|phase| *phase == Phase::Stopping) => {}
+        }
     }
     fronts.join_all().await;
     inside.join_all().await;
@@ -204,7 +214,7 @@ async fn run(index: usize, plan: Plan, doors: Doors) -> io::Result<()> {
 }
 
 /// Serves listeners in other network namespaces as they come, each by a task among `fronts`.
-async fn serve_inside(fronts: &mut JoinSet<()>, mut doors: mpsc::Receiver<Door>, shared: Shared) {
+async fn serve_inside(fronts: &mut JoinSet<()>, doors: &mut mpsc::Receiver<Door>, shared: &Shared) {
     loop {
         tokio::select! {
             Some(Door { listener, originals, namespace }) = doors.recv() => match front::into_async(listener) {

@@ -33,6 +33,9 @@ impl Default for Body {
 /// receiver allows.
 const ONE_PIECE: u64 = 1 << 20;
 
+/// Pieces of bodies that are put together are not smaller than this, if they can be larger.
+const SMALL: usize = 256 << 10;
+
 impl Body {
     /// A body of these pieces.
     #[must_use]
@@ -52,6 +55,24 @@ impl Body {
         const PIECE: usize = ONE_PIECE as usize;
         let cuts = (0..body.len()).step_by(PIECE);
         Self::of(cuts.map(|at| body.slice(at..body.len().min(at + PIECE))).collect())
+    }
+
+    /// Some that are in memory, as one. None: one is not.
+    #[must_use]
+    pub fn joined<'a>(bodies: impl Iterator<Item = &'a Self>) -> Option<Self> {
+        let mut pieces: Vec<Bytes> = Vec::new();
+        for body in bodies {
+            for piece in body.held()?.iter() {
+                match pieces.last_mut() {
+                    // Many small parts are not to become many small pieces.
+                    Some(last) if last.len() + piece.len() <= SMALL => {
+                        *last = Bytes::from([&last[..], &piece[..]].concat());
+                    }
+                    _ => pieces.push(piece.clone()),
+                }
+            }
+        }
+        Some(Self::of(pieces))
     }
 
     /// One that is in a file.

@@ -101,7 +101,7 @@ pub fn range_applies(request: &Headers, stored: &Validators) -> bool {
 }
 
 /// A request that asks whether a stored response is still good: that of a client, with our preconditions instead of
-/// its own, and without a range: the whole response is validated. None where there is nothing to ask by.
+/// its own. A range stays, with its If-Range: it is for what there is instead. None where there is nothing to ask by.
 #[must_use]
 pub fn validating<'a>(
     request: &RequestHead,
@@ -124,6 +124,23 @@ pub fn validating<'a>(
     if fields.is_empty() {
         return None;
     }
+    for name in ["range", "if-range"] {
+        for value in values(&request.headers, name) {
+            for part in [name.as_bytes(), b": ", value, b"\r\n"] {
+                fields.extend_from_slice(part);
+            }
+        }
+    }
+    rewritten(request, "GET", &fields)
+}
+
+/// A request for what is missing behind the first `start` bytes of a representation, or for all of another (RFC 9110
+/// §13.1.5). `tag` is a strong entity tag.
+#[must_use]
+pub fn completing(request: &RequestHead, start: u64, tag: &[u8]) -> Option<RequestHead> {
+    let mut fields = format!("Range: bytes={start}-\r\nIf-Range: ").into_bytes();
+    fields.extend_from_slice(tag);
+    fields.extend_from_slice(b"\r\n");
     rewritten(request, "GET", &fields)
 }
 
@@ -258,7 +275,12 @@ mod tests {
         assert_eq!(head.target(), request.target());
         assert_eq!(
             fields(head),
-            "Host: a.example; A: 1; B: 2; If-None-Match: \"a\", W/\"b\"; If-Modified-Since: then"
+            "Host: a.example; A: 1; B: 2; If-None-Match: \"a\", W/\"b\"; If-Modified-Since: then; range: bytes=0-1; \
+             if-range: \"x\""
+        );
+        assert_eq!(
+            fields(completing(&request, 7, b"\"a\"").unwrap()),
+            "Host: a.example; A: 1; B: 2; Range: bytes=7-; If-Range: \"a\""
         );
         assert!(validating(&request, [&Validators::default()].into_iter()).is_none());
         assert_eq!(fields(unconditional(&request).unwrap()), "Host: a.example; A: 1; B: 2");

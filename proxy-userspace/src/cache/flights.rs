@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -12,13 +12,25 @@ use super::filling::{Filling, Reader};
 use super::key::Key;
 
 /// All requests under way, of all workers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Flights {
     shards: [Mutex<HashMap<Key, Arc<Flight>>>; SHARDS],
     hasher: RandomState,
+    /// Counts what was invalidated, by hash of the key. Changed under the shard's lock.
+    invalidations: Box<[AtomicU64]>,
 }
 
 const SHARDS: usize = 16;
+
+/// Counts of invalidations: a multiple of the shards, so that each belongs to one. Two keys that share one cost a miss.
+const COUNTS: usize = 64 * SHARDS;
+
+impl Default for Flights {
+    fn default() -> Self {
+        let invalidations = (0..COUNTS).map(|_| AtomicU64::new(0)).collect();
+        Self { shards: Default::default(), hasher: RandomState::new(), invalidations }
+    }
+}
 
 /// Those that may wait for one flight; others go on their own.
 pub const MAX_WAITERS: usize = 4096;
@@ -84,20 +96,25 @@ impl Flights {
             over: AtomicBool::new(false),
         });
         shard.insert(key.clone(), Arc::clone(&flight));
-        Boarding::Lead(Lead { flights: Arc::clone(self), key: key.clone(), flight })
+        Boarding::Lead(Lead { flights: Arc::clone(self), key: key.clone(), way: Way::Flight(flight) })
+    }
+
+    /// Asks the origin beside whatever flight there is: for a part of something, of which nobody else may make use.
+    #[must_use]
+    pub fn beside(self: &Arc<Self>, key: &Key) -> Lead {
+        let seen = self.count(key).load(Ordering::Acquire);
+        Lead { flights: Arc::clone(self), key: key.clone(), way: Way::Beside { seen } }
     }
 
     /// What is stored for this key has been invalidated: an answer that is under way is older than that.
     pub fn doom(&self, key: &Key) {
-        let flight = self.shard(key).remove(key);
-        if let Some(flight) = flight {
-            flight.end();
-        }
+        self.doom_with(key, || {});
     }
 
     /// The same, and `also` in one step with it: nothing for this key lands before that is done.
     pub fn doom_with<T>(&self, key: &Key, also: impl FnOnce() -> T) -> T {
         let mut shard = self.shard(key);
+        self.count(key).fetch_add(1, Ordering::AcqRel);
         if let Some(flight) = shard.remove(key) {
             flight.end();
         }
@@ -106,8 +123,11 @@ impl Flights {
 
     /// The same for all keys that `unwanted` says.
     pub fn doom_all(&self, unwanted: impl Fn(&Key) -> bool) {
-        for shard in &self.shards {
+        for (number, shard) in self.shards.iter().enumerate() {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            for count in self.invalidations.iter().skip(number).step_by(SHARDS) {
+                count.fetch_add(1, Ordering::AcqRel);
+            }
             shard.retain(|key, flight| {
                 let doomed = unwanted(key);
                 if doomed {
@@ -116,6 +136,10 @@ impl Flights {
                 !doomed
             });
         }
+    }
+
+    fn count(&self, key: &Key) -> &AtomicU64 {
+        &self.invalidations[self.hasher.hash_one(key) as usize % COUNTS]
     }
 
     fn shard(&self, key: &Key) -> MutexGuard<'_, HashMap<Key, Arc<Flight>>> {
@@ -130,7 +154,15 @@ impl Flights {
 pub struct Lead {
     flights: Arc<Flights>,
     key: Key,
-    flight: Arc<Flight>,
+    way: Way,
+}
+
+#[derive(Debug)]
+enum Way {
+    /// Others may wait for it.
+    Flight(Arc<Flight>),
+    /// `seen`: invalidations until it began.
+    Beside { seen: u64 },
 }
 
 impl Lead {
@@ -141,20 +173,32 @@ impl Lead {
 
     /// An answer that may be stored has begun.
     pub fn announce(&self, filling: &Arc<Filling>) {
-        self.flight.news.send_replace(News::Filling(Arc::clone(filling)));
+        if let Way::Flight(flight) = &self.way {
+            flight.news.send_replace(News::Filling(Arc::clone(filling)));
+        }
     }
 
     /// Whether somebody waits to hear of an answer.
     #[must_use]
     pub fn is_awaited(&self) -> bool {
-        self.flight.waiters.load(Ordering::Relaxed) > 0
+        matches!(&self.way, Way::Flight(flight) if flight.waiters.load(Ordering::Relaxed) > 0)
+    }
+
+    /// Whether others may wait for it.
+    #[must_use]
+    pub fn is_for_others(&self) -> bool {
+        matches!(self.way, Way::Flight(_))
     }
 
     /// Stores by `store`, unless what is stored was invalidated since the request was sent.
     pub fn land(&self, store: impl FnOnce(&Key)) {
         // Under the lock that dooming takes: an invalidation comes before, and dooms, or after, and removes.
         let _shard = self.flights.shard(&self.key);
-        if !self.flight.over.load(Ordering::Acquire) {
+        let is_outdated = match &self.way {
+            Way::Flight(flight) => flight.over.load(Ordering::Acquire),
+            Way::Beside { seen } => self.flights.count(&self.key).load(Ordering::Acquire) != *seen,
+        };
+        if !is_outdated {
             store(&self.key);
         }
     }
@@ -162,13 +206,14 @@ impl Lead {
 
 impl Drop for Lead {
     fn drop(&mut self) {
+        let Way::Flight(own) = &self.way else { return };
         let mut shard = self.flights.shard(&self.key);
         // After an invalidation it is not in the table any more; there may be another in its place.
-        if shard.get(&self.key).is_some_and(|flight| Arc::ptr_eq(flight, &self.flight)) {
+        if shard.get(&self.key).is_some_and(|flight| Arc::ptr_eq(flight, own)) {
             shard.remove(&self.key);
         }
         drop(shard);
-        self.flight.end();
+        own.end();
     }
 }
 
@@ -253,6 +298,26 @@ mod tests {
         assert!(stored);
         drop(second);
         assert!(matches!(waiting.landing().await, Landing::Over));
+    }
+
+    #[test]
+    fn what_goes_beside_a_flight_lands_unless_its_key_was_invalidated() {
+        let flights = Arc::<Flights>::default();
+        let landed = |lead: &Lead| {
+            let mut stored = false;
+            lead.land(|_| stored = true);
+            stored
+        };
+        let first = lead(&flights);
+        let (a, b) = (flights.beside(&key()), flights.beside(&key()));
+        assert!(landed(&a) && landed(&b) && landed(&first));
+        drop(a);
+        flights.doom(&key());
+        assert!(!landed(&b) && !landed(&first));
+        let c = flights.beside(&key());
+        assert!(landed(&c));
+        flights.doom_all(|_| false);
+        assert!(!landed(&c), "it may be of what was purged: nobody else knows of it");
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod flights;
 pub mod freshness;
 pub mod headers;
 pub mod key;
+pub mod parts;
 pub mod purge;
 pub mod range;
 pub mod report;
@@ -117,6 +118,12 @@ impl Cache {
         }
     }
 
+    /// The store on disk, if there is one.
+    #[must_use]
+    pub fn disk(&self) -> Option<&Disk> {
+        self.disk.as_deref()
+    }
+
     /// It with a store on disk below memory.
     #[must_use]
     pub fn with_disk(mut self, disk: Disk) -> Self {
@@ -207,10 +214,20 @@ impl Cache {
         });
     }
 
+    /// Stores a part of an answer. Lower stores have only what is whole.
+    pub fn store_part(&self, lead: &Lead, part: Entry) {
+        lead.land(|key| {
+            if let Some(whole) = self.memory.store_part(key, part) {
+                self.lower.iter().for_each(|tier| tier.store(key, &whole));
+            }
+        });
+    }
+
     /// Puts `new` in the place of `old`, or nothing.
     pub fn replace(&self, key: &Key, old: &Arc<Entry>, new: Option<&Arc<Entry>>) {
+        let is_whole = old.part.is_none();
         self.memory.replace(key, old, new, || {
-            for tier in &self.lower {
+            for tier in self.lower.iter().filter(|_| is_whole) {
                 match new {
                     Some(new) => tier.store(key, new),
                     None => drop(tier.remove(key)),

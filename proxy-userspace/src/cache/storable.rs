@@ -9,7 +9,7 @@ use super::directives::{RequestDirectives, ResponseDirectives};
 use super::freshness::{self, Exchanged, Freshness};
 use super::headers::{has, values};
 use super::vary::Selection;
-use super::{Rules, conditional};
+use super::{Rules, conditional, range};
 use crate::http::framing::Framing;
 use crate::http::head::{RequestHead, ResponseHead};
 use crate::http::headers::{Headers, Name, list_items};
@@ -40,7 +40,7 @@ pub enum NotStored {
     Body,
     /// The request has a field that no Vary names, and that origins act on.
     Influenced,
-    /// A part of a representation, which can't be told from parts of others.
+    /// A part of nobody knows what, or several.
     Partial,
     /// More content than `cache.max_object`.
     TooLarge,
@@ -214,6 +214,7 @@ fn check_status(
     }
     match response.status {
         ..200 | 304 => Err(NotStored::Status),
+        206 if has(&request.headers, "range") && range::content_range(&response.headers).is_some() => Ok(()),
         206 => Err(NotStored::Partial),
         200 => Ok(()),
         // These answer the preconditions or the range of this very request.
@@ -237,7 +238,7 @@ fn is_understood(status: u16) -> bool {
 /// carries cookies: who does not say how long it holds has seldom thought of sharing it.
 fn may_guess(request: &RequestHead, response: &ResponseHead, directives: &ResponseDirectives) -> bool {
     let by_status =
-        matches!(response.status, 200 | 203 | 204 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501);
+        matches!(response.status, 200 | 203 | 204 | 206 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501);
     let personal = has(&response.headers, "set-cookie") || has(&request.headers, "cookie");
     // RFC 9111 §5.4: Pragma in a response means nothing, but whoever sends it wants no guesses.
     let against = values(&response.headers, "pragma")
@@ -362,6 +363,10 @@ mod tests {
         check("If-Match: \"a\"\r\n", 404, FRESH, Err(NotStored::Status));
         check("Range: bytes=9-\r\n", 416, FRESH, Err(NotStored::Status));
         check("Range: bytes=9-\r\n", 200, FRESH, Ok(()));
+        check("Range: bytes=9-\r\n", 206, FRESH, Err(NotStored::Partial));
+        let part = format!("{FRESH}Content-Range: bytes 9-9/10\r\n");
+        check("Range: bytes=9-\r\n", 206, &part, Ok(()));
+        check("", 206, &part, Err(NotStored::Partial));
     }
 
     #[test]

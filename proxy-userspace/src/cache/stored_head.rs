@@ -17,11 +17,16 @@ pub struct StoredHead {
 }
 
 impl StoredHead {
-    /// What is kept of a response. `received` in seconds since 1970-01-01 UTC.
+    /// What is kept of a response. `received` in seconds since 1970-01-01 UTC. A part is kept with the head that the
+    /// whole would have had.
     #[must_use]
     pub fn of(response: &ResponseHead, directives: &ResponseDirectives, received: u64) -> Self {
-        let mut lines = status_line(response);
-        let keeps = |name: &[u8], known| storable::keeps(name, known, &response.headers, directives);
+        let is_part = response.status == 206;
+        let mut lines = if is_part { b"HTTP/1.1 200 OK\r\n".to_vec() } else { status_line(response) };
+        let keeps = |name: &[u8], known| {
+            let of_part = is_part && name.eq_ignore_ascii_case(b"content-range");
+            !of_part && storable::keeps(name, known, &response.headers, directives)
+        };
         for field in response.headers.iter().filter(|field| keeps(field.name, field.known)) {
             push(field.name, field.value, &mut lines);
         }
@@ -31,7 +36,7 @@ impl StoredHead {
             date::write(received, &mut lines);
             lines.extend_from_slice(b"\r\n");
         }
-        Self { status: response.status, lines: lines.into() }
+        Self { status: if is_part { 200 } else { response.status }, lines: lines.into() }
     }
 
     /// Rebuilds what [`StoredHead::lines`] gave.
@@ -164,6 +169,14 @@ mod tests {
         let sent = dated.with(b"Age: 7\r\n").unwrap();
         assert_eq!((joined(&sent.headers, "age"), joined(&sent.headers, "b")), ("7".into(), "2".into()));
         assert!(StoredHead::from_lines(200, b"rubbish").with(b"").is_none());
+    }
+
+    #[test]
+    fn a_part_is_kept_as_the_whole() {
+        let part = response(206, "Date: x\r\nContent-Range: bytes 0-4/10\r\nB: 2\r\n");
+        let head = StoredHead::of(&part, &ResponseDirectives::of(&part.headers), NOW);
+        assert_eq!(head.status(), 200);
+        assert_eq!(String::from_utf8_lossy(head.lines()), "HTTP/1.1 200 OK\r\nDate: x\r\nB: 2\r\n");
     }
 
     #[test]

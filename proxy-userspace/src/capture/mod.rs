@@ -1,10 +1,12 @@
 //! What is captured, and how it comes and goes: the control plane's side of the kernel half.
 
+mod adopt;
 mod hook;
 mod inside;
 mod resolve;
 mod targets;
 
+pub use adopt::adopt;
 pub use hook::{Starting, about_to_start};
 pub use inside::enter;
 pub use targets::start;

@@ -18,6 +18,9 @@ use crate::redirect::hold;
 /// How long the admin API may take for an answer's head.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The same where weir has much to do first.
+const LONG_TIMEOUT: Duration = Duration::from_secs(150);
+
 /// Questions that are about everybody's programs.
 const OVER_THE_SOCKET: [&str; 3] = ["/flows", "/capture/targets", "/admin/cache/entries"];
 
@@ -42,6 +45,16 @@ pub(super) fn ask_with(
     ask_all(admin, method, path, body.to_string().into())
 }
 
+/// As [`ask_with`], for what takes its time.
+pub(super) fn ask_patiently(
+    admin: Option<&str>,
+    method: &Method,
+    path: &str,
+    body: &Value,
+) -> Result<Value, Failed> {
+    ask_within(admin, method, path, body.to_string().into(), LONG_TIMEOUT)
+}
+
 /// Percent-encodes what may not stand in a query (RFC 3986 §3.4).
 pub(super) fn escape(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:[]".contains(&byte);
@@ -51,8 +64,18 @@ pub(super) fn escape(text: &str) -> String {
 }
 
 fn ask_all(admin: Option<&str>, method: &Method, path: &str, body: Bytes) -> Result<Value, Failed> {
+    ask_within(admin, method, path, body, TIMEOUT)
+}
+
+fn ask_within(
+    admin: Option<&str>,
+    method: &Method,
+    path: &str,
+    body: Bytes,
+    limit: Duration,
+) -> Result<Value, Failed> {
     block_on(async {
-        let answer = send(admin, method, path, body).await?;
+        let answer = send(admin, method, path, body, limit).await?;
         let body = answer.into_body().collect().await.map_err(|error| broken(&error))?.to_bytes();
         serde_json::from_slice(&body).map_err(|error| Failed::new(FAILED, format!("strange answer: {error}")))
     })
@@ -65,7 +88,7 @@ pub(super) fn follow(
     mut line: impl FnMut(&str) -> Result<(), Failed>,
 ) -> Result<(), Failed> {
     block_on(async {
-        let mut body = send(admin, &Method::GET, path, Bytes::new()).await?.into_body();
+        let mut body = send(admin, &Method::GET, path, Bytes::new(), TIMEOUT).await?.into_body();
         let mut rest = String::new();
         while let Some(frame) = body.frame().await {
             // weir has stopped: there is nothing more to follow.
@@ -86,14 +109,15 @@ async fn send(
     method: &Method,
     path: &str,
     body: Bytes,
+    limit: Duration,
 ) -> Result<Response<Incoming>, Failed> {
     let answer = match address(admin, method, path)? {
         Address::Socket(socket) => match UnixStream::connect(&socket).await {
-            Ok(stream) => request(stream, "localhost", method, path, body).await,
+            Ok(stream) => request(stream, "localhost", (method, path), body, limit).await,
             Err(error) => return Err(not_running(&socket.display().to_string(), &error)),
         },
         Address::Tcp(host) => match TcpStream::connect(&host).await {
-            Ok(stream) => request(stream, &host, method, path, body).await,
+            Ok(stream) => request(stream, &host, (method, path), body, limit).await,
             Err(error) => return Err(not_running(&format!("http://{host}"), &error)),
         },
     }?;
@@ -109,9 +133,9 @@ async fn send(
 async fn request(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     host: &str,
-    method: &Method,
-    path: &str,
+    (method, path): (&Method, &str),
     body: Bytes,
+    limit: Duration,
 ) -> Result<Response<Incoming>, Failed> {
     let request = Request::builder().method(method).uri(path).header("Host", host);
     let request = match body.is_empty() {
@@ -126,9 +150,9 @@ async fn request(
         tokio::spawn(connection);
         sender.send_request(request).await
     };
-    match tokio::time::timeout(TIMEOUT, exchange).await {
+    match tokio::time::timeout(limit, exchange).await {
         Ok(answer) => answer.map_err(|error| broken(&error)),
-        Err(_) => Err(Failed::new(FAILED, format!("weir did not answer within {} s", TIMEOUT.as_secs()))),
+        Err(_) => Err(Failed::new(FAILED, format!("weir did not answer within {} s", limit.as_secs()))),
     }
 }
 

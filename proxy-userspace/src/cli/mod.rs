@@ -14,6 +14,7 @@ mod install;
 mod oci;
 mod serve;
 mod status;
+mod upgrade;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -36,7 +37,7 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Runs the proxy until SIGTERM or SIGINT.
-    Serve(ConfigArguments),
+    Serve(serve::Arguments),
     /// Runs a program whose TCP connections pass through weir, those of its children included.
     Exec(exec::Arguments),
     /// Names what is captured: containers, cgroups, units.
@@ -53,6 +54,8 @@ enum Command {
     Cache(cache::Command),
     /// Says what would happen to a connection, and which rule decides.
     Explain(explain::Arguments),
+    /// Has another weir take the running one's place: no connection is refused, cut off or missed meanwhile.
+    Upgrade(upgrade::Arguments),
     /// Keeps the programs of a weir attached when it has died. For weir itself to start.
     #[command(hide = true)]
     Hold(hold::Arguments),
@@ -108,6 +111,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Explain(arguments) => explain::run(&arguments, admin.as_deref()),
         Command::Capture(command) => capture::run(&command, admin.as_deref()),
         Command::Cache(command) => cache::run(&command, admin.as_deref()),
+        Command::Upgrade(arguments) => upgrade::run(&arguments, admin.as_deref()),
         Command::Hold(arguments) => hold::run(&arguments),
         Command::OciHook(arguments) => oci::hook(&arguments, admin.as_deref()),
         Command::OciRuntime(arguments) => oci::runtime(&arguments, admin.as_deref()),

@@ -4,10 +4,24 @@ use super::{ConfigArguments, FAILED, Failed, config};
 use crate::config::Sources;
 use crate::telemetry::log;
 
-pub(super) fn run(arguments: &ConfigArguments) -> Result<(), Failed> {
-    let sources = Sources::of_process(arguments.files.clone(), arguments.overrides.clone());
-    let config = config::load_sources(&sources)?;
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    config: ConfigArguments,
+    /// Takes the place of the weir that starts this one. For weir itself to say.
+    #[arg(long, hide = true)]
+    take_over: bool,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failed> {
+    let Arguments { config: ConfigArguments { files, overrides }, take_over } = arguments;
+    let sources = Sources::of_process(files.clone(), overrides.clone());
+    let config = config::load_sources(&sources).inspect_err(|failed| {
+        if *take_over {
+            crate::app::handover::tell_early_failure(&failed.message);
+        }
+    })?;
     let _writing = log::start(&config.logging).map_err(|error| Failed::new(FAILED, error))?;
     crate::config::warnings(&config).iter().for_each(|warning| tracing::warn!("{warning}"));
-    crate::app::serve(config, sources).map_err(|error| Failed::new(FAILED, error.to_string()))
+    crate::app::serve(config, sources, *take_over).map_err(|error| Failed::new(FAILED, error.to_string()))
 }

@@ -28,6 +28,9 @@ pub(super) fn run(arguments: &Arguments, admin: Option<&str>) -> Result<(), Fail
     say(&format!("weir {} (pid {})", text(&status["version"]), status["pid"]))?;
     say(&format!("proxy        {}", text(&status["proxy_url"])))?;
     say(&format!("up           {} s", status["uptime_seconds"]))?;
+    for pid in status["predecessors"].as_array().into_iter().flatten() {
+        say(&format!("             the earlier weir (pid {pid}) still finishes what it had"))?;
+    }
     say(&format!("connections  {}", status["active_connections"]))?;
     say(&format!("requests     {}", status["request_count"]))?;
     say(&format!("forwarded    {} bytes", status["bytes_forwarded"]))?;

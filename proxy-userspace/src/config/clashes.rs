@@ -50,6 +50,9 @@ pub fn warnings(config: &Config) -> Vec<String> {
                 .to_owned(),
         );
     }
+    if config.cli.enabled && config.cli.allowed_commands.is_empty() {
+        warnings.push("cli.enabled is on, but cli.allowed_commands is empty: nothing can be run".to_owned());
+    }
     warnings
 }
 

@@ -53,6 +53,7 @@ impl Default for Timeouts {
             idle: Duration::from_secs(60),
             tunnel_idle: Duration::from_secs(3600),
             drain: Duration::from_secs(10),
+            upgrade: Duration::from_secs(24 * 3600),
         }
     }
 }
@@ -139,6 +140,7 @@ impl Default for Admin {
             host: IpAddr::V4(Ipv4Addr::LOCALHOST),
             port: 22140,
             socket: None,
+            token_file: None,
             state_dir: default_state_dir(),
         }
     }

@@ -19,7 +19,7 @@ use super::{
     Access, Acl, Admin, Capture, CaptureMode, Config, DenyErrno, Destinations, FailMode, Flows, Http2,
     Limits, LogFormat, Logging, PerClient, Relay, Security, Server, Timeouts, Upstream, UpstreamHttp2,
 };
-use super::{compression, dns, headers, parent, routing, rules, tls};
+use super::{cli, compression, dns, headers, parent, routing, rules, tls};
 
 pub(super) fn read(tree: &Node, report: &mut Report) -> Config {
     Section::root(tree, report, |s| Config {
@@ -33,6 +33,7 @@ pub(super) fn read(tree: &Node, report: &mut Report) -> Config {
         upstream: s.section("upstream", upstream),
         relay: s.section("relay", relay),
         admin: s.section("admin", admin),
+        cli: s.section("cli", cli::cli),
         flows: s.section("flows", flows),
         logging: s.section("logging", logging),
     })
@@ -81,6 +82,7 @@ fn timeouts(s: &mut Section<'_, '_>) -> Timeouts {
         idle: s.read("idle", d.idle, duration(ms(10)..=hours(24))),
         tunnel_idle: s.read("tunnel_idle", d.tunnel_idle, duration(ms(10)..=hours(30 * 24))),
         drain: s.read("drain", d.drain, duration(ms(0)..=hours(1))),
+        upgrade: s.read("upgrade", d.upgrade, duration(ms(0)..=hours(30 * 24))),
     }
 }
 
@@ -192,6 +194,9 @@ fn admin(s: &mut Section<'_, '_>) -> Admin {
         host: s.read("host", d.host, address),
         port: s.read("port", d.port, number(0..=u16::MAX)),
         socket: s.read("socket", d.socket, auto_or(|| None, |text| path(text).map(Some))),
+        token_file: s.read("token_file", d.token_file, |text| {
+            if text == "none" { Ok(None) } else { path(text).map(Some) }
+        }),
         state_dir: s.read("state_dir", d.state_dir, auto_or(default_state_dir, path)),
     }
 }

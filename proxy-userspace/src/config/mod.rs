@@ -6,6 +6,7 @@
 
 mod cache;
 mod clashes;
+mod cli;
 mod compression;
 mod defaults;
 mod dns;
@@ -35,6 +36,7 @@ use std::time::Duration;
 
 pub use cache::{Cache, Disk};
 pub use clashes::warnings;
+pub use cli::{AllowedCommand, ArgumentPattern, Cli};
 pub use compression::{Coding, Compression, Effort, MediaPattern};
 pub use dns::{Dns, Domain, NotADomain, Rebinding};
 pub use errors::{ConfigError, ConfigErrors, Origin};
@@ -62,6 +64,7 @@ pub struct Config {
     pub upstream: Upstream,
     pub relay: Relay,
     pub admin: Admin,
+    pub cli: Cli,
     pub flows: Flows,
     pub logging: Logging,
 }
@@ -102,6 +105,8 @@ pub struct Timeouts {
     pub tunnel_idle: Duration,
     /// How long connections may go on after SIGTERM before they are reset. Default 10s.
     pub drain: Duration,
+    /// How long connections may go on in the old process after an upgrade; then they have `drain`. Default 1d.
+    pub upgrade: Duration,
 }
 
 /// `server.limits`.
@@ -320,6 +325,8 @@ pub struct Admin {
     pub port: u16,
     /// Unix socket. Default `<state_dir>/admin.sock`.
     pub socket: Option<PathBuf>,
+    /// File with a secret; whoever has it may change things over TCP, too. Default none.
+    pub token_file: Option<PathBuf>,
     /// Folder for the state file and the socket. Default /run/weir; a folder of the user's own unless root.
     pub state_dir: PathBuf,
 }

@@ -26,6 +26,8 @@ const SHORT_NAMES: &[(&str, &str)] = &[
     ("PROXY_PORT", "server.port"),
     ("CACHE_ENABLED", "cache.enabled"),
     ("CACHE_MAX_MEMORY", "cache.max_memory"),
+    ("CLI_ENABLED", "cli.enabled"),
+    ("CLI_MAX_CONCURRENT", "cli.max_concurrent"),
     ("LOG_LEVEL", "logging.level"),
     ("LOG_FORMAT", "logging.format"),
     ("DEFAULT_BACKEND", "routing.default_backend"),

@@ -2,11 +2,13 @@
 //! the network namespaces they have of their own. What becomes of a target is decided elsewhere.
 
 mod engine;
+mod listeners;
 mod names;
 mod namespaces;
 mod targets;
 
 pub use engine::{Engine, EngineError, Known, Which};
+pub use listeners::CaptureListeners;
 pub use names::Names;
 pub use namespaces::{Door, EnterError, Namespaces};
 pub use targets::{Asked, Captured, Origin, Starting, Targets};

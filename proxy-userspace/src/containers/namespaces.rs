@@ -2,20 +2,17 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 use tokio::sync::mpsc;
 
+use super::CaptureListeners;
 use crate::dns;
-use crate::net::listener;
 use crate::netns::{self, Namespace, NetnsId};
 use crate::redirect::{Listeners, OriginalDestinations, Redirect, RedirectError};
-
-/// Listeners in a namespace, per address family: as many workers share its connections.
-const MAX_LISTENERS: usize = 4;
 
 /// Listeners that may wait for a worker to take them up.
 const MAX_DOORS: usize = 256;
@@ -42,7 +39,7 @@ pub struct Namespaces {
 #[derive(Debug)]
 struct Entered {
     namespace: Arc<Namespace>,
-    listeners: Listeners,
+    addresses: Vec<SocketAddr>,
 }
 
 /// One of them, for status.
@@ -112,12 +109,13 @@ impl Namespaces {
             return Ok(None);
         }
         let namespace = Namespace::enter(file).map_err(|source| EnterError::NotEntered { pid, source })?;
-        let count = self.workers.len().min(MAX_LISTENERS);
+        // A socket a port: each port's connections are one worker's.
         let sockets = namespace
-            .run(move || listen(count))
+            .run(CaptureListeners::open_ahead)
             .flatten()
             .map_err(|source| EnterError::NotListening { pid, source })?;
-        let mut listeners = addresses(&sockets);
+        let addresses = sockets.addresses();
+        let mut listeners = sockets.announced();
         let queries = self.take_queries(&namespace, &mut listeners);
         let dealt_out = queries.and_then(|()| self.deal_out(redirect, &namespace, sockets));
         dealt_out.map_err(|Busy| {
@@ -128,7 +126,7 @@ impl Namespaces {
             namespace.end();
             EnterError::Kernel { pid, source }
         })?;
-        all.insert(id, Entered { namespace: Arc::clone(&namespace), listeners });
+        all.insert(id, Entered { namespace: Arc::clone(&namespace), addresses });
         Ok(Some(namespace))
     }
 
@@ -171,10 +169,10 @@ impl Namespaces {
         &self,
         redirect: &Redirect,
         namespace: &Arc<Namespace>,
-        sockets: Vec<TcpListener>,
+        sockets: CaptureListeners,
     ) -> Result<(), Busy> {
         let originals = redirect.original_destinations().in_namespace(namespace.cookie());
-        for listener in sockets {
+        for listener in sockets.into_sockets() {
             let worker = self.turn.fetch_add(1, Ordering::Relaxed) % self.workers.len();
             let door = Door { listener, originals: originals.clone(), namespace: Arc::clone(namespace) };
             self.workers[worker].try_send(door).map_err(|_| Busy)?;
@@ -192,31 +190,10 @@ struct Busy;
 
 impl Entered {
     fn state(&self) -> NamespaceState {
-        let Listeners { v4, v6, .. } = self.listeners;
-        let listeners = v4.map(SocketAddr::from).into_iter().chain(v6.map(SocketAddr::from));
         NamespaceState {
             inode: self.namespace.id().inode(),
             cookie: self.namespace.cookie(),
-            listeners: listeners.collect(),
+            listeners: self.addresses.clone(),
         }
     }
-}
-
-/// Runs inside: any free ports, as only the kernel half needs to know them.
-fn listen(count: usize) -> io::Result<Vec<TcpListener>> {
-    let mut sockets = listener::listen_ahead((Ipv4Addr::LOCALHOST, 0).into(), count)?;
-    // There may be no IPv6 inside; then there is nothing of it to capture.
-    sockets.extend(listener::listen_ahead((Ipv6Addr::LOCALHOST, 0).into(), count).unwrap_or_default());
-    Ok(sockets)
-}
-
-fn addresses(sockets: &[TcpListener]) -> Listeners {
-    let mut listeners = Listeners::default();
-    for address in sockets.iter().filter_map(|socket| socket.local_addr().ok()) {
-        match address {
-            SocketAddr::V4(address) => listeners.v4 = Some(address),
-            SocketAddr::V6(address) => listeners.v6 = Some(address),
-        }
-    }
-    listeners
 }

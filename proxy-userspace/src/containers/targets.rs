@@ -87,6 +87,14 @@ impl Targets {
         }
     }
 
+    /// Those that the configuration does not name.
+    #[must_use]
+    pub fn added(&self) -> Vec<Selector> {
+        let state = self.lock();
+        let added = state.targets.iter().filter(|(_, origin)| *origin == Origin::Api);
+        added.map(|(selector, _)| selector.clone()).collect()
+    }
+
     /// Has what the targets select looked at anew, and waits until that is done.
     pub async fn look(&self) {
         let (asked, done) = oneshot::channel();

@@ -15,19 +15,22 @@ use crate::net::stream::Downstream;
 use crate::net::transport::Transport;
 use crate::pipeline::Engine;
 use crate::pipeline::failure::Failure;
+use crate::running::Phase;
 use crate::target::{Client, Front, Target};
 use crate::telemetry::metrics;
 
-/// Serves a listener until weir drains.
+/// Serves a listener until weir stops, or another weir has taken its place. While this one is still about to take
+/// another's, that one accepts.
 pub async fn run(listener: TcpListener, shared: Shared) {
-    let drained = shared.drained();
+    shared.reached(Phase::Serving).await;
+    let replaced = shared.reached(Phase::Replaced { keeps_door: false });
     let (engine, admission) = (shared.engine, shared.admission);
     let serve = move |stream, peer, admitted| {
         metrics::with(|metrics| metrics.explicit_connections.increment());
         serve(engine.clone(), downstream(stream, peer, admitted))
     };
     let refuse = |stream, _, refusal: Refusal| overload::turn_away(stream, refusal);
-    accept(listener, drained, Service { admission, counts_clients: true, serve, refuse }).await;
+    accept(listener, replaced, Service { admission, counts_clients: true, serve, refuse }).await;
 }
 
 async fn serve(engine: Rc<Engine>, mut downstream: Downstream) {

@@ -24,6 +24,7 @@ use crate::containers::Names;
 use crate::net::admission::{Admission, Admitted, Refusal};
 use crate::net::buffered::Inbox;
 use crate::net::listener::{BACKLOG, refuse_handshakes};
+use crate::running::Phase;
 use crate::telemetry::metrics;
 use overload::Waiting;
 
@@ -94,8 +95,8 @@ where
 }
 
 /// Accepts until `stop` is ready. Handshakes that have begun by then end, and their connections are accepted too: closing
-/// their listener would reset them.
-async fn accept<F, G, S, R>(listener: TcpListener, stop: impl Future<Output = ()>, service: Service<S, R>)
+/// their listener would reset them. Where another weir accepts from it, too, all is left to that one.
+async fn accept<F, G, S, R>(listener: TcpListener, stop: impl Future<Output = Phase>, service: Service<S, R>)
 where
     F: Future<Output = ()> + 'static,
     G: Future<Output = ()> + 'static,
@@ -104,9 +105,12 @@ where
 {
     let service = Rc::new(service);
     let begin = |stream, peer| service.begin(stream, peer);
-    tokio::select! {
-        () = accept_all(&listener, &begin) => {}
-        () = stop => {}
+    let phase = tokio::select! {
+        () = accept_all(&listener, &begin) => return,
+        phase = stop => phase,
+    };
+    if phase == (Phase::Replaced { keeps_door: true }) {
+        return;
     }
     if let Err(error) = refuse_handshakes(&listener) {
         tracing::warn!(%error, "clients in the middle of a handshake may be reset");
@@ -171,15 +175,15 @@ pub fn into_async(listener: std::net::TcpListener) -> io::Result<TcpListener> {
 pub struct Shared {
     pub engine: Rc<crate::pipeline::Engine>,
     pub admission: Arc<Admission>,
-    pub drain: watch::Receiver<bool>,
+    pub phase: watch::Receiver<Phase>,
     pub names: Rc<Names>,
 }
 
 impl Shared {
-    /// Ready when weir drains.
-    fn drained(&self) -> impl Future<Output = ()> + use<> {
-        let mut drain = self.drain.clone();
+    /// Ready when weir is so far: gives how far it is.
+    fn reached(&self, wanted: Phase) -> impl Future<Output = Phase> + use<> {
+        let mut phase = self.phase.clone();
         // An error means that weir is gone altogether.
-        async move { drop(drain.wait_for(|drain| *drain).await) }
+        async move { phase.wait_for(|phase| *phase >= wanted).await.map_or(Phase::Stopping, |phase| *phase) }
     }
 }

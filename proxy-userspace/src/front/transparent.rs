@@ -23,6 +23,7 @@ use crate::netns::Namespace;
 use crate::pipeline::failure::Failure;
 use crate::pipeline::{Engine, dns, tunnel};
 use crate::redirect::{self, OriginalDestinations};
+use crate::running::Phase;
 use crate::target::{Client, Front, Process, Target, Vantage};
 use crate::telemetry::flow::Protocol;
 use crate::telemetry::metrics;
@@ -34,35 +35,37 @@ const DNS_PORT: u16 = 53;
 struct Source {
     engine: Rc<Engine>,
     originals: OriginalDestinations,
+    /// Where they were accepted.
+    port: u16,
     names: Rc<Names>,
     /// Where they were made, if that is not weir's own network namespace.
     namespace: Option<Arc<Namespace>>,
 }
 
-/// Serves a listener until weir drains.
+/// Serves a listener until weir stops: what was redirected here arrives here, whoever redirects by then.
 pub async fn run(listener: TcpListener, shared: Shared, originals: OriginalDestinations) {
-    let drained = shared.drained();
+    let stopping = shared.reached(Phase::Stopping);
     let Shared { engine, names, admission, .. } = shared;
-    let source = Rc::new(Source { engine, originals, names, namespace: None });
+    let source = Rc::new(Source { engine, originals, port: port(&listener), names, namespace: None });
     let refuse = forget(&source);
     let serve = move |stream, peer, admitted| serve(Rc::clone(&source), stream, peer, admitted);
-    accept(listener, drained, Service { admission, counts_clients: false, serve, refuse }).await;
+    accept(listener, stopping, Service { admission, counts_clients: false, serve, refuse }).await;
 }
 
-/// Serves a listener inside another network namespace, until weir drains or nobody lives there any more. Its connections
+/// Serves a listener inside another network namespace, until weir stops or nobody lives there any more. Its connections
 /// are cut off when they are all that keeps the namespace from going.
 pub async fn run_inside(listener: TcpListener, shared: Shared, door: (OriginalDestinations, Arc<Namespace>)) {
     let (originals, namespace) = door;
-    let (drained, closed) = (shared.drained(), namespace.closed());
+    let (stopping, closed) = (shared.reached(Phase::Stopping), namespace.closed());
     let stop = async {
         tokio::select! {
-            () = drained => {}
-            () = closed => {}
+            phase = stopping => phase,
+            () = closed => Phase::Stopping,
         }
     };
     let Shared { engine, names, admission, .. } = shared;
     let inside = Some(Arc::clone(&namespace));
-    let source = Rc::new(Source { engine, originals, names, namespace: inside });
+    let source = Rc::new(Source { engine, originals, port: port(&listener), names, namespace: inside });
     let refuse = forget(&source);
     let serve = move |stream, peer, admitted| {
         let serving = serve(Rc::clone(&source), stream, peer, admitted);
@@ -77,19 +80,24 @@ pub async fn run_inside(listener: TcpListener, shared: Shared, door: (OriginalDe
     accept(listener, stop, Service { admission, counts_clients: false, serve, refuse }).await;
 }
 
+/// 0, for which there are no records, if the kernel doesn't tell.
+fn port(listener: &TcpListener) -> u16 {
+    listener.local_addr().map_or(0, |address| address.port())
+}
+
 /// Resets a captured connection for which there is no place. Its record must not wait for whoever connects from the same
 /// port next.
 fn forget(source: &Rc<Source>) -> impl Fn(TcpStream, SocketAddr, Refusal) -> std::future::Ready<()> + use<> {
     let source = Rc::clone(source);
     move |_, peer, _| {
-        drop(source.originals.claim(peer));
+        drop(source.originals.claim(peer, source.port));
         std::future::ready(())
     }
 }
 
 async fn serve(source: Rc<Source>, stream: TcpStream, peer: SocketAddr, admitted: Admitted) {
     metrics::with(|metrics| metrics.captured_connections.increment());
-    let captured = match source.originals.claim(peer) {
+    let captured = match source.originals.claim(peer, source.port) {
         Ok(Some(captured)) => captured,
         lost => {
             // No original destination, no guess: dropping the socket resets it.

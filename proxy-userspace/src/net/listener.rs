@@ -67,6 +67,18 @@ pub fn listen_in_range(
     Err(taken.unwrap_or_else(|| io::ErrorKind::AddrInUse.into()))
 }
 
+/// `count` more on the address of one that is there, for more workers.
+///
+/// # Errors
+/// As [`listen`].
+pub fn listen_beside(present: &TcpListener, count: usize) -> io::Result<Vec<TcpListener>> {
+    let address = present.local_addr()?;
+    if count > 0 {
+        SockRef::from(present).set_reuse_port(true)?;
+    }
+    (0..count).map(|_| into_listener(bound(address, true, false)?)).collect()
+}
+
 /// Lets no further handshake begin: a SYN is dropped, and tried again by its sender a second later (RFC 6298 §2.1), when
 /// nobody listens here or the next weir does. Handshakes that have begun go on.
 ///

@@ -52,7 +52,8 @@ impl Socket {
     #[must_use]
     pub fn pair(stream: TcpStream, early: Inbox) -> (Self, Self) {
         let stream = Arc::new(stream);
-        let handle = Self { stream: Arc::clone(&stream), early: Inbox::default(), outer: None, nested: false };
+        let handle =
+            Self { stream: Arc::clone(&stream), early: Inbox::default(), outer: None, nested: false };
         (handle, Self { stream, early, outer: None, nested: false })
     }
 

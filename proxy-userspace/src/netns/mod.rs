@@ -19,7 +19,7 @@ use nix::sched::{CloneFlags, setns};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{oneshot, watch};
 
-pub use sys::{cookie, open_process};
+pub use sys::{cookie, keep_descriptors, open_process};
 
 /// Sockets kept ready in a namespace, per address family: a burst of connections does not wait for its thread.
 const STOCK: usize = 4;

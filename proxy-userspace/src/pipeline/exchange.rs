@@ -87,7 +87,9 @@ impl Exchange<'_, '_> {
                 // A shared connection may be ended by the server just now, too.
                 Err((Failure::NoAnswer, true)) if self.may_repeat() && !had_shared => had_shared = true,
                 // RFC 9113 §8.7: whatever it asks for, as long as it is still there to be sent.
-                Err((Failure::Refused, true)) if self.framing == Framing::None && !had_shared => had_shared = true,
+                Err((Failure::Refused, true)) if self.framing == Framing::None && !had_shared => {
+                    had_shared = true;
+                }
                 // Nothing was sent: whatever it is, it may be tried again.
                 Err((Failure::Connect(error), _)) if left > 0 && error.is_passing() => {
                     left -= 1;
@@ -219,17 +221,19 @@ impl Exchange<'_, '_> {
         let target = self.request_target(Shown(&host, scheme));
         let form = self.form(&target, Shown(&host, scheme));
         metrics::with(|metrics| metrics.upstream_requests.increment());
-        let (sink, mut answer) = upstream.begin(&Onward { head: &request.head, form, via: &engine.via })?;
-        let downstream = downstream.open(self.framing);
+        let (mut sink, mut answer) =
+            upstream.begin(&Onward { head: &request.head, form, via: &engine.via })?;
+        let mut downstream = downstream.open(self.framing);
         let (mut reply, patience) = (downstream.reply, self.patience(downstream.deadline));
+        // By reference: a future holds twice what it is given, and all of this is moved in memory for each request.
         let sending = pin!(transfer(
-            downstream.content,
-            sink,
+            &mut downstream.content,
+            &mut sink,
             Terms {
                 patience: self.patience(&sending_deadline),
                 limit: body_limit(engine, &request.target),
                 // A call of gRPC may be a stream, with pauses as long as both sides like.
-                paces_streams: !is_grpc(&request.head.headers),
+                paces_streams: self.framing == Framing::Chunked && !is_grpc(&request.head.headers),
                 moved: Some(&progress.sent),
             },
         ));
@@ -281,23 +285,41 @@ impl Exchange<'_, '_> {
                 ending: Ending::Withheld(Box::new(head)),
             });
         }
+        let (storing, instead) = match verdict {
+            Verdict::Store(mut storing) => {
+                let instead = storing.instead.take();
+                (Some(storing), instead)
+            }
+            _ => (None, None),
+        };
         // Who inspects or changes the body adds a stage of his own here, and says so in the head before it goes out. What
         // is stored was taken from it above, as it came.
         let mut stages = Stages::new();
-        let delivered = compress(self.engine, self.request, &mut head, framing, &mut stages);
         let may_keep = sending.may_end_well();
-        reply.head(&head, Manner { framing: delivered, via: Some(&self.engine.via), may_keep });
-        let body = answer.body(framing);
+        let via = Some(&self.engine.via);
+        match instead {
+            Some((mut head, framing)) => {
+                self.flow.status = Some(head.status);
+                let framing = compress(self.engine, self.request, &mut head, framing, &mut stages);
+                reply.head(&head, Manner { framing, via, may_keep });
+            }
+            None => {
+                let framing = compress(self.engine, self.request, &mut head, framing, &mut stages);
+                reply.head(&head, Manner { framing, via, may_keep });
+            }
+        }
+        let mut body = answer.body(framing);
         let received = &progress.received;
-        let result = match (verdict, &mut self.fetch) {
-            (Verdict::Store(ends), Some(fetch)) => {
+        let result = match (storing, &mut self.fetch) {
+            (Some(storing), Some(fetch)) => {
                 let ways = (reply, &mut stages);
                 // Boxed: who stores nothing does not carry its state.
-                let mut storing = Box::pin(store_and_deliver(body, *ends, fetch, ways, received, patience));
+                let mut storing =
+                    Box::pin(store_and_deliver(body, *storing, fetch, ways, received, patience));
                 sending.beside(storing.as_mut()).await
             }
             _ => {
-                let delivery = pin!(deliver(body, reply, &mut stages, Some(received), patience));
+                let delivery = pin!(deliver(&mut body, reply, &mut stages, Some(received), patience));
                 sending.beside(delivery).await
             }
         };

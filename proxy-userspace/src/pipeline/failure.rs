@@ -107,12 +107,10 @@ impl Failure {
             Self::RequestTimedOut
             | Self::RequestBody(
                 BodyError::TimedOut(Side::Downstream) | BodyError::TooSlow(Side::Downstream, _),
-            ) => {
-                (408, "http_request_error")
-            }
-            Self::RequestBody(BodyError::TimedOut(Side::Upstream) | BodyError::TooSlow(Side::Upstream, _)) => {
-                (504, "connection_write_timeout")
-            }
+            ) => (408, "http_request_error"),
+            Self::RequestBody(
+                BodyError::TimedOut(Side::Upstream) | BodyError::TooSlow(Side::Upstream, _),
+            ) => (504, "connection_write_timeout"),
             Self::RequestBody(BodyError::Truncated(_) | BodyError::Io(Side::Downstream, _))
             | Self::ResponseBody(_)
             | Self::ClientGone => {

@@ -53,9 +53,7 @@ impl<'a, F: Future<Output = Result<(), BodyError>>> Sending<'a, F> {
                         BodyError::Io(Side::Upstream, _)
                         | BodyError::TimedOut(Side::Upstream)
                         | BodyError::TooSlow(Side::Upstream, _),
-                    ) => {
-                        State::Refused
-                    }
+                    ) => State::Refused,
                     // Nothing more can come of this: the request will never be whole.
                     Err(error) => return Poll::Ready(Err(Failure::RequestBody(error))),
                 };

@@ -64,7 +64,11 @@ pub async fn open(
     let mut flow = Recording::begin(client, target, protocol);
     flow.method = method.map(str::to_owned);
     match connect(engine, target, &mut flow).await {
-        Ok(upstream) => Ok(Opened { flow, upstream: Upgraded::Connection(upstream), namespace: target.vantage.namespace.clone() }),
+        Ok(upstream) => Ok(Opened {
+            flow,
+            upstream: Upgraded::Connection(upstream),
+            namespace: target.vantage.namespace.clone(),
+        }),
         Err(failure) => Err(Refused { flow, failure }),
     }
 }
@@ -116,7 +120,9 @@ impl Opened {
             Upgraded::Connection(upstream) => upstream,
             Upgraded::Stream(_) => {
                 let engine = Rc::clone(engine);
-                return drop(tokio::task::spawn_local(async move { self.relay_to_stream(&engine, downstream).await }));
+                return drop(tokio::task::spawn_local(async move {
+                    self.relay_to_stream(&engine, downstream).await;
+                }));
             }
         };
         metrics::with(|metrics| metrics.tunnels.increment());
@@ -154,7 +160,9 @@ impl Opened {
         let upstream = self.upstream;
         let relayed = async {
             match upstream {
-                Upgraded::Connection(upstream) => to_connection(incoming, outgoing, upstream, settings, moved).await,
+                Upgraded::Connection(upstream) => {
+                    to_connection(incoming, outgoing, upstream, settings, moved).await
+                }
                 Upgraded::Stream(mut upstream) => {
                     let OnStream { received, sent, .. } = &mut *upstream;
                     let end = relay_streams((incoming, outgoing), (received, sent), settings, moved).await;

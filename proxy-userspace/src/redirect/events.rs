@@ -61,7 +61,7 @@ impl Decisions {
     fn decision(&self, event: &Event) -> Decision {
         let reason = Counter::ALL.get(event.reason as usize).map_or("unknown", |counter| counter.name());
         let name = event.comm.0.split(|byte| *byte == 0).next().unwrap_or_default();
-        let rule = u16::try_from(event.rule).ok().and_then(|number| self.deciding.rule(number));
+        let rule = self.deciding.rule(event.rule);
         Decision {
             outcome: match event.outcome {
                 OUTCOME_REDIRECTED => "redirect",

@@ -34,7 +34,7 @@ impl Redirect {
         let direct = |reason: &str| Ok(Explained { verdict: "direct", reason: reason.to_owned() });
         let mount = Mount::find().map_err(|error: RedirectError| io::Error::other(error.to_string()))?;
         let path = cgroup_of(pid, &mount)?;
-        if pid == std::process::id() {
+        if pid == std::process::id() || self.siblings().contains(&pid) {
             return direct("it is weir itself");
         }
         let dns = self.captures_dns && destination.port() == DNS_PORT;

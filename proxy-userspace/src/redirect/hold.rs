@@ -100,6 +100,13 @@ impl Holder {
     }
 }
 
+impl Holder {
+    /// Ends it, and leaves its socket's place to the holder of the weir that takes over.
+    pub(super) fn end_in_favour_of_another(mut self) {
+        self.socket.clear();
+    }
+}
+
 impl Drop for Holder {
     fn drop(&mut self) {
         if std::thread::panicking() {

@@ -33,6 +33,9 @@ pub(super) const HOOKS: [Hook; 10] = [
     Hook { name: "cgroup_udp6_sendmsg", program: "weir_sendmsg6", attach_type: 15 },
 ];
 
+/// How many of them, from the first, only keep records.
+pub(super) const RECORDERS: usize = 6;
+
 pub(super) fn load(program: &mut Program) -> Result<(), ProgramError> {
     match program {
         Program::CgroupSockAddr(program) => program.load(),

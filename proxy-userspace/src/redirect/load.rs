@@ -41,8 +41,8 @@ pub(super) fn load(
 ) -> Result<Ebpf, RedirectError> {
     lift_memlock();
     let own_tgid = std::process::id();
-    let port_v4 = listeners.v4.map_or(0, |address| address.port()).to_be();
-    let port_v6 = listeners.v6.map_or(0, |address| address.port()).to_be();
+    let port_v4 = listeners.v4.map_or(0, |address| address.port());
+    let port_v6 = listeners.v6.map_or(0, |address| address.port());
     let quic_port = if capture.deny_quic { QUIC_PORT.to_be() } else { 0 };
     let dns_port = if captures_dns(capture, listeners) { proxy_common::DNS_PORT.to_be() } else { 0 };
     let dns_port_v4 = listeners.dns_v4.unwrap_or(0).to_be();
@@ -59,6 +59,7 @@ pub(super) fn load(
         .override_global("LISTENER_NETNS", &netns, true)
         .override_global("LISTENER_PORT_V4", &port_v4, true)
         .override_global("LISTENER_PORT_V6", &port_v6, true)
+        .override_global("FURTHER_PORTS", &listeners.further, true)
         .override_global("HEARTBEAT_TIMEOUT", &heartbeat_timeout, true)
         .override_global("QUIC_PORT", &quic_port, true)
         .override_global("DNS_PORT", &dns_port, true)

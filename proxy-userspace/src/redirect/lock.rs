@@ -3,6 +3,8 @@
 #![forbid(unsafe_code)]
 
 use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 
 use nix::errno::Errno;
@@ -14,16 +16,36 @@ use super::error::RedirectError;
 /// Held while it lives.
 #[derive(Debug)]
 pub(super) struct InstanceLock {
-    _flock: Flock<File>,
+    flock: Flock<File>,
 }
 
 impl InstanceLock {
+    /// The lock of a running weir, which hands it over: that one and this share it, as it belongs to the open file
+    /// description. If it is another cgroup's, this one's is acquired.
+    pub(super) fn adopt(lock: OwnedFd, cgroup: &Cgroup) -> Result<Self, RedirectError> {
+        let dir = File::from(lock);
+        let is_same = dir.metadata().is_ok_and(|metadata| metadata.ino() == cgroup.id.0);
+        if !is_same {
+            return Self::acquire(cgroup);
+        }
+        Self::lock(dir, cgroup)
+    }
+
+    /// Another descriptor of it.
+    pub(super) fn descriptor(&self) -> io::Result<OwnedFd> {
+        self.flock.as_fd().try_clone_to_owned()
+    }
+
     pub(super) fn acquire(cgroup: &Cgroup) -> Result<Self, RedirectError> {
         // A description of its own: an flock belongs to the open file description.
         let dir = File::open(&cgroup.path)
             .map_err(|source| RedirectError::Cgroup { path: cgroup.path.clone(), source })?;
+        Self::lock(dir, cgroup)
+    }
+
+    fn lock(dir: File, cgroup: &Cgroup) -> Result<Self, RedirectError> {
         match Flock::lock(dir, FlockArg::LockExclusiveNonblock) {
-            Ok(flock) => Ok(Self { _flock: flock }),
+            Ok(flock) => Ok(Self { flock }),
             Err((dir, Errno::EWOULDBLOCK)) => {
                 Err(RedirectError::AlreadyRunning { cgroup: cgroup.path.clone(), holder: holder(&dir) })
             }

@@ -26,6 +26,7 @@ mod namespaces;
 mod original;
 mod rules;
 mod state;
+mod succession;
 pub mod support;
 mod sys;
 
@@ -38,7 +39,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use aya::maps::{Array, HashMap, IterableMap as _, MapData, PerCpuArray};
 use aya::{Ebpf, Pod};
 use nix::time::{ClockId, clock_gettime};
-use proxy_common::{ClaimKey, Counter, Policy};
+use proxy_common::{ClaimKey, Counter, Policy, Siblings};
 
 use crate::config::{self, DenyErrno, FailMode};
 
@@ -51,7 +52,7 @@ pub use error::RedirectError;
 pub use events::{Decision, Decisions};
 pub use existing::{Ended, ExistingSocket};
 pub use explain::Explained;
-pub use names::Names;
+pub use names::{KnownNames, Names};
 pub use original::{Captured, OriginalDestinations};
 pub use proxy_common::Counter as KernelCounter;
 pub use rules::{Prepared as Rules, RuleState, RulesError};
@@ -66,10 +67,12 @@ use namespaces::Namespaces;
 /// Where the transparent front listens, in the network namespace of the thread that calls `Redirect::start`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Listeners {
-    /// On 127.0.0.1; None: IPv4 connections are not captured.
+    /// The first on 127.0.0.1; None: IPv4 connections are not captured.
     pub v4: Option<SocketAddrV4>,
-    /// On ::1; None: IPv6 connections are not captured.
+    /// The first on ::1; None: IPv6 connections are not captured.
     pub v6: Option<SocketAddrV6>,
+    /// How many ports in a row follow each of these: a power of two less one, and the same in all network namespaces.
+    pub further: u16,
     /// The port for DNS over UDP at every address for which [`Slot::of_address`] gives one; None: DNS is not captured.
     pub dns_v4: Option<u16>,
     /// The first of [`SERVERS_V6`] ports on ::1 for the same.
@@ -97,6 +100,7 @@ pub struct Redirect {
     dns_servers: DnsServers,
     counters: PerCpuArray<MapData, u64>,
     followed: Array<MapData, u32>,
+    siblings: Mutex<Array<MapData, Siblings>>,
     decisions: Option<Decisions>,
     heartbeat: Heartbeat,
     original_destinations: OriginalDestinations,
@@ -113,12 +117,24 @@ impl Redirect {
     /// # Errors
     /// Each says what to do about it; nothing stays attached.
     pub fn start(capture: &config::Capture, listeners: &Listeners) -> Result<Self, RedirectError> {
+        let (mount, mut redirect) = Self::load(capture, listeners, lock::InstanceLock::acquire)?;
+        redirect.install_rules(Rules::new(capture)?)?;
+        load::attach(&redirect.ebpf, &mount, &redirect.cgroup, &mut redirect.links)?;
+        Ok(redirect)
+    }
+
+    /// All of it but rules and links.
+    fn load(
+        capture: &config::Capture,
+        listeners: &Listeners,
+        lock: impl FnOnce(&Cgroup) -> Result<lock::InstanceLock, RedirectError>,
+    ) -> Result<(Mount, Self), RedirectError> {
         support::in_build()?;
         support::kernel()?;
         support::privilege()?;
         support::pid_namespace()?;
         let (mount, cgroup) = support::attach_cgroup(capture)?;
-        let lock = lock::InstanceLock::acquire(&cgroup)?;
+        let lock = lock(&cgroup)?;
         let netns = load::listener_netns()?;
         let mut ebpf = load::load(capture, listeners, netns, mount.level(&cgroup.path))?;
         let log = capture.kernel_log.then(|| log::KernelLog::start(&mut ebpf)).transpose();
@@ -130,7 +146,7 @@ impl Redirect {
         let decisions = Decisions::new(take_map(&mut ebpf, "EVENTS")?, rules.deciding());
         let original_destinations =
             OriginalDestinations::new(map_fd(claims.map())?, map_fd(closed.map())?, rules.deciding(), netns);
-        let mut redirect = Self {
+        let redirect = Self {
             cgroup,
             fail: capture.fail,
             errno: capture.errno,
@@ -146,6 +162,7 @@ impl Redirect {
             dns_servers: DnsServers::new(take_map(&mut ebpf, "DNS_SERVERS")?, netns),
             counters: take_map(&mut ebpf, "COUNTERS")?,
             followed: take_map(&mut ebpf, "FOLLOWED")?,
+            siblings: Mutex::new(take_map(&mut ebpf, "SIBLINGS")?),
             decisions: Some(decisions),
             heartbeat: Heartbeat { map: Arc::new(Mutex::new(take_map(&mut ebpf, "HEARTBEAT")?)) },
             original_destinations,
@@ -158,36 +175,7 @@ impl Redirect {
         };
         let beaten = monotonic_ns().and_then(|now| redirect.heartbeat.beat(now));
         beaten.map_err(|source| RedirectError::Io { what: "can't write the first heartbeat", source })?;
-        redirect.install_rules(Rules::new(capture)?)?;
-        load::attach(&redirect.ebpf, &mount, &redirect.cgroup, &mut redirect.links)?;
-        Ok(redirect)
-    }
-
-    /// Ends the holder that an earlier weir left in this cgroup, and with `fail: closed` starts one for this weir.
-    /// To be called when what the earlier one captured is selected again: until then its programs refuse. Only the
-    /// binary `weir` may call it: the holder is another run of this process's executable.
-    ///
-    /// # Errors
-    /// `HolderStays`, `StillHeld` if the earlier one's programs can't be got rid of; `Holder` if the new one can't
-    /// start.
-    pub fn take_over(&mut self, state_dir: &Path) -> Result<(), RedirectError> {
-        self.state_dir = Some(state_dir.to_owned());
-        let socket = hold::socket(state_dir, self.cgroup.id);
-        hold::retire(&socket)?;
-        let programs = self.programs_of_another_weir();
-        if !programs.is_empty() {
-            return Err(RedirectError::StillHeld { cgroup: self.cgroup.path.clone(), programs });
-        }
-        if self.fail == FailMode::Closed {
-            let holder = hold::Holder::start(&self.links, socket);
-            self.holder = Some(holder.map_err(|source| RedirectError::Holder { source })?);
-        }
-        Ok(())
-    }
-
-    /// The process that keeps the programs attached if weir dies.
-    pub fn holder(&self) -> Option<HolderState> {
-        self.holder.as_ref().map(hold::Holder::state)
+        Ok((mount, redirect))
     }
 
     /// Handle for whoever accepts captured connections.

@@ -42,6 +42,10 @@ pub(super) struct Known {
     resolutions: u64,
 }
 
+/// A network namespace's cookie, an address in it, and its names, each with the time (nanoseconds of CLOCK_MONOTONIC)
+/// until which it is known.
+pub type KnownNames = (u64, IpAddr, Vec<(Arc<str>, u64)>);
+
 /// An address in a network namespace.
 type Place = (u64, IpAddr);
 
@@ -101,6 +105,25 @@ impl Names {
             let place = (netns.unwrap_or(self.home), address.to_canonical());
             let until = now.saturating_add(nanoseconds(ttl + known.grace));
             known.note(place, &names, until, now);
+        }
+    }
+
+    /// All that is known, the address resolved last at the end: for the weir that takes this one's place.
+    #[must_use]
+    pub fn all(&self) -> Vec<KnownNames> {
+        let known = self.lock();
+        let places = known.recent.values().filter_map(|place| Some((place, known.addresses.get(place)?)));
+        places.map(|(&(netns, address), known)| (netns, address, known.names.clone())).collect()
+    }
+
+    /// Takes note of what an earlier weir of this machine knew.
+    pub fn adopt(&self, names: Vec<KnownNames>) {
+        let Ok(now) = monotonic_ns() else { return };
+        let mut known = self.lock();
+        for (netns, address, names) in names {
+            for (name, until) in names.into_iter().filter(|(_, until)| *until > now) {
+                known.note((netns, address), &[name], until, now);
+            }
         }
     }
 

@@ -43,8 +43,8 @@ impl Redirect {
     /// `Map` if the kernel refuses: `capture.max_cgroups` are served already.
     pub fn serve_namespace(&self, namespace: &Namespace, listeners: &Listeners) -> Result<(), RedirectError> {
         let ports = ListenerPorts {
-            v4: listeners.v4.map_or(0, |address| address.port()).to_be(),
-            v6: listeners.v6.map_or(0, |address| address.port()).to_be(),
+            v4: listeners.v4.map_or(0, |address| address.port()),
+            v6: listeners.v6.map_or(0, |address| address.port()),
             dns_v4: listeners.dns_v4.unwrap_or(0).to_be(),
             dns_v6: listeners.dns_v6.unwrap_or(0),
         };

@@ -49,7 +49,7 @@ struct Maps {
 impl OriginalDestinations {
     pub(super) fn new(claims: OwnedFd, closed: OwnedFd, deciding: Deciding, netns: u64) -> Self {
         // No connection has port 0.
-        let absent = ClaimKey::new(Endpoint::default(), netns);
+        let absent = ClaimKey::new(Endpoint::default(), 0, netns);
         let atomic = sys::takes_atomically::<_, proxy_common::Captured>(claims.as_fd(), &absent);
         Self { maps: Arc::new(Maps { claims, closed, atomic }), deciding, netns }
     }
@@ -60,15 +60,15 @@ impl OriginalDestinations {
         Self { maps: Arc::clone(&self.maps), deciding: self.deciding.clone(), netns: cookie }
     }
 
-    /// Takes the record of the accepted connection whose peer address is `peer`. It can be taken once.
+    /// Takes the record of the connection accepted at `port` whose peer address is `peer`. It can be taken once.
     ///
     /// None: there is no record, so the original destination is lost and the connection must be reset. One
     /// or two system calls, a few hundred nanoseconds.
     ///
     /// # Errors
     /// The kernel refused; the destination is as lost as with None.
-    pub fn claim(&self, peer: SocketAddr) -> io::Result<Option<Captured>> {
-        let key = ClaimKey::new(endpoint(peer), self.netns);
+    pub fn claim(&self, peer: SocketAddr, port: u16) -> io::Result<Option<Captured>> {
+        let key = ClaimKey::new(endpoint(peer), port.to_be(), self.netns);
         // The kernel half puts a record into the second before it takes it from the first.
         for map in [&self.maps.claims, &self.maps.closed] {
             match sys::take::<_, proxy_common::Captured>(map.as_fd(), &key, self.maps.atomic) {

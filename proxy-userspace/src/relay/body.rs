@@ -223,7 +223,8 @@ pub async fn transfer(
                 if let Some(limit) = terms.limit.filter(|limit| total > *limit) {
                     return Err(BodyError::TooLarge(limit));
                 }
-                let content = put_large(&mut sink, content, &mut uncounted, (total, &mut sink_waited), terms).await?;
+                let content =
+                    put_large(&mut sink, content, &mut uncounted, (total, &mut sink_waited), terms).await?;
                 // An empty chunk would be the last one.
                 if !content.is_empty() {
                     uncounted += content.len() as u64;

@@ -202,7 +202,8 @@ impl Upstream {
             through: addresses.through.clone(),
             owner: addresses.owner,
         };
-        if addresses.speaks == Speaks::Http1 || self.common.shared.server(&key, |server| server.speaks_http1) {
+        if addresses.speaks == Speaks::Http1 || self.common.shared.server(&key, |server| server.speaks_http1)
+        {
             return self.connect(addresses).await.map(Way::Http1);
         }
         if let Some(place) = self.common.shared.take(&key) {

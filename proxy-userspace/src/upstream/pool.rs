@@ -181,7 +181,15 @@ impl Pool {
                     && let Ok(stream) = stream.adopted()
                 {
                     metrics::with(|metrics| metrics.upstream_moves.increment());
-                    return Some(Connection { stream, address, vantage, tls, through, connect_us: None, tls_us: None });
+                    return Some(Connection {
+                        stream,
+                        address,
+                        vantage,
+                        tls,
+                        through,
+                        connect_us: None,
+                        tls_us: None,
+                    });
                 }
             }
         }

@@ -33,7 +33,7 @@ fn main() -> anyhow::Result<()> {
     let originals = redirect.original_destinations();
     loop {
         let (mut stream, peer) = listener.accept()?;
-        let named = originals.claim(peer)?.is_some_and(|captured| !captured.comm.is_empty());
+        let named = originals.claim(peer, address.port())?.is_some_and(|captured| !captured.comm.is_empty());
         // A client that is gone is no matter.
         let _ = stream.write_all(if named { b"captured" } else { b"lost" });
     }

@@ -1,6 +1,6 @@
 //! The life of the records: none lost, none left, none mixed up.
 
-use super::rig::{Rig, drain, entries, resize_queue};
+use super::rig::{Rig, claim, drain, entries, resize_queue};
 
 #[track_caller]
 fn check_empty(redirect: &weir::redirect::Redirect) {
@@ -36,10 +36,15 @@ fn a_connection_that_ended_before_it_was_accepted_is_not_lost() {
     rig.captured("s = socket.socket(); s.connect(('198.18.0.1', 514)); s.send(b'a log line'); s.close()");
     assert_eq!(entries(&redirect, "CLOSED", 1), 1);
     let (stream, peer) = rig.proxy_listener_v4().accept().unwrap();
-    let captured = redirect.original_destinations().claim(peer).unwrap().expect("a record");
+    let captured =
+        claim(&redirect.original_destinations(), peer, rig.proxy_listener_v4()).unwrap().expect("a record");
     assert_eq!(captured.original, "198.18.0.1:514".parse().unwrap());
     assert_eq!(drain(stream), b"a log line");
-    assert_eq!(redirect.original_destinations().claim(peer).unwrap(), None, "a record can be taken once");
+    assert_eq!(
+        claim(&redirect.original_destinations(), peer, rig.proxy_listener_v4()).unwrap(),
+        None,
+        "a record can be taken once"
+    );
     check_empty(&redirect);
 }
 
@@ -60,7 +65,8 @@ a.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))";
     assert_eq!(entries(&redirect, "ORIGINALS", 0), 0);
     assert_eq!(entries(&redirect, "CLAIMS", 0), 0);
     let (_, peer) = rig.proxy_listener_v4().accept().unwrap();
-    let captured = redirect.original_destinations().claim(peer).unwrap().expect("a record");
+    let captured =
+        claim(&redirect.original_destinations(), peer, rig.proxy_listener_v4()).unwrap().expect("a record");
     assert_eq!(captured.original, "198.18.0.1:80".parse().unwrap());
     check_empty(&redirect);
 }

@@ -176,13 +176,22 @@ impl Proxy {
 
 fn answer(listener: &TcpListener, originals: &OriginalDestinations, log: &Mutex<Vec<Option<Captured>>>) {
     while let Ok((mut stream, peer)) = listener.accept() {
-        let captured = originals.claim(peer).expect("the maps can be asked");
+        let captured = claim(originals, peer, listener).expect("the maps can be asked");
         let text =
             captured.as_ref().map_or_else(|| "LOST".to_owned(), |captured| captured.original.to_string());
         log.lock().unwrap().push(captured);
         // The client may have gone.
         let _ = stream.write_all(text.as_bytes());
     }
+}
+
+/// Takes the record of a connection that this listener has accepted.
+pub(crate) fn claim(
+    originals: &OriginalDestinations,
+    peer: SocketAddr,
+    listener: &TcpListener,
+) -> std::io::Result<Option<Captured>> {
+    originals.claim(peer, listener.local_addr()?.port())
 }
 
 /// Answers "direct" to whoever reaches the real destination.

@@ -1,4 +1,5 @@
-"""Many connections to a server that echoes: `HOST PORT open COUNT` or `HOST PORT sequential COUNT`.
+"""Many connections to a server that echoes: `HOST PORT open COUNT` or `HOST PORT sequential COUNT`. PORT may be
+several, with commas between them, that take turns.
 
 `open` makes them all at once with non-blocking connects, says "open", and ends them on a newline from standard
 input. `sequential` makes one after the other; the client closes first every second time.
@@ -10,7 +11,9 @@ import sys
 
 PATIENCE = 60
 
-host, port, mode, count = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+host, mode, count = sys.argv[1], sys.argv[3], int(sys.argv[4])
+ports = [int(port) for port in sys.argv[2].split(",")]
+family = socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def receive(s, length):
@@ -31,10 +34,10 @@ def exchange(s, number):
 def open_all():
     poll = select.poll()
     sockets = {}
-    for _ in range(count):
-        s = socket.socket()
+    for number in range(count):
+        s = socket.socket(family)
         s.setblocking(False)
-        code = s.connect_ex((host, port))
+        code = s.connect_ex((host, ports[number % len(ports)]))
         assert code in (0, errno.EINPROGRESS), errno.errorcode[code]
         sockets[s.fileno()] = s
         poll.register(s, select.POLLOUT)
@@ -60,8 +63,8 @@ def open_all():
 
 def sequential():
     for number in range(count):
-        with socket.socket() as s:
-            s.connect((host, port))
+        with socket.socket(family) as s:
+            s.connect((host, ports[number % len(ports)]))
             exchange(s, number)
             if number % 2:
                 s.shutdown(socket.SHUT_WR)

@@ -23,6 +23,7 @@ const RANKS: &[&[&str]] = &[
         "sysproxy",
         "registry",
         "containers",
+        "execute",
     ],
     &["dns"],
     &["net", "tls", "redirect"],

@@ -140,6 +140,23 @@ impl Filling {
         self.followers.load(Ordering::Relaxed) > 0
     }
 
+    /// What has arrived of a response that has not ended well, and which part of it that is; if it is in memory, and its
+    /// length is known.
+    #[must_use]
+    pub fn arrived(&self) -> Option<(Body, (Span, u64))> {
+        let state = self.state();
+        if state.passing || state.filled == 0 || self.spool.is_some() {
+            return None;
+        }
+        let (start, length) = match self.part {
+            Some((span, length)) => (span.start, length),
+            None => (0, self.length?),
+        };
+        let span = Span { start, end: start + state.filled };
+        // Nobody promised that no more comes than was announced.
+        (span.end <= length).then(|| (Body::of(state.pieces.clone()), (span, length)))
+    }
+
     fn has_room(&self) -> bool {
         let state = self.state();
         match (state.passing, &self.spool) {

@@ -10,6 +10,7 @@ use quick_cache::{Lifecycle, OptionsBuilder, Weighter};
 use super::Variants;
 use crate::cache::entry::Entry;
 use crate::cache::key::Key;
+use crate::cache::{self, parts};
 
 /// The store.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub struct Memory {
     writing: [Mutex<()>; WRITE_LOCKS],
     hasher: std::hash::RandomState,
     evictions: Arc<AtomicU64>,
+    /// The most that is kept of parts of one representation.
+    max_object: u64,
 }
 
 const WRITE_LOCKS: usize = 32;
@@ -50,7 +53,13 @@ impl Memory {
             .expect("both capacities are given");
         let cache =
             Cache::with_options(options, Weigh, std::hash::RandomState::new(), Count(Arc::clone(&evictions)));
-        Self { cache, writing: Default::default(), hasher: std::hash::RandomState::new(), evictions }
+        Self {
+            cache,
+            writing: Default::default(),
+            hasher: std::hash::RandomState::new(),
+            evictions,
+            max_object,
+        }
     }
 
     /// What is stored for a key.
@@ -70,12 +79,23 @@ impl Memory {
         self.change(key, |variants| Some(variants.with(entry)));
     }
 
+    /// Stores a part, beside others or as one with them. Returns what has become whole by that.
+    pub fn store_part(&self, key: &Key, part: Entry) -> Option<Arc<Entry>> {
+        let mut whole = None;
+        self.change(key, |variants| {
+            let added = parts::added(variants, part, self.max_object, cache::now())?;
+            whole = added.whole;
+            Some(added.variants)
+        });
+        whole
+    }
+
     /// Stores what was found in a lower store, unless there is something newer. Returns whether it was stored.
     pub fn promote(&self, key: &Key, entry: &Arc<Entry>) -> bool {
         let mut risen = false;
         self.change(key, |variants| {
             let selection = &entry.stored.selection;
-            risen = variants.iter().all(|other| other.stored.selection != *selection);
+            risen = variants.iter().all(|other| other.stored.selection != *selection || other.part.is_some());
             risen.then(|| variants.with_older(Arc::clone(entry)))
         });
         risen

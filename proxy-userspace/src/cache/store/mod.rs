@@ -96,10 +96,20 @@ pub struct Variants(SmallVec<[Arc<Entry>; 1]>);
 pub const MAX_VARIANTS: usize = 16;
 
 impl Variants {
-    /// The one that answers this request, the newest if there are several (RFC 9111 §4.1).
+    /// The whole response for this request, the newest if there are several (RFC 9111 §4.1).
     #[must_use]
     pub fn select(&self, request: &Headers) -> Option<&Arc<Entry>> {
-        self.0.iter().find(|entry| entry.stored.selection.matches(request))
+        self.0.iter().find(|entry| entry.part.is_none() && entry.stored.selection.matches(request))
+    }
+
+    /// Parts for this request.
+    pub fn parts<'a>(&'a self, request: &'a Headers) -> impl Iterator<Item = &'a Arc<Entry>> + Clone {
+        self.selected(request).filter(|entry| entry.part.is_some())
+    }
+
+    /// All for this request: the whole response and parts of it.
+    pub fn selected<'a>(&'a self, request: &'a Headers) -> impl Iterator<Item = &'a Arc<Entry>> + Clone {
+        self.0.iter().filter(|entry| entry.stored.selection.matches(request))
     }
 
     /// All of them.
@@ -124,7 +134,7 @@ impl Variants {
         Self(variants)
     }
 
-    /// Adds one behind all others, if there are not too many.
+    /// Adds one from below behind all others, if there are not too many.
     #[must_use]
     pub fn with_older(&self, entry: Arc<Entry>) -> Self {
         Self(self.0.iter().take(MAX_VARIANTS - 1).cloned().chain([entry]).collect())
@@ -140,6 +150,12 @@ impl Variants {
     #[must_use]
     pub fn weight(&self) -> u64 {
         self.0.iter().map(|entry| entry.weight()).sum()
+    }
+}
+
+impl FromIterator<Arc<Entry>> for Variants {
+    fn from_iter<I: IntoIterator<Item = Arc<Entry>>>(entries: I) -> Self {
+        Self(entries.into_iter().collect())
     }
 }
 

@@ -97,7 +97,7 @@ impl Source for Content<'_> {
     }
 
     fn has_length(&self) -> bool {
-        self.0.as_ref().is_some_and(|content| content.has_length())
+        self.0.as_ref().is_some_and(Source::has_length)
     }
 
     fn next(&mut self) -> Result<Piece<'_>, BodyError> {

@@ -11,6 +11,7 @@ use crate::cache::filling::{Filling, Reader, SPOOLED, Writer};
 use crate::cache::flights::{Boarding, Lead};
 use crate::cache::freshness::Exchanged;
 use crate::cache::key::Key;
+use crate::cache::range::{self, Span};
 use crate::cache::report::{Forward, Outcome, Why};
 use crate::cache::storable::{self, NotStored};
 use crate::cache::{self, Cache, Rules, headers};
@@ -29,8 +30,8 @@ pub(in crate::pipeline) struct Fetch<'a> {
     directives: RequestDirectives,
     rules: Rules,
     why: Why,
-    /// What is validated.
-    stale: Option<Arc<Entry>>,
+    /// What is validated; or, if it is a part, completed.
+    seen: Option<Arc<Entry>>,
     /// None: nothing is to be stored.
     lead: Option<Lead>,
     sent: u64,
@@ -46,13 +47,23 @@ pub(in crate::pipeline) enum Verdict {
     /// It is delivered as it comes.
     Pass,
     /// It is delivered, and stored.
-    Store(Box<(Writer, Reader)>),
+    Store(Box<Storing>),
     /// It is not for the client.
     Withhold,
 }
 
+/// A response on its way into store.
+pub(in crate::pipeline) struct Storing {
+    pub writer: Writer,
+    pub reader: Reader,
+    /// What was stored already, and comes before what arrives.
+    pub begun: Body,
+    /// The client is told this instead of what the origin said.
+    pub instead: Option<(ResponseHead, Framing)>,
+}
+
 impl<'a> Fetch<'a> {
-    pub(super) fn new(ask: &'a Ask<'a>, why: Why, stale: Option<Arc<Entry>>, lead: Option<Lead>) -> Self {
+    pub(super) fn new(ask: &'a Ask<'a>, why: Why, seen: Option<Arc<Entry>>, lead: Option<Lead>) -> Self {
         let config = &ask.engine.config.cache;
         let millis = |span: std::time::Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
         Self {
@@ -63,7 +74,7 @@ impl<'a> Fetch<'a> {
             directives: ask.directives,
             rules: ask.rules,
             why,
-            stale,
+            seen,
             lead,
             sent: cache::now(),
             max_object: config.max_object,
@@ -71,10 +82,14 @@ impl<'a> Fetch<'a> {
         }
     }
 
-    /// The request that is sent, where it is not the client's own: one that validates.
+    /// The request that is sent, where it is not the client's own: one that validates, or asks for the rest.
     pub(super) fn request(&mut self, ask: &Ask<'_>) -> Option<Request> {
-        let stale = self.stale.as_ref()?;
-        let head = conditional::validating(self.request, std::iter::once(&stale.stored.validators));
+        let seen = self.seen.as_ref()?;
+        let validators = &seen.stored.validators;
+        let head = match (seen.part, validators.strong()) {
+            (Some((span, _)), Some(tag)) => conditional::completing(self.request, span.end, tag),
+            _ => conditional::validating(self.request, std::iter::once(validators)),
+        };
         if head.is_none() {
             // There is nothing to validate it with; but it may still be needed if its origin is gone.
             let whole = conditional::unconditional(self.request)?;
@@ -84,8 +99,18 @@ impl<'a> Fetch<'a> {
     }
 
     /// The same fetch, of the whole.
-    pub(super) fn without_stale(self) -> Self {
-        Self { stale: None, sent: cache::now(), ..self }
+    pub(super) fn of_the_whole(self) -> Self {
+        Self { seen: None, sent: cache::now(), ..self }
+    }
+
+    /// What is validated.
+    fn stale(&self) -> Option<&Arc<Entry>> {
+        self.seen.as_ref().filter(|entry| entry.part.is_none())
+    }
+
+    /// What is completed.
+    fn begun(&self) -> Option<&Arc<Entry>> {
+        self.seen.as_ref().filter(|entry| entry.part.is_some())
     }
 
     /// Judges a final head. What the client is to know of the cache's part is added to it.
@@ -96,6 +121,13 @@ impl<'a> Fetch<'a> {
         self.effects(head);
         let mut report = Forward::because(self.why);
         let exchanged = Exchanged { sent: self.sent, received: cache::now() };
+        if self.begun().is_some() && matches!(head.status, 206 | 416) {
+            return match self.complete(head, framing, exchanged) {
+                Some(storing) => Verdict::Store(Box::new(storing)),
+                // Not what was asked for: the client is not to see it.
+                None => Verdict::Withhold,
+            };
+        }
         let verdict = match self.store(head, framing, exchanged) {
             Ok(store) => {
                 report.stored = true;
@@ -113,7 +145,7 @@ impl<'a> Fetch<'a> {
 
     /// Whether this answer tells of what is stored, instead of being one for the client.
     fn withholds(&self, head: &ResponseHead) -> bool {
-        let Some(stale) = &self.stale else { return false };
+        let Some(stale) = self.stale() else { return false };
         match head.status {
             304 => stale.stored.validators.are_there(),
             // RFC 5861 §4
@@ -130,7 +162,7 @@ impl<'a> Fetch<'a> {
         head: &ResponseHead,
         framing: Framing,
         exchanged: Exchanged,
-    ) -> Result<(Writer, Reader), Option<NotStored>> {
+    ) -> Result<Storing, Option<NotStored>> {
         let names_itself = self.request.method() == "POST" && self.is_about_itself(head);
         if self.lead.is_none()
             && names_itself
@@ -143,10 +175,25 @@ impl<'a> Fetch<'a> {
         }
         let storable =
             storable::check(self.request, self.framing, head, names_itself, exchanged, &self.rules)?;
+        let part = match head.status {
+            206 => part_of(head, framing)?,
+            _ => None,
+        };
+        self.begin(Stored::of(head, storable), framing, part)
+    }
+
+    /// Sets aside what storing a response takes.
+    fn begin(
+        &self,
+        stored: Stored,
+        framing: Framing,
+        part: Option<(Span, u64)>,
+    ) -> Result<Storing, Option<NotStored>> {
         let (length, spool) = match framing {
             Framing::Length(length) if length > self.max_object => {
-                let spool = self.cache.spool(self.key, length).ok_or(Some(NotStored::TooLarge))?;
-                (Some(length), Some(spool))
+                // Parts are kept in memory only.
+                let spool = part.is_none().then(|| self.cache.spool(self.key, length)).flatten();
+                (Some(length), Some(spool.ok_or(Some(NotStored::TooLarge))?))
             }
             Framing::Length(length) => (Some(length), None),
             Framing::None => (Some(0), None),
@@ -157,9 +204,39 @@ impl<'a> Fetch<'a> {
         let most = length.unwrap_or(self.max_object.min(UNKNOWN));
         let memory = if spool.is_some() { SPOOLED } else { most };
         let reserved = self.cache.reserve(memory).ok_or(Some(NotStored::Busy))?;
-        let (writer, reader) =
-            Filling::begin(Stored::of(head, storable), length, None, Some(reserved), spool);
-        Ok((writer.limited_to(most), reader))
+        let (writer, reader) = Filling::begin(stored, length, part, Some(reserved), spool);
+        let writer = writer.limited_to(most);
+        Ok(Storing { writer, reader, begun: Body::default(), instead: None })
+    }
+
+    /// Puts what is stored and the rest of it together (RFC 9111 §3.4). None: this is not the rest of that.
+    fn complete(&self, rest: &ResponseHead, framing: Framing, exchanged: Exchanged) -> Option<Storing> {
+        let begun = self.begun()?;
+        let (begin, length) = begun.part?;
+        let expected = (Span { start: begin.end, end: length }, length);
+        let is_rest = rest.status == 206
+            && part_of(rest, framing).ok()? == Some(expected)
+            && begun.stored.validators.strong().is_some()
+            && begun.stored.validators.strong() == Validators::of(&rest.headers).strong();
+        if !is_rest {
+            return None;
+        }
+        let (stored, is_kept) = match begun.stored.updated(self.request, rest, exchanged, &self.rules)? {
+            Updated::Keep(stored) => (stored, true),
+            Updated::Once(stored) => (stored, false),
+        };
+        let mut storing = self.begin(stored, Framing::Length(length), None).ok()?;
+        if !is_kept {
+            storing.writer = storing.writer.limited_to(0);
+        }
+        let report = Forward { status: Some(206), stored: is_kept, ..Forward::because(self.why) };
+        let mut fields = b"Cache-Status: ".to_vec();
+        fields.extend_from_slice(&Outcome::Forward(report).value());
+        fields.extend_from_slice(b"\r\n");
+        let head = storing.writer.filling().stored.head.with(&fields)?;
+        storing.begun = begun.body.clone();
+        storing.instead = Some((head, Framing::Length(length)));
+        Some(storing)
     }
 
     /// Whether there is still something to be stored is known: others hear of it.
@@ -180,7 +257,8 @@ impl<'a> Fetch<'a> {
     /// Nothing is going to be stored: who waits need wait no longer, nor need others.
     fn let_go(&mut self, why: Option<NotStored>, now: u64) {
         // What was this request's own doing says nothing of others.
-        if self.lead.take().is_some() && why.is_some_and(NotStored::is_for_all) {
+        let for_others = self.lead.take().is_some_and(|lead| lead.is_for_others());
+        if for_others && why.is_some_and(NotStored::is_for_all) {
             self.cache.note_personal(self.key, now);
         }
     }
@@ -195,12 +273,32 @@ impl<'a> Fetch<'a> {
         let Some(lead) = self.lead.take() else { return };
         let entry = Entry { stored: filling.stored.clone(), body, part: filling.part };
         metrics::with(|metrics| metrics.cache_stores.increment());
-        self.cache.store(&lead, entry);
+        match entry.part {
+            Some(_) => self.cache.store_part(&lead, entry),
+            None => self.cache.store(&lead, entry),
+        }
+    }
+
+    /// The response was cut off. What had arrived is a part of it (RFC 9111 §3.3), to which the rest can be asked for.
+    pub(in crate::pipeline) fn cut_off(&mut self, filling: &Filling) {
+        let Some(lead) = self.lead.take() else { return };
+        if let Some((body, part)) = filling.arrived()
+            && filling.stored.validators.strong().is_some()
+            && filling.stored.head.status() == 200
+        {
+            metrics::with(|metrics| metrics.cache_stores.increment());
+            self.cache.store_part(&lead, Entry { stored: filling.stored.clone(), body, part: Some(part) });
+        }
     }
 
     /// What is to be delivered instead of an answer that was withheld. None: it does not fit what is stored.
     pub(super) fn resolve(&mut self, ask: &Ask<'_>, head: &ResponseHead) -> Option<Arc<Entry>> {
-        let stale = self.stale.as_ref()?;
+        if let Some(begun) = self.begun() {
+            // There is no such rest: of no use to anybody.
+            self.cache.replace(self.key, begun, None);
+            return None;
+        }
+        let stale = self.seen.as_ref()?;
         if head.status != 304 {
             self.lead = None;
             return Some(Arc::clone(stale));
@@ -221,7 +319,7 @@ impl<'a> Fetch<'a> {
 
     /// What is stored, if that may be used although the origin could not be asked (RFC 9111 §4.2.4).
     pub(super) fn in_need(&self, ask: &Ask<'_>, failure: &Failure) -> Option<Arc<Entry>> {
-        let stale = self.stale.as_ref()?;
+        let stale = self.stale()?;
         let freshness = &stale.stored.freshness;
         let usable = freshness.usable_in_need(&ask.directives, false, self.max_stale, cache::now());
         (failure.is_upstreams_absence() && usable).then(|| Arc::clone(stale))
@@ -252,4 +350,15 @@ impl<'a> Fetch<'a> {
     pub(super) fn sent(&self) -> u64 {
         self.sent
     }
+}
+
+/// Which part of a representation a 206 is; None if it is all of it.
+fn part_of(head: &ResponseHead, framing: Framing) -> Result<Option<(Span, u64)>, Option<NotStored>> {
+    let (span, length) = range::content_range(&head.headers).ok_or(Some(NotStored::Partial))?;
+    // What says one thing of its length here and another there is of no use.
+    if framing != Framing::Length(span.end - span.start) {
+        return Err(Some(NotStored::Partial));
+    }
+    let is_whole = span == Span { start: 0, end: length };
+    Ok((!is_whole).then_some((span, length)))
 }

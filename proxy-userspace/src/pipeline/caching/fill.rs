@@ -7,7 +7,9 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
-use super::Fetch;
+use bytes::Bytes;
+
+use super::fetch::{Fetch, Storing};
 use crate::cache::body::Body;
 use crate::cache::filling::{Given, Place, Reader, Writer};
 use crate::net::deadline::{self, Deadline, Expired};
@@ -21,17 +23,19 @@ use crate::relay::stage::Stages;
 /// Stores and delivers a body. It is in store before the client has the last of it: who then asks again finds it.
 pub(in crate::pipeline) async fn store_and_deliver(
     body: impl Source,
-    (mut writer, reader): (Writer, Reader),
+    storing: Storing,
     fetch: &mut Fetch<'_>,
     (reply, stages): (&mut impl Reply, &mut Stages),
     received: &Cell<u64>,
     patience: Patience<'_>,
 ) -> Result<(), Failure> {
+    let Storing { mut writer, reader, begun, .. } = storing;
     let filling = Arc::clone(writer.filling());
     writer.prepare().await;
     fetch.announce(&filling);
     let own_deadline = Deadline::new();
-    let mut fill = pin!(fill(body, writer, Patience { deadline: &own_deadline, ..patience }));
+    let begun = begun.held().map(|pieces| pieces.to_vec()).unwrap_or_default();
+    let mut fill = pin!(fill(body, begun, writer, Patience { deadline: &own_deadline, ..patience }));
     let mut deliver = pin!(deliver(Follow::new(reader), reply, stages, Some(received), patience));
     let (mut filled, mut delivered) = (None, None);
     poll_fn(|cx| {
@@ -57,6 +61,8 @@ pub(in crate::pipeline) async fn store_and_deliver(
         }
     })
     .await;
+    // What was stored is nobody's to cut off any more.
+    fetch.cut_off(&filling);
     match (filled, delivered) {
         // What went wrong with the source is the reason, not that the reader saw it cut off.
         (Some(Err(error)), _) => Err(Failure::ResponseBody(error)),
@@ -67,10 +73,17 @@ pub(in crate::pipeline) async fn store_and_deliver(
 /// Puts a body into the store's hands.
 async fn fill(
     mut body: impl Source,
+    begun: Vec<Bytes>,
     mut writer: Writer,
     patience: Patience<'_>,
 ) -> Result<Option<Body>, BodyError> {
     let (mut total, mut waited) = (0, Waited::default());
+    for piece in begun {
+        total += piece.len() as u64;
+        writer.put(&piece);
+        writer.show();
+        writer.room().await;
+    }
     loop {
         match body.next()? {
             Piece::Content(content) => {
@@ -102,17 +115,17 @@ async fn fill(
 /// A response under way, as the source of a body.
 pub(super) struct Follow {
     reader: Reader,
-    held: bytes::Bytes,
+    held: Bytes,
     /// Where on disk what comes next is to be read, and what was read.
     place: Option<Place>,
-    read: Option<bytes::Bytes>,
+    read: Option<Bytes>,
     /// It was seen that the response is cut off.
     cut: bool,
 }
 
 impl Follow {
     pub(super) fn new(reader: Reader) -> Self {
-        Self { reader, held: bytes::Bytes::new(), place: None, read: None, cut: false }
+        Self { reader, held: Bytes::new(), place: None, read: None, cut: false }
     }
 }
 

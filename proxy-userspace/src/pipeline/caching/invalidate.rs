@@ -52,18 +52,18 @@ impl Fetch<'_> {
     fn update(&self, head: &ResponseHead) {
         let request = self.asked();
         let Some(variants) = self.cache().find(self.key()) else { return };
-        let Some(stored) = variants.select(&request.headers) else { return };
         let length =
             head.headers.first(Name::ContentLength).and_then(|length| std::str::from_utf8(length).ok());
-        let same_length = length.is_none_or(|length| length.parse() == Ok(stored.body.len()));
-        let same = same_length
-            && stored.stored.head.status() == 200
-            && stored.part.is_none()
-            && stored.stored.validators.are_confirmed_by(&Validators::of(&head.headers));
-        if same {
-            self.merge(stored, head);
-        } else {
-            self.cache().replace(self.key(), stored, None);
+        let confirmed = Validators::of(&head.headers);
+        for stored in variants.selected(&request.headers) {
+            let has = stored.part.map_or(stored.body.len(), |(_, length)| length);
+            let same = length.is_none_or(|length| length.parse() == Ok(has))
+                && stored.stored.head.status() == 200
+                && stored.stored.validators.are_confirmed_by(&confirmed);
+            match same {
+                true => self.merge(stored, head),
+                false => self.cache().replace(self.key(), stored, None),
+            }
         }
     }
 

@@ -12,23 +12,55 @@ use crate::cache::freshness::Usable;
 use crate::cache::key::Scope;
 use crate::cache::range::{Found as Within, Wanted};
 use crate::cache::report::Why;
+use crate::cache::store::Variants;
 use crate::cache::{self, conditional};
 use crate::pipeline::Engine;
 use crate::target::{Front, Hop, Target};
 
 /// What is in store for a request.
 pub(super) enum Found {
-    Usable { entry: Arc<Entry>, revalidate: bool },
-    Stale { why: Why, entry: Arc<Entry> },
-    Nothing { why: Why },
+    Usable {
+        entry: Arc<Entry>,
+        revalidate: bool,
+    },
+    Stale {
+        why: Why,
+        entry: Arc<Entry>,
+    },
+    /// The beginning of what is wanted: the rest can be asked for.
+    Begun {
+        entry: Arc<Entry>,
+    },
+    Nothing {
+        why: Why,
+    },
 }
 
 impl Found {
-    /// What was found, fresh or stale.
+    /// What was found, fresh, stale or in part.
     pub(super) fn entry(&self) -> Option<&Arc<Entry>> {
         match self {
-            Self::Usable { entry, .. } | Self::Stale { entry, .. } => Some(entry),
+            Self::Usable { entry, .. } | Self::Stale { entry, .. } | Self::Begun { entry } => Some(entry),
             Self::Nothing { .. } => None,
+        }
+    }
+
+    /// Whether a store below memory may have better.
+    pub(super) fn may_be_below(&self) -> bool {
+        match self {
+            Self::Nothing { why } => *why != Why::Bypass,
+            Self::Begun { .. } => true,
+            Self::Usable { .. } | Self::Stale { .. } => false,
+        }
+    }
+
+    /// Why the origin is asked, and what about.
+    pub(super) fn into_question(self) -> (Why, Option<Arc<Entry>>) {
+        match self {
+            Self::Usable { entry, .. } => (Why::Request, Some(entry)),
+            Self::Stale { why, entry } => (why, Some(entry)),
+            Self::Begun { entry } => (Why::Partial, Some(entry)),
+            Self::Nothing { why } => (why, None),
         }
     }
 }
@@ -86,10 +118,7 @@ impl Ask<'_> {
             return Found::Nothing { why: Why::Bypass };
         }
         let Some(variants) = self.cache.find(&self.key) else { return Found::Nothing { why: Why::UriMiss } };
-        let Some(entry) = variants.select(headers) else { return Found::Nothing { why: Why::VaryMiss } };
-        if !self.covers(entry) {
-            return Found::Nothing { why: Why::Partial };
-        }
+        let Some(entry) = variants.select(headers) else { return self.look_for_parts(&variants) };
         let entry = Arc::clone(entry);
         match entry.stored.freshness.usable(&self.directives, cache::now()) {
             Usable::Fresh | Usable::Stale => Found::Usable { entry, revalidate: false },
@@ -101,14 +130,46 @@ impl Ask<'_> {
         }
     }
 
+    /// Looks among parts, for want of the whole.
+    fn look_for_parts(&self, variants: &Variants) -> Found {
+        let headers = &self.request.head.headers;
+        let mut parts = variants.parts(headers).peekable();
+        if parts.peek().is_none() {
+            return Found::Nothing { why: Why::VaryMiss };
+        }
+        let usable = |entry: &Entry| {
+            let usable = entry.stored.freshness.usable(&self.directives, cache::now());
+            matches!(usable, Usable::Fresh | Usable::Stale) && self.covers(entry)
+        };
+        if let Some(entry) = parts.clone().find(|entry| usable(entry)) {
+            return Found::Usable { entry: Arc::clone(entry), revalidate: false };
+        }
+        let begins = |entry: &&Arc<Entry>| {
+            let from_start = entry.part.is_some_and(|(span, _)| span.start == 0);
+            from_start && entry.stored.validators.strong().is_some()
+        };
+        match parts.find(begins).filter(|_| self.may_be_completed()) {
+            Some(entry) => Found::Begun { entry: Arc::clone(entry) },
+            None => Found::Nothing { why: Why::Partial },
+        }
+    }
+
+    /// Whether a part and the rest may answer this request together: it wants all, and whatever is right.
+    fn may_be_completed(&self) -> bool {
+        let headers = &self.request.head.headers;
+        let directives = &self.directives;
+        self.request.head.method() == "GET"
+            && Wanted::of(headers) == Wanted::Whole
+            && !conditional::is_conditional(headers)
+            && !(directives.no_cache || directives.no_store || directives.max_age.is_some())
+    }
+
     /// Whether what a look found is still what there is. Between a look and the boarding of a flight, the flight before
     /// may have landed: its answer is used then, and not asked for again.
     pub(super) fn is_unchanged(&self, seen: Option<&Arc<Entry>>) -> bool {
-        match (self.look(), seen) {
-            (Found::Nothing { .. }, None) => true,
-            (Found::Usable { entry, .. } | Found::Stale { entry, .. }, Some(seen)) => {
-                Arc::ptr_eq(&entry, seen)
-            }
+        match (self.look().entry(), seen) {
+            (None, None) => true,
+            (Some(entry), Some(seen)) => Arc::ptr_eq(entry, seen),
             _ => false,
         }
     }
@@ -146,10 +207,21 @@ impl Ask<'_> {
         }
     }
 
-    /// Finds out who asks the origin. None: this request does, for itself alone.
-    pub(super) async fn settle(&self, may_wait: bool) -> Option<Settled> {
-        // A part is not stored: nobody should wait for it.
-        if self.request.head.method() != "GET" || Wanted::of(&self.request.head.headers) != Wanted::Whole {
+    /// Who asks for a part asks the origin beside whoever asks for more.
+    pub(super) fn beside(&self) -> Option<Lead> {
+        let asks_for_a_part =
+            matches!(Wanted::of(&self.request.head.headers), Wanted::From(..) | Wanted::Last(_));
+        let stores = self.request.head.method() == "GET" && asks_for_a_part;
+        stores.then(|| self.cache.flights().beside(&self.key))
+    }
+
+    /// Finds out who asks the origin. None: this request does, for itself alone. `validates`: there is something that the
+    /// origin is asked about.
+    pub(super) async fn settle(&self, may_wait: bool, validates: bool) -> Option<Settled> {
+        let wanted = Wanted::of(&self.request.head.headers);
+        // Nobody should wait for a part.
+        let for_all = wanted == Wanted::Whole || (validates && wanted != Wanted::Other);
+        if self.request.head.method() != "GET" || !for_all {
             return None;
         }
         let waits = may_wait && !self.cache.is_personal(&self.key, cache::now());

@@ -110,7 +110,7 @@ impl Ask<'_> {
                 },
                 _ => None,
             };
-            let (why, stale) = match found {
+            let (why, seen) = match found {
                 Found::Usable { entry, .. } if has_waited => {
                     return self.deliver_awaited(&entry, downstream, flow).await;
                 }
@@ -120,27 +120,28 @@ impl Ask<'_> {
                     }
                     return self.deliver_hit(&entry, downstream, flow).await;
                 }
-                Found::Nothing { why } if why != Why::Bypass && searches > 0 && self.is_below() => {
-                    searches -= 1;
-                    if self.search().await {
-                        continue;
+                found => {
+                    if found.may_be_below() && searches > 0 && self.is_below() {
+                        searches -= 1;
+                        if self.search().await {
+                            continue;
+                        }
                     }
-                    (why, None)
+                    found.into_question()
                 }
-                Found::Nothing { why } => (why, None),
-                Found::Stale { why, entry } => (why, Some(entry)),
             };
             if self.directives.only_if_cached {
                 // RFC 9111 §5.2.1.7
                 flow.cache = Some(CacheUse::Forward(why.as_str()));
                 return Err(Failure::NotCached);
             }
-            let Some(lead) = self.settle(may_wait).await else {
+            let validates = seen.as_ref().is_some_and(|entry| entry.part.is_none());
+            let Some(lead) = self.settle(may_wait, validates).await else {
                 return self.pass(why, downstream, own, flow).await;
             };
             match lead {
-                Settled::Lead(lead) if self.is_unchanged(stale.as_ref()) => {
-                    return self.fetch(why, stale, lead, downstream, own, flow).await;
+                Settled::Lead(lead) if self.is_unchanged(seen.as_ref()) => {
+                    return self.fetch(why, seen, lead, downstream, own, flow).await;
                 }
                 Settled::Lead(_) => {}
                 Settled::Follow(reader) => {
@@ -162,11 +163,11 @@ impl Ask<'_> {
         plain && !personal && !fresh && self.request.head.method() == "GET"
     }
 
-    /// Asks the origin, and stores its answer. `stale` is validated, if there is one.
+    /// Asks the origin, and stores its answer. `seen` is validated, or completed, if there is something.
     async fn fetch(
         &self,
         why: Why,
-        stale: Option<Arc<Entry>>,
+        seen: Option<Arc<Entry>>,
         lead: Lead,
         downstream: &mut impl DownstreamSide,
         own: &mut Option<Idle>,
@@ -174,12 +175,12 @@ impl Ask<'_> {
     ) -> Result<Ending, Failure> {
         metrics::with(|metrics| metrics.cache_misses.increment());
         flow.cache = Some(CacheUse::Forward(why.as_str()));
-        let mut fetch = Fetch::new(self, why, stale, Some(lead));
-        let validating = fetch.request(self);
+        let mut fetch = Fetch::new(self, why, seen, Some(lead));
+        let asking = fetch.request(self);
         let ending = forward(
             self.engine,
             downstream,
-            validating.as_ref().unwrap_or(self.request),
+            asking.as_ref().unwrap_or(self.request),
             self.framing,
             own,
             flow,
@@ -188,7 +189,7 @@ impl Ask<'_> {
         let failure = match ending.await {
             Ok(Ending::Withheld(head)) => match fetch.resolve(self, &head) {
                 Some(entry) => return self.deliver_validated(&entry, &fetch, downstream, flow).await,
-                // It can't be said what that 304 is about: the whole is asked for.
+                // It can't be said what that is about: the whole is asked for.
                 None => return self.refetch(fetch, downstream, own, flow).await,
             },
             Ok(ending) => return Ok(ending),
@@ -203,7 +204,7 @@ impl Ask<'_> {
         }
     }
 
-    /// Asks for the whole response after a validation that said nothing.
+    /// Asks for the whole response after an answer that said nothing.
     async fn refetch(
         &self,
         fetch: Fetch<'_>,
@@ -211,14 +212,14 @@ impl Ask<'_> {
         own: &mut Option<Idle>,
         flow: &mut Recording,
     ) -> Result<Ending, Failure> {
-        let mut fetch = fetch.without_stale();
+        let mut fetch = fetch.of_the_whole();
         let whole = conditional::unconditional(&self.request.head);
         let whole = whole.map(|head| self.request.with_head(head));
         let request = whole.as_ref().unwrap_or(self.request);
         forward(self.engine, downstream, request, self.framing, own, flow, Some(&mut fetch)).await
     }
 
-    /// Sends a request on, and stores nothing of its answer.
+    /// Sends a request on as it is. Of its answer a part is stored, if that was asked for.
     async fn pass(
         &self,
         why: Why,
@@ -228,7 +229,7 @@ impl Ask<'_> {
     ) -> Result<Ending, Failure> {
         metrics::with(|metrics| metrics.cache_misses.increment());
         flow.cache = Some(CacheUse::Forward(why.as_str()));
-        let mut fetch = Fetch::new(self, why, None, None);
+        let mut fetch = Fetch::new(self, why, None, self.beside());
         forward(self.engine, downstream, self.request, self.framing, own, flow, Some(&mut fetch)).await
     }
 }

@@ -52,8 +52,8 @@ impl Deciding {
     }
 
     /// The rule that a record names; None: none did decide.
-    pub(in crate::redirect) fn rule(&self, number: u16) -> Option<Arc<dyn Rule>> {
-        let index = u32::from(number).checked_sub(rule_number(0, 0))?;
+    pub(in crate::redirect) fn rule(&self, number: u32) -> Option<Arc<dyn Rule>> {
+        let index = number.checked_sub(rule_number(0, 0))?;
         let (generation, rule) = (index / MAX_RULES, index % MAX_RULES);
         let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let rule = all.get(generation as usize)?.get(rule as usize)?;

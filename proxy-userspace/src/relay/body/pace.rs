@@ -19,7 +19,14 @@ impl Waited {
     ///
     /// # Errors
     /// [`BodyError::TooSlow`].
-    pub fn note(&mut self, since: u64, limit: Duration, patience: Patience<'_>, moved: u64, side: Side) -> Result<(), BodyError> {
+    pub fn note(
+        &mut self,
+        since: u64,
+        limit: Duration,
+        patience: Patience<'_>,
+        moved: u64,
+        side: Side,
+    ) -> Result<(), BodyError> {
         self.ticks += deadline::ticks().saturating_sub(since);
         let waited = TICK.saturating_mul(u32::try_from(self.ticks).unwrap_or(u32::MAX));
         if waited > limit && moved < patience.least_rate.saturating_mul(waited.as_secs()) {

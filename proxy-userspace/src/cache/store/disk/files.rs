@@ -11,8 +11,9 @@
 //! What has no such name is somebody else's, and left alone.
 
 use std::fmt;
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -40,7 +41,7 @@ pub enum DiskError {
 #[derive(Debug)]
 pub(super) struct Folder {
     path: PathBuf,
-    _lock: Flock<File>,
+    lock: Flock<File>,
 }
 
 /// What the name of a record says.
@@ -74,8 +75,28 @@ impl Folder {
         if mode & 0o002 != 0 {
             return Err(DiskError::WorldWritable(path.into(), mode & 0o7777));
         }
+        Self::lock(path, folder)
+    }
+
+    /// The folder of a running weir, which hands its lock over: both share it, as it belongs to the open file
+    /// description. If it is another folder's, this one is taken.
+    pub(super) fn adopt(path: &Path, lock: OwnedFd) -> Result<Self, DiskError> {
+        let lock = File::from(lock);
+        let place = |metadata: Metadata| (metadata.dev(), metadata.ino());
+        let theirs = lock.metadata().map(place).ok();
+        let is_same = theirs.is_some() && theirs == std::fs::metadata(path).map(place).ok();
+        if is_same { Self::lock(path, lock) } else { Self::take(path) }
+    }
+
+    /// Another descriptor of the lock.
+    pub(super) fn lock_descriptor(&self) -> io::Result<OwnedFd> {
+        self.lock.as_fd().try_clone_to_owned()
+    }
+
+    fn lock(path: &Path, folder: File) -> Result<Self, DiskError> {
+        let bad = |error| DiskError::Folder(path.into(), error);
         match Flock::lock(folder, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => Ok(Self { path: path.into(), _lock: lock }),
+            Ok(lock) => Ok(Self { path: path.into(), lock }),
             Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(DiskError::InUse(path.into())),
             Err((_, errno)) => Err(bad(errno.into())),
         }

@@ -16,6 +16,7 @@ mod work;
 
 use std::collections::HashSet;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -84,7 +85,31 @@ impl Disk {
     /// # Errors
     /// [`DiskError`]
     pub fn open(path: &Path, max_size: u64, max_object: u64) -> Result<Self, DiskError> {
-        let folder = Folder::take(path)?;
+        Self::start(Folder::take(path)?, max_size, max_object)
+    }
+
+    /// As [`Disk::open`], of a folder that an earlier weir uses, which hands its lock over and writes nothing more.
+    ///
+    /// # Errors
+    /// [`DiskError`]
+    pub fn adopt(path: &Path, lock: OwnedFd, max_size: u64, max_object: u64) -> Result<Self, DiskError> {
+        Self::start(Folder::adopt(path, lock)?, max_size, max_object)
+    }
+
+    /// The folder's lock, for the weir that takes this one's place.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn lock_descriptor(&self) -> io::Result<OwnedFd> {
+        self.0.folder.lock_descriptor()
+    }
+
+    /// Writes nothing from now on: the folder is another weir's. What is there can be read and removed.
+    pub fn retire(&self) {
+        self.0.paused_until.store(u64::MAX, Ordering::Relaxed);
+    }
+
+    fn start(folder: Folder, max_size: u64, max_object: u64) -> Result<Self, DiskError> {
         let pool = |name, threads, most| Pool::start(name, threads, most).map_err(DiskError::Thread);
         let first_serial = cache::now() * 1000;
         let shared = Arc::new(Shared {
@@ -245,7 +270,7 @@ impl Shared {
     fn trouble(&self, error: &io::Error) {
         self.counts.errors.fetch_add(1, Ordering::Relaxed);
         let now = cache::now();
-        self.paused_until.store(now + PAUSE, Ordering::Relaxed);
+        self.paused_until.fetch_max(now + PAUSE, Ordering::Relaxed);
         if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
             self.remove_files(&self.index.shrink());
         }
