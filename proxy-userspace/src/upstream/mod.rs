@@ -23,6 +23,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use smallvec::SmallVec;
+
 use crate::config::{self, ParentKind};
 use crate::http::authority::{Authority, Host, Scheme};
 use crate::net::transport::Transport;
@@ -33,8 +35,8 @@ use crate::tls::client::ClientTls;
 use connect::connect_any;
 use dns::Resolver;
 use pool::{Key, Pool};
-use turns::Turns;
 use secure::secure;
+use turns::Turns;
 
 /// One worker's way out.
 #[derive(Debug)]
@@ -66,11 +68,14 @@ impl Common {
     }
 }
 
+/// Mostly one.
+type Few<T> = SmallVec<[T; 1]>;
+
 /// Addresses that may be connected to.
 #[derive(Debug, Clone)]
 pub struct Addresses {
     /// In the order to try; never empty.
-    pub addresses: Vec<SocketAddr>,
+    pub addresses: Few<SocketAddr>,
     pub vantage: Vantage,
     /// Whose certificate the server must have; None for a connection in the clear.
     pub tls: Option<Host>,
@@ -139,7 +144,7 @@ impl Upstream {
         allow: impl Fn(SocketAddr) -> Result<(), Refusal>,
     ) -> Result<Addresses, AddressError<Refusal>> {
         let (mut addresses, vantage, dns_us) = match hop {
-            Hop::Address(address, vantage) => (vec![*address], vantage.clone(), None),
+            Hop::Address(address, vantage) => (Few::from_elem(*address, 1), vantage.clone(), None),
             Hop::Authority(authority, _) => self.resolve(authority).await?,
             Hop::Backend(backend) => self.resolve(&backend.authority).await?,
             Hop::Parent { parent, .. } => self.resolve(&parent.authority).await?,
@@ -194,10 +199,10 @@ impl Upstream {
     async fn resolve<Refusal>(
         &self,
         authority: &Authority,
-    ) -> Result<(Vec<SocketAddr>, Vantage, Option<u64>), AddressError<Refusal>> {
+    ) -> Result<(Few<SocketAddr>, Vantage, Option<u64>), AddressError<Refusal>> {
         match &authority.host {
             Host::Address(address) => {
-                Ok((vec![SocketAddr::new(*address, authority.port)], Vantage::default(), None))
+                Ok((Few::from_elem(SocketAddr::new(*address, authority.port), 1), Vantage::default(), None))
             }
             Host::Name(name) => {
                 let began = Instant::now();
@@ -274,7 +279,10 @@ impl Upstream {
             through: addresses.through.clone(),
             owner: None,
         };
-        let kept = addresses.addresses.iter().find_map(|address| self.common.pool.take(self.worker, &key(*address)))?;
+        let kept = addresses
+            .addresses
+            .iter()
+            .find_map(|address| self.common.pool.take(self.worker, &key(*address)))?;
         metrics::with(|metrics| metrics.upstream_reuses.increment());
         Some(kept)
     }
