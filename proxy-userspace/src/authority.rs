@@ -1,7 +1,7 @@
 //! An authority: host and port (RFC 3986 §3.2), as CONNECT, absolute-form, Host and SNI give it.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The longest DNS name in its text form (RFC 1035 §2.3.4, without the root's dot).
 const MAX_NAME: usize = 253;
@@ -31,6 +31,8 @@ pub enum BadAuthority {
     BadPort,
     #[error("the host contains a character that no host name has")]
     BadHost,
+    #[error("the host ends in a number and is no IPv4 address")]
+    BadNumber,
     #[error("the host name is longer than 253 characters")]
     LongName,
     #[error("the address in brackets is not an IPv6 address")]
@@ -112,7 +114,8 @@ impl fmt::Display for Scheme {
 }
 
 impl Host {
-    /// Parses a registered name or an IPv4 literal, without port.
+    /// Parses a registered name or an IPv4 literal, without port. What a resolver would take for an IPv4 address, in
+    /// whatever spelling, is one.
     ///
     /// # Errors
     /// [`BadAuthority`] says what is wrong.
@@ -131,8 +134,52 @@ impl Host {
         if !text.bytes().all(allowed) || text.starts_with('.') || text.contains("..") {
             return Err(BadAuthority::BadHost);
         }
+        if ends_in_a_number(text) {
+            let address = other_spelling(text).ok_or(BadAuthority::BadNumber)?;
+            return Ok(Self::Address(IpAddr::V4(address)));
+        }
         Ok(Self::Name(text.to_ascii_lowercase().into()))
     }
+}
+
+/// Whether a host is an IPv4 address or nothing: no top-level domain is a number.
+fn ends_in_a_number(text: &str) -> bool {
+    let text = text.strip_suffix('.').unwrap_or(text);
+    let last = text.rsplit('.').next().unwrap_or_default();
+    let hexadecimal = last.strip_prefix("0x").or(last.strip_prefix("0X"));
+    match hexadecimal {
+        Some(digits) => digits.bytes().all(|byte| byte.is_ascii_hexdigit()),
+        None => !last.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit()),
+    }
+}
+
+/// The address in a spelling of inet_aton(3), which getaddrinfo(3) takes as well: up to four numbers, each decimal, octal
+/// or hexadecimal, of which the last fills what is left.
+fn other_spelling(text: &str) -> Option<Ipv4Addr> {
+    let text = text.strip_suffix('.').unwrap_or(text);
+    let number = |part: &str| {
+        let (digits, radix) = match part.as_bytes() {
+            [b'0', b'x' | b'X', ..] => (&part[2..], 16),
+            [b'0', _, ..] => (&part[1..], 8),
+            _ => (part, 10),
+        };
+        match digits {
+            // WHATWG URL takes it for 0.
+            "" if radix == 16 => Some(0),
+            digits => u32::from_str_radix(digits, radix).ok().filter(|_| !digits.starts_with('+')),
+        }
+    };
+    let parts: Vec<u32> = text.split('.').map(number).collect::<Option<_>>()?;
+    let (last, first) = parts.split_last()?;
+    if first.len() > 3 || first.iter().any(|part| *part > 255) {
+        return None;
+    }
+    let left = 32 - 8 * u32::try_from(first.len()).ok()?;
+    if u64::from(*last) >> left != 0 {
+        return None;
+    }
+    let high = first.iter().zip([24, 16, 8]).fold(0, |high, (part, shift)| high | part << shift);
+    Some(Ipv4Addr::from(high | last))
 }
 
 fn parse_port(text: &str) -> Result<u16, BadAuthority> {
@@ -224,6 +271,31 @@ mod tests {
         check("[2001:DB8::1]", Some(443), Ok("[2001:db8::1]:443"));
         check("my_service.local:80", None, Ok("my_service.local:80"));
         check("example.com.:80", None, Ok("example.com.:80"));
+        check("0x.example:80", None, Ok("0x.example:80"));
+    }
+
+    #[test]
+    fn an_address_is_one_in_every_spelling() {
+        for text in [
+            "127.0.0.1",
+            "127.1",
+            "127.0.1",
+            "2130706433",
+            "0x7f000001",
+            "0X7F.1",
+            "0177.0.0.01",
+            "017700000001",
+            "127.0.0.1.",
+            "0x7f.0x0.0x0.0x1",
+            "127.0x1",
+        ] {
+            check(&format!("{text}:1"), None, Ok("127.0.0.1:1"));
+        }
+        check("0x:1", None, Ok("0.0.0.0:1"));
+        check("4294967295:1", None, Ok("255.255.255.255:1"));
+        for text in ["256.1.1.1", "1.2.3.4.5", "4294967296", "08", "1.2.3.256", "a.1", "0xg.1", "1.256.1"] {
+            check(&format!("{text}:1"), None, Err(BadAuthority::BadNumber));
+        }
     }
 
     #[test]

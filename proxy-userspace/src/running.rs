@@ -16,7 +16,9 @@ use crate::config::{Config, Sources};
 use crate::containers::{Namespaces, Targets};
 use crate::execute::Executor;
 use crate::net::admission::Admission;
+use crate::policy::Policy;
 use crate::policy::acl::Acl;
+use crate::policy::current::Shared;
 use crate::redirect::{Decision, Heartbeat, Redirect, RedirectError, monotonic_ns};
 use crate::telemetry::flows::Flows;
 
@@ -38,6 +40,8 @@ pub struct Running {
     pub flows: Arc<Flows>,
     pub beats: Arc<Beats>,
     pub acl: Acl,
+    /// Replaced when the configuration is read again.
+    pub policy: Arc<Shared<Policy>>,
     pub capture: Mutex<Capture>,
     /// Who follows the kernel half's decisions.
     pub following: Following,

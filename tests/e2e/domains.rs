@@ -102,8 +102,13 @@ fn new_rules_know_the_names_at_once() {
     assert_eq!(attempts(&weir, "www.example", &[*server]), ["captured"]);
     let overlay = weir.folder().join("overlay.yaml");
     let list = weir.folder().join("names");
-    std::fs::write(&list, "# names\n  nothing.example\n*.example # all below\n").expect("a file");
-    for (action, expected) in [("deny", "ECONNREFUSED"), ("bypass", "direct"), ("deny", "ECONNREFUSED")] {
+    let plain = "# names\n  nothing.example\n*.example # all below\n";
+    // As `security.filtering` has it.
+    let filters = "[Adblock]\n||example^\nother.test##.ad\n/banner/*\n@@||good.example^\n";
+    for (action, expected, lines) in
+        [("deny", "ECONNREFUSED", plain), ("bypass", "direct", filters), ("deny", "ECONNREFUSED", filters)]
+    {
+        std::fs::write(&list, lines).expect("a file");
         let rules = format!(
             "capture: {{rules: [{{name: names, domain_files: ['{}'], action: {action}}}]}}\n",
             list.display()

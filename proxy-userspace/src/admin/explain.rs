@@ -1,6 +1,6 @@
 //! GET /explain: what would happen to a connection or a request, by the same rules, and which of them decides.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use axum::extract::rejection::QueryRejection;
@@ -13,8 +13,9 @@ use serde_json::{Value, json};
 
 use super::problem::Problem;
 use crate::config::Protocol;
-use crate::http::authority::{Authority, Host};
+use crate::http::authority::{Authority, Host, Scheme};
 use crate::policy::acl::Denied;
+use crate::policy::{Refusal, Subject};
 use crate::route::{Row, Table};
 use crate::running::{Capture, Running};
 
@@ -31,6 +32,10 @@ struct Would {
     /// By UDP instead of TCP.
     #[serde(default)]
     udp: bool,
+    /// Or: what a client of the explicit proxy asks for, by what method, and from where.
+    url: Option<String>,
+    method: Option<String>,
+    client: Option<IpAddr>,
     /// Or: what is asked of the gateway, as `http://host/path`.
     gateway: Option<String>,
 }
@@ -46,11 +51,56 @@ async fn explain(
     would: Result<Query<Would>, QueryRejection>,
 ) -> Result<Json<Value>, Problem> {
     let Query(would) = would?;
-    match (&would.destination, &would.gateway) {
-        (Some(destination), None) => connection(&running, destination, would.pid, would.protocol()).await,
-        (None, Some(url)) => request(&running, url).await,
-        _ => Err(Problem::new(StatusCode::BAD_REQUEST, "give either `destination` or `gateway`")),
+    match (&would.destination, &would.gateway, &would.url) {
+        (Some(destination), None, None) => {
+            connection(&running, destination, would.pid, would.protocol()).await
+        }
+        (None, Some(url), None) => request(&running, url).await,
+        (None, None, Some(url)) => asked(&running, url, &would).await,
+        _ => Err(Problem::new(StatusCode::BAD_REQUEST, "give one of `destination`, `gateway` and `url`")),
     }
+}
+
+/// What the policy says of a client's request, or of the tunnel that an https:// URL needs.
+async fn asked(running: &Running, url: &str, would: &Would) -> Result<Json<Value>, Problem> {
+    let bad = |why: &dyn std::fmt::Display| {
+        Problem::new(StatusCode::BAD_REQUEST, format!("url `{url}`: {why}; write http://host/path"))
+    };
+    let (scheme, rest) = url.split_once("://").ok_or_else(|| bad(&"not a URL"))?;
+    let (scheme, method) = match scheme {
+        "http" => (Scheme::Http, "GET"),
+        "https" => (Scheme::Https, "CONNECT"),
+        _ => return Err(bad(&"neither http:// nor https://")),
+    };
+    let method = would.method.as_deref().unwrap_or(method);
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let authority = Authority::parse(authority, Some(scheme.default_port())).map_err(|error| bad(&error))?;
+    let subject = Subject {
+        client: would.client.unwrap_or(IpAddr::from(Ipv4Addr::LOCALHOST)),
+        host: Some(&authority.host),
+        port: Some(authority.port),
+        original: None,
+        method: Some(method),
+        url: (method != "CONNECT").then_some((scheme, if path.is_empty() { "/" } else { path })),
+    };
+    let policy = running.policy.latest();
+    if let Err(refusal) = policy.check(&subject) {
+        return Ok(Json(json!({ "url": url, "policy": refused(&refusal) })));
+    }
+    let mut verdicts = Vec::new();
+    for address in addresses(&authority).await? {
+        let proxy = match policy.check_address(&subject, address) {
+            Err(refusal) => refused(&refusal),
+            Ok(true) => verdict(running.acl.check_named(address)),
+            Ok(false) => verdict(running.acl.check(address)),
+        };
+        verdicts.push(json!({ "address": address, "proxy": proxy }));
+    }
+    Ok(Json(json!({ "url": url, "policy": { "verdict": "allow" }, "verdicts": verdicts })))
+}
+
+fn refused(refusal: &Refusal) -> Value {
+    json!({ "verdict": "deny", "reason": refusal.to_string(), "rule": refusal.rule })
 }
 
 /// What becomes of a request to the gateway.

@@ -15,6 +15,7 @@ mod guard;
 mod health;
 mod hook;
 mod metrics;
+mod policy;
 mod problem;
 mod rules;
 mod status;
@@ -41,6 +42,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 pub use capture::{adopt_existing as adopt_captured, release as release_captured, remove_empty};
+pub use policy::reload as reload_policy;
 pub use rules::reload as reload_rules;
 pub use token::TokenError;
 
@@ -223,13 +225,14 @@ fn questions() -> Router<Arc<Running>> {
         .merge(explain::routes())
         .merge(capture::questions())
         .merge(cache::questions())
+        .merge(policy::questions())
         .fallback(problem::no_such_resource)
         .method_not_allowed_fallback(problem::no_such_method)
 }
 
 /// What changes something, and what tells where everybody's programs went: on the Unix socket, and for a token.
 fn for_owner() -> Router<Arc<Running>> {
-    let targets = targets::changes().merge(hook::changes());
+    let targets = targets::changes().merge(hook::changes()).merge(policy::changes());
     let changes = capture::changes().merge(rules::changes()).merge(targets);
     let seen = existing::for_owner().merge(decisions::routes()).merge(flows::routes());
     changes.merge(execute::changes()).merge(test::changes()).merge(seen).merge(cache::for_owner())

@@ -8,6 +8,7 @@ mod certificates;
 mod decisions;
 pub mod handover;
 mod holder;
+mod policy;
 mod predecessors;
 mod queries;
 mod rules;
@@ -35,7 +36,10 @@ use crate::dns::Inspection;
 use crate::execute::{Executor, UserError};
 use crate::http::forward::Pseudonym;
 use crate::net::admission::Admission;
+use crate::policy::Policy;
 use crate::policy::acl::Acl;
+use crate::policy::current::Shared;
+use crate::policy::filtering::ListError;
 use crate::redirect::{RedirectError, RulesError};
 use crate::running::{Beats, Capture, Following, Phase, Predecessors, Running};
 use crate::telemetry::flows::Flows;
@@ -62,6 +66,8 @@ pub enum StartError {
     Transparent(std::io::Error),
     #[error("can't listen for queries to DNS servers on loopback: {0}")]
     Queries(std::io::Error),
+    #[error("security.filtering: {0}")]
+    Lists(#[from] ListError),
     #[error("TLS: {0}")]
     Tls(#[from] FileError),
     #[error("{0}")]
@@ -112,6 +118,7 @@ async fn run(config: Arc<Config>, sources: Sources, mut taking: Option<Taking>) 
     let signals = Signals::new()?;
     let tls = Arc::new(ClientTls::load(&config.upstream.tls)?);
     let acceptance = Acceptance::load(&config.server.tls)?.map(Arc::new);
+    let policy = Shared::new(Policy::load(&config.security)?);
     // From now on it doesn't end weir.
     let hangup = signal(SignalKind::hangup())?;
     let explicit = Explicit::listen(&config, taking.as_mut())?;
@@ -162,6 +169,7 @@ async fn run(config: Arc<Config>, sources: Sources, mut taking: Option<Taking>) 
         flows: Flows::collect(config.flows.keep, config.logging.clone())?,
         beats,
         acl: acl.clone(),
+        policy: Arc::clone(&policy),
         capture: Mutex::new(capture),
         following: Following::new(),
         namespaces,
@@ -179,6 +187,7 @@ async fn run(config: Arc<Config>, sources: Sources, mut taking: Option<Taking>) 
     let plan = Plan {
         config: Arc::clone(&config),
         acl,
+        policy,
         via: Pseudonym::new(random_seed()),
         cache,
         tls,
@@ -226,6 +235,7 @@ async fn run(config: Arc<Config>, sources: Sources, mut taking: Option<Taking>) 
         tokio::spawn(rules::refresh(Arc::clone(&running))),
         tokio::spawn(rules::reload_on_hangup(hangup, Arc::clone(&running))),
         tokio::spawn(certificates::keep_current(acceptance)?),
+        tokio::spawn(policy::keep_current(Arc::clone(&running))?),
         tokio::spawn(predecessors::watch(Arc::clone(&running))),
     ];
     announce(&running);

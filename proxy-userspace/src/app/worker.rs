@@ -22,7 +22,9 @@ use crate::http::forward::Pseudonym;
 use crate::net::admission::Admission;
 use crate::net::deadline::{self, TICK};
 use crate::pipeline::Engine;
+use crate::policy::Policy;
 use crate::policy::acl::Acl;
+use crate::policy::current::Shared as Current;
 use crate::redirect::OriginalDestinations;
 use crate::route::Table;
 use crate::running::{Beats, Phase};
@@ -43,6 +45,7 @@ const SWEEP: Duration = Duration::from_secs(1);
 pub(super) struct Plan {
     pub config: Arc<Config>,
     pub acl: Acl,
+    pub policy: Arc<Current<Policy>>,
     pub via: Pseudonym,
     pub cache: Option<Arc<Cache>>,
     pub tls: Arc<ClientTls>,
@@ -156,6 +159,7 @@ async fn run(index: usize, plan: Plan, doors: Doors) -> io::Result<()> {
     let engine = Rc::new(Engine {
         upstream: Upstream::new(&plan.config.upstream, plan.tls, plan.upstreams, index),
         acl: plan.acl,
+        policy: plan.policy.follow(),
         via: plan.via,
         cache: plan.cache,
         acceptance: plan.acceptance,

@@ -4,6 +4,7 @@ use clap::Subcommand;
 
 use super::{ConfigArguments, Failed, MISUSED, say};
 use crate::config::{Config, Sources};
+use crate::policy::Policy;
 use crate::tls::client::ClientTls;
 use crate::tls::server::Acceptance;
 
@@ -21,6 +22,14 @@ pub(super) fn run(command: &Command) -> Result<(), Failed> {
         .map_err(|error| Failed::new(MISUSED, format!("upstream.tls: {error}")))?;
     Acceptance::load(&config.server.tls)
         .map_err(|error| Failed::new(MISUSED, format!("server.tls: {error}")))?;
+    let policy = Policy::load(&config.security)
+        .map_err(|error| Failed::new(MISUSED, format!("security.filtering: {error}")))?;
+    match policy.filtering.counts() {
+        (0, 0, _) => {}
+        (blocked, allowed, left_out) => say(&format!(
+            "security.filtering: {blocked} entries blocked, {allowed} allowed, {left_out} lines left out"
+        ))?,
+    }
     say("the configuration is right")
 }
 

@@ -15,8 +15,17 @@ pub(crate) struct Arguments {
     /// A request to the gateway: http://HOST/PATH. Which route takes it, and where to?
     #[arg(long, value_name = "URL", conflicts_with_all = ["pid", "destination"])]
     gateway: Option<String>,
+    /// A request to the explicit proxy, or the tunnel that an https:// URL needs. What says the policy?
+    #[arg(long, value_name = "URL", conflicts_with_all = ["pid", "destination", "gateway"])]
+    url: Option<String>,
+    /// With --url: another method than GET, or CONNECT for https://.
+    #[arg(long, requires = "url")]
+    method: Option<String>,
+    /// With --url: the client's address. Default 127.0.0.1.
+    #[arg(long, requires = "url")]
+    client: Option<std::net::IpAddr>,
     /// HOST:PORT.
-    #[arg(required_unless_present = "gateway")]
+    #[arg(required_unless_present_any = ["gateway", "url"])]
     destination: Option<String>,
     /// Prints the admin API's answer as it is.
     #[arg(long)]
@@ -24,6 +33,9 @@ pub(crate) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, admin: Option<&str>) -> Result<(), Failed> {
+    if let Some(url) = &arguments.url {
+        return policy(arguments, url, admin);
+    }
     let path = match (&arguments.gateway, &arguments.destination) {
         (Some(url), _) => format!("/explain?gateway={}", client::escape(url)),
         (None, destination) => {
@@ -53,6 +65,27 @@ pub(super) fn run(arguments: &Arguments, admin: Option<&str>) -> Result<(), Fail
                 say(&format!("  {name:<10} {decision}{}", reason.unwrap_or_default()))?;
             }
         }
+    }
+    Ok(())
+}
+
+/// What the policy says of a request.
+fn policy(arguments: &Arguments, url: &str, admin: Option<&str>) -> Result<(), Failed> {
+    let method = arguments.method.as_ref().map(|method| format!("&method={}", client::escape(method)));
+    let from = arguments.client.map(|client| format!("&client={}", client::escape(&client.to_string())));
+    let (method, from) = (method.unwrap_or_default(), from.unwrap_or_default());
+    let path = format!("/explain?url={}{method}{from}", client::escape(url));
+    let explained = client::ask(admin, &Method::GET, &path)?;
+    if arguments.json {
+        return say(&format!("{explained:#}"));
+    }
+    let line = |decision: &serde_json::Value| {
+        let reason = decision["reason"].as_str().map(|reason| format!(": {reason}"));
+        format!("{}{}", decision["verdict"].as_str().unwrap_or_default(), reason.unwrap_or_default())
+    };
+    say(&line(&explained["policy"]))?;
+    for verdict in explained["verdicts"].as_array().into_iter().flatten() {
+        say(&format!("  {} {}", verdict["address"].as_str().unwrap_or_default(), line(&verdict["proxy"])))?;
     }
     Ok(())
 }

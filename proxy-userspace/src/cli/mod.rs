@@ -12,6 +12,7 @@ mod flows;
 mod hold;
 mod install;
 mod oci;
+mod policy;
 mod serve;
 mod status;
 mod upgrade;
@@ -52,6 +53,9 @@ enum Command {
     /// Looks into the cache, and removes from it.
     #[command(subcommand)]
     Cache(cache::Command),
+    /// Shows what rules and lists are in force, and reads them again.
+    #[command(subcommand)]
+    Policy(policy::Command),
     /// Says what would happen to a connection, and which rule decides.
     Explain(explain::Arguments),
     /// Has another weir take the running one's place: no connection is refused, cut off or missed meanwhile.
@@ -110,6 +114,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments, admin.as_deref()),
         Command::Capture(command) => capture::run(&command, admin.as_deref()),
+        Command::Policy(command) => policy::run(&command, admin.as_deref()),
         Command::Cache(command) => cache::run(&command, admin.as_deref()),
         Command::Upgrade(arguments) => upgrade::run(&arguments, admin.as_deref()),
         Command::Hold(arguments) => hold::run(&arguments),

@@ -24,6 +24,7 @@ pub(super) fn check(config: &Config, tree: &Node, report: &mut Report) {
         (&["capture.rules"], too_many_rules(config).or_else(|| same_rule_name(config))),
         (&["capture.rules"], strict_without_names(config)),
         (&["capture.dns.enabled", "capture.rules"], domains_without_dns(config)),
+        (&["security.acl.rules"], same_access_rule_name(config)),
     ] {
         let Some(message) = clash else { continue };
         let given = keys.iter().find_map(|key| Some((*key, tree.origin_of(key)?)));
@@ -158,6 +159,13 @@ fn too_many_rules(config: &Config) -> Option<String> {
 /// Counters and `weir explain` tell rules by their names.
 fn same_rule_name(config: &Config) -> Option<String> {
     let names: Vec<_> = config.capture.rules.iter().map(|rule| rule.name.as_str()).collect();
+    let twice = names.iter().enumerate().find(|(index, name)| names[..*index].contains(name))?.1;
+    Some(format!("two rules are called `{twice}`; give one of them another `name`"))
+}
+
+/// A refusal names its rule.
+fn same_access_rule_name(config: &Config) -> Option<String> {
+    let names: Vec<_> = config.security.acl.rules.iter().map(|rule| rule.name.as_str()).collect();
     let twice = names.iter().enumerate().find(|(index, name)| names[..*index].contains(name))?.1;
     Some(format!("two rules are called `{twice}`; give one of them another `name`"))
 }

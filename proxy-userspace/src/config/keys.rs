@@ -19,7 +19,7 @@ use super::{
     Access, Acl, Admin, Capture, CaptureMode, Config, DenyErrno, Destinations, FailMode, Flows, Http2,
     Limits, LogFormat, Logging, PerClient, Relay, Security, Server, Timeouts, Upstream, UpstreamHttp2,
 };
-use super::{cli, compression, dns, headers, parent, routing, rules, tls};
+use super::{access, cli, compression, dns, filtering, headers, parent, routing, rules, tls};
 
 pub(super) fn read(tree: &Node, report: &mut Report) -> Config {
     Section::root(tree, report, |s| Config {
@@ -138,6 +138,7 @@ fn security(s: &mut Section<'_, '_>) -> Security {
     let d = Destinations::default();
     Security {
         acl: s.section("acl", |s| Acl {
+            rules: access::read(s),
             destinations: s.section("destinations", |s| Destinations {
                 loopback: s.read("loopback", d.loopback, choice(ACCESS)),
                 link_local: s.read("link_local", d.link_local, choice(ACCESS)),
@@ -145,6 +146,7 @@ fn security(s: &mut Section<'_, '_>) -> Security {
                 private: s.read("private", d.private, choice(ACCESS)),
             }),
         }),
+        filtering: s.section("filtering", filtering::read),
         headers: s.section("headers", headers::security_headers),
     }
 }

@@ -4,6 +4,7 @@
 //! → checked keys (`keys`, through `section` and `kinds`) → checked combinations (`clashes`). This file is
 //! what the rest of weir sees.
 
+mod access;
 mod cache;
 mod clashes;
 mod cli;
@@ -11,6 +12,8 @@ mod compression;
 mod defaults;
 mod dns;
 mod errors;
+pub mod filter_line;
+mod filtering;
 mod headers;
 mod keys;
 mod kinds;
@@ -23,7 +26,7 @@ mod section;
 mod selector;
 mod sources;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod tls;
 mod tree;
 mod yaml;
@@ -34,12 +37,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use access::{AccessRule, TimeWindow};
 pub use cache::{Cache, Disk};
 pub use clashes::warnings;
 pub use cli::{AllowedCommand, ArgumentPattern, Cli};
 pub use compression::{Coding, Compression, Effort, MediaPattern};
 pub use dns::{Dns, Domain, NotADomain, Rebinding};
 pub use errors::{ConfigError, ConfigErrors, Origin};
+pub use filtering::{Filtering, ListMode, Listed};
 pub use headers::SecurityHeaders;
 pub use keys::keys;
 pub use parent::{Credentials, Exempt, Parent, ParentKind};
@@ -234,12 +239,15 @@ pub enum DenyErrno {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Security {
     pub acl: Acl,
+    pub filtering: Filtering,
     pub headers: SecurityHeaders,
 }
 
 /// `security.acl`.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Acl {
+    /// Who may ask for what; the first that matches decides. Default none.
+    pub rules: Vec<AccessRule>,
     pub destinations: Destinations,
 }
 

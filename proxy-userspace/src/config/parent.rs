@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::kinds::{Fault, quoted};
-use crate::authority::{Authority, Host};
+use crate::authority::{Authority, BadAuthority, Host};
 
 /// `upstream.parent`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -126,7 +126,9 @@ pub(super) fn exempt(text: &str) -> Result<Exempt, Fault> {
     let name = plain.strip_prefix('.').unwrap_or(plain);
     match Host::parse(name.strip_suffix('.').unwrap_or(name)) {
         Ok(Host::Name(name)) => Ok(Exempt::Domain(name)),
-        _ => Err(format!("{} is no name, address or network such as 10.0.0.0/8", quoted(text)).into()),
+        // The end of an address is the end of no name: it fits nothing, as for curl.
+        Ok(Host::Address(_)) | Err(BadAuthority::BadNumber) => Ok(Exempt::Domain(name.into())),
+        Err(_) => Err(format!("{} is no name, address or network such as 10.0.0.0/8", quoted(text)).into()),
     }
 }
 

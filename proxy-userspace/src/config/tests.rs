@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use super::*;
 
 /// Loads files of these contents, named a.yaml, b.yaml, …; paths in messages lose their folder.
-pub(super) fn load_files(
+pub(crate) fn load_files(
     texts: &[&[u8]],
     environment: &[(&str, &str)],
     flags: &[&str],

@@ -52,6 +52,12 @@ impl Inspection {
         Verdict::Pass
     }
 
+    /// Whether an answer has told that this address has this name: in lower case, without a dot at the end.
+    #[must_use]
+    pub fn knows(&self, netns: Option<u64>, address: IpAddr, name: &str) -> bool {
+        self.names.of(netns, address).iter().any(|known| **known == *name)
+    }
+
     fn is_believed(&self, server: IpAddr) -> bool {
         let server = Prefix::from(server);
         self.resolvers.is_empty() || self.resolvers.iter().any(|prefix| prefix.contains(server))

@@ -12,6 +12,7 @@ pub mod headers;
 pub mod http2;
 pub mod pac;
 pub mod parse;
+pub mod path;
 pub mod status;
 pub mod trailers;
 pub mod websocket;

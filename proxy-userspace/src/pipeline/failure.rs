@@ -1,10 +1,13 @@
 //! Every way in which a request can fail before it has an answer, and the status that says so.
 
+use std::borrow::Cow;
+
 use h2::Reason;
 
 use crate::filters::Denial;
 use crate::http::framing::BadFraming;
 use crate::http::parse::BadHead;
+use crate::policy::Refusal;
 use crate::policy::acl::Denied;
 use crate::relay::Side;
 use crate::relay::body::{BodyError, http2};
@@ -27,6 +30,8 @@ pub enum Failure {
     Denied(Denied),
     #[error("{}", .0.reason)]
     Filtered(Denial),
+    #[error("{0}")]
+    Refused(Box<Refusal>),
     #[error("the request's body is larger than server.limits.body ({0} bytes)")]
     BodyTooLarge(u64),
     #[error("{0}")]
@@ -88,6 +93,7 @@ impl Failure {
             Self::NoRoute(_) => (404, "destination_not_found"),
             Self::Denied(_) => (403, "destination_ip_prohibited"),
             Self::Filtered(denial) => (denial.status, "http_request_denied"),
+            Self::Refused(refusal) => (refusal.status, "http_request_denied"),
             Self::BodyTooLarge(_) | Self::RequestBody(BodyError::TooLarge(_)) => (413, "http_request_error"),
             Self::Unresolved(DnsError::TimedOut { .. }) => (504, "dns_timeout"),
             Self::Unresolved(DnsError::Busy { .. }) => (503, "dns_error"),
@@ -177,10 +183,19 @@ impl Failure {
         self.is_upstreams() || matches!(self, Self::Unresolved(_) | Self::Denied(_))
     }
 
+    /// The rule that refused, where it has a name.
+    #[must_use]
+    pub fn rule(&self) -> Option<Cow<'static, str>> {
+        match self {
+            Self::Refused(refusal) => Some(refusal.rule.clone()),
+            _ => None,
+        }
+    }
+
     /// Whether policy refused, rather than something going wrong.
     #[must_use]
     pub fn is_denial(&self) -> bool {
-        matches!(self, Self::Denied(_) | Self::Filtered(_))
+        matches!(self, Self::Denied(_) | Self::Filtered(_) | Self::Refused(_))
     }
 }
 
@@ -194,12 +209,18 @@ fn connect_error_type(error: &std::io::Error) -> &'static str {
     }
 }
 
-impl From<AddressError<Denied>> for Failure {
-    fn from(error: AddressError<Denied>) -> Self {
+impl From<AddressError<Failure>> for Failure {
+    fn from(error: AddressError<Failure>) -> Self {
         match error {
             AddressError::Unresolved(error) => Self::Unresolved(error),
-            AddressError::Refused(denied) => Self::Denied(denied),
+            AddressError::Refused(failure) => failure,
         }
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(Box::new(refusal))
     }
 }
 

@@ -10,6 +10,7 @@ mod exchange;
 pub mod failure;
 mod form;
 mod hop;
+mod judge;
 mod max_forwards;
 #[cfg(not(feature = "compression"))]
 mod no_compression;
@@ -33,6 +34,8 @@ use crate::dns::Inspection;
 use crate::http::authority::{Authority, Host};
 use crate::http::forward::Pseudonym;
 use crate::policy::acl::Acl;
+use crate::policy::current::Follower;
+use crate::policy::{Policy, Subject};
 use crate::relay;
 use crate::route;
 use crate::target::Hop;
@@ -45,6 +48,7 @@ use failure::Failure;
 pub struct Engine {
     pub config: Arc<Config>,
     pub acl: Acl,
+    pub policy: Follower<Policy>,
     pub via: Pseudonym,
     pub upstream: Upstream,
     /// Shared by all workers; None where nothing is cached.
@@ -58,25 +62,39 @@ pub struct Engine {
 
 impl Engine {
     /// The addresses of a hop, each of which may be connected to.
-    async fn addresses(&self, hop: &Hop) -> Result<Addresses, Failure> {
+    async fn addresses(&self, hop: &Hop, subject: &Subject<'_>) -> Result<Addresses, Failure> {
         if let Hop::Parent { authority, .. } = hop {
-            self.check_behind(authority)?;
+            self.check_behind(authority, subject)?;
         }
-        let allow = |address| match hop {
-            Hop::Backend(_) | Hop::Parent { .. } => self.acl.check_named(address),
-            Hop::Authority(..) | Hop::Address(..) => self.acl.check(address),
+        let policy = self.policy.current();
+        let allow = |address| {
+            let named = match hop {
+                // What is asked for behind it has been judged.
+                Hop::Parent { .. } => true,
+                Hop::Backend(_) => {
+                    policy.check_address(subject, address)?;
+                    true
+                }
+                Hop::Authority(..) | Hop::Address(..) => policy.check_address(subject, address)?,
+            };
+            let checked = if named { self.acl.check_named(address) } else { self.acl.check(address) };
+            checked.map_err(Failure::Denied)
         };
         Ok(self.upstream.addresses(hop, allow).await?)
     }
 
     /// What a parent proxy is asked for it resolves itself; what can be told without that is checked here.
-    fn check_behind(&self, authority: &Authority) -> Result<(), Failure> {
+    fn check_behind(&self, authority: &Authority, subject: &Subject<'_>) -> Result<(), Failure> {
         let address = match &authority.host {
             Host::Address(address) => *address,
             Host::Name(name) if is_local(name) => IpAddr::from(Ipv4Addr::LOCALHOST),
             Host::Name(_) => return Ok(()),
         };
-        self.acl.check(SocketAddr::new(address, authority.port)).map_err(Failure::Denied)
+        let address = SocketAddr::new(address, authority.port);
+        if self.policy.current().check_address(subject, address)? {
+            return Ok(());
+        }
+        self.acl.check(address).map_err(Failure::Denied)
     }
 
     fn relay_settings(&self) -> relay::Settings {

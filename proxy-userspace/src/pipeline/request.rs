@@ -6,6 +6,7 @@ use super::Engine;
 use super::caching::{self, Fetch};
 use super::exchange::{Ending, Exchange};
 use super::failure::{Cut, Failure};
+use super::judge::judge;
 use super::max_forwards::{self, Reach};
 use super::recording::Recording;
 use super::respond::{self, Ask};
@@ -17,10 +18,11 @@ use crate::http::framing::Framing;
 use crate::http::head::{RequestHead, ResponseHead, Version};
 use crate::http::status::Form;
 use crate::http::{date, forward, pac};
+use crate::policy::{Passed, Subject};
 use crate::relay::Side;
 use crate::relay::body::held::Held;
 use crate::relay::stage::Stages;
-use crate::target::{Front, Target};
+use crate::target::{Client, Front, Target};
 use crate::telemetry::{metrics, redact};
 use crate::upstream::Idle;
 
@@ -103,6 +105,7 @@ async fn answer(
         let (head, file) = pac(request)?;
         return answer_itself(engine, downstream, request, flow, (head, file.as_bytes())).await;
     }
+    check_policy(engine, downstream.client(), request).await?;
     let counted = match max_forwards::reach(request, framing, &engine.via)? {
         Reach::Any => None,
         Reach::On(counted) => Some(counted),
@@ -139,12 +142,28 @@ pub(super) async fn forward(
         Front::Captured => None,
         Front::Explicit | Front::Gateway => engine.upstream.turn(&hop).await?,
     };
-    let addresses = engine.addresses(&hop).await?;
+    let addresses = engine.addresses(&hop, &subject(downstream.client(), request)).await?;
     flow.timings.dns_us = addresses.dns_us;
     let client = downstream.client().address;
     Exchange { engine, request, framing, hop: &hop, client, addresses: &addresses, flow, fetch }
         .run(downstream, own)
         .await
+}
+
+fn subject<'a>(client: &Client, request: &'a Request) -> Subject<'a> {
+    Subject::of(client, &request.target, Some(request.head.method()), Some(&request.path))
+}
+
+/// Judges what is asked for, before the cache or anybody else is asked for it.
+async fn check_policy(engine: &Engine, client: &Client, request: &Request) -> Result<(), Failure> {
+    let subject = subject(client, request);
+    if judge(engine, &subject, &request.target).await? == Passed::UntilAddress
+        && let Some(hop) = engine.routes.next_hop(&request.target, &request.path)
+    {
+        // The cache could answer without one.
+        Box::pin(engine.addresses(&hop, &subject)).await?;
+    }
+    Ok(())
 }
 
 fn serves_pac(engine: &Engine, request: &Request) -> bool {

@@ -10,6 +10,7 @@ use super::side::{Directions, DownstreamSide, Manner, Reply};
 use crate::http::framing::Framing;
 use crate::http::head::ResponseHead;
 use crate::http::status::{self, Form};
+use crate::policy::By;
 use crate::relay::Side;
 use crate::relay::body::held::Held;
 use crate::relay::body::{Patience, Source};
@@ -83,8 +84,17 @@ pub(super) async fn respond(
 pub(super) fn note(flow: &mut Recording, failure: &Failure) {
     let text = failure.to_string();
     if failure.is_denial() {
-        metrics::with(|metrics| metrics.denied.increment());
+        metrics::with(|metrics| {
+            metrics.denied.increment();
+            if let Failure::Refused(refusal) = failure {
+                match refusal.by {
+                    By::Access => metrics.denied_by_rules.increment(),
+                    By::Filtering => metrics.denied_by_lists.increment(),
+                }
+            }
+        });
         flow.verdict = Some(text.into());
+        flow.verdict_rule = failure.rule();
         flow.end = "denied".into();
     } else {
         flow.end = text.into();

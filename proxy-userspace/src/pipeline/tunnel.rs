@@ -10,6 +10,7 @@ use h2::Reason;
 use super::Engine;
 use super::failure::Failure;
 use super::hop::http2::OnStream;
+use super::judge::judge;
 use super::recording::Recording;
 use super::respond::{self, Ask};
 use super::side::DownstreamSide;
@@ -18,6 +19,7 @@ use crate::net::admission::Admitted;
 use crate::net::stream::Downstream;
 use crate::net::transport::Transport;
 use crate::netns::Namespace;
+use crate::policy::Subject;
 use crate::relay::body::http1::Arriving;
 use crate::relay::body::{Sink, Source};
 use crate::relay::stream::{Closing, relay_streams, to_connection};
@@ -63,7 +65,32 @@ pub async fn open(
 ) -> Result<Opened, Refused> {
     let mut flow = Recording::begin(client, target, protocol);
     flow.method = method.map(str::to_owned);
-    match connect(engine, target, &mut flow).await {
+    let subject = Subject::of(client, target, method, None);
+    opened(engine, target, subject, flow, None).await
+}
+
+/// The same over a connection that an HTTP exchange has left, if there is one.
+///
+/// # Errors
+/// As [`open`].
+pub async fn open_over(
+    engine: &Engine,
+    client: &Client,
+    target: &Target,
+    kept: Option<Connection>,
+) -> Result<Opened, Refused> {
+    let flow = Recording::begin(client, target, Protocol::Opaque);
+    opened(engine, target, Subject::of(client, target, None, None), flow, kept).await
+}
+
+async fn opened(
+    engine: &Engine,
+    target: &Target,
+    subject: Subject<'_>,
+    mut flow: Recording,
+    kept: Option<Connection>,
+) -> Result<Opened, Refused> {
+    match connect(engine, target, &subject, &mut flow, kept).await {
         Ok(upstream) => Ok(Opened {
             flow,
             upstream: Upgraded::Connection(upstream),
@@ -71,14 +98,6 @@ pub async fn open(
         }),
         Err(failure) => Err(Refused { flow, failure }),
     }
-}
-
-/// A tunnel over a connection that an HTTP exchange has left.
-#[must_use]
-pub fn over(client: &Client, target: &Target, connection: Connection) -> Opened {
-    let mut flow = Recording::begin(client, target, Protocol::Opaque);
-    flow.upstream = Some(connection.address);
-    Opened::upgraded(flow, Upgraded::Connection(connection.stream), target)
 }
 
 /// Records a connection whose client has reset it before anything was opened for it.
@@ -91,11 +110,21 @@ pub fn refuse(client: &Client, target: &Target, protocol: Protocol, failure: &Fa
     respond::note(&mut Recording::begin(client, target, protocol), failure);
 }
 
-async fn connect(engine: &Engine, target: &Target, flow: &mut Recording) -> Result<Transport, Failure> {
+async fn connect(
+    engine: &Engine,
+    target: &Target,
+    subject: &Subject<'_>,
+    flow: &mut Recording,
+    kept: Option<Connection>,
+) -> Result<Transport, Failure> {
+    judge(engine, subject, target).await?;
     let hop = engine.routes.next_hop(target, "").ok_or(Failure::NoRoute("the tunnel has no target"))?;
-    let addresses = engine.addresses(&hop.as_tunnel()).await?;
+    let addresses = engine.addresses(&hop.as_tunnel(), subject).await?;
     flow.timings.dns_us = addresses.dns_us;
-    let connection = engine.upstream.connect(&addresses).await?;
+    let connection = match kept {
+        Some(kept) => kept,
+        None => engine.upstream.connect(&addresses).await?,
+    };
     flow.upstream = Some(connection.address);
     flow.timings.connect_us = connection.connect_us;
     Ok(connection.stream)

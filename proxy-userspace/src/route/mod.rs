@@ -2,8 +2,6 @@
 //! perhaps through a parent proxy, and
 //! requests to the gateway by its rules. Balanced groups become further rows.
 
-mod path;
-
 use std::sync::Arc;
 
 use crate::config::{Backend, Config, Exempt, Parent, ParentKind, PathPattern, Rule};
@@ -67,7 +65,7 @@ impl Table {
     /// The row for a request to the gateway: that of the first rule that matches, else the default.
     #[must_use]
     pub fn gateway(&self, host: Option<&Host>, path: &str) -> Option<Row<'_>> {
-        let path = path::plain(path);
+        let path = crate::http::path::plain(path);
         let found = self.rules.iter().position(|rule| matches(rule, host, &path));
         match found {
             Some(index) => Some(Row::Rule(index + 1, &self.rules[index])),

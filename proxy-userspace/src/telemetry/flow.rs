@@ -53,6 +53,9 @@ pub struct Flow {
     /// Policy's verdict, if it was not simply to allow.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verdict: Option<Cow<'static, str>>,
+    /// The rule that it comes from, as the configuration or a list has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verdict_rule: Option<Cow<'static, str>>,
     /// How it ended: `complete`, or what went wrong.
     pub end: Cow<'static, str>,
     pub timings: Timings,
@@ -143,6 +146,7 @@ impl Flow {
             cache: None,
             rule: target.rule.as_ref().map(|rule| Arc::clone(rule.name())),
             verdict: None,
+            verdict_rule: None,
             end: Cow::Borrowed(CUT_OFF),
             timings: Timings::default(),
             began: Some(Instant::now()),

@@ -21,6 +21,8 @@ pub struct Worker {
     pub requests: Counter,
     pub tunnels: Counter,
     pub denied: Counter,
+    pub denied_by_rules: Counter,
+    pub denied_by_lists: Counter,
     pub upstream_connects: Counter,
     pub upstream_failures: Counter,
     pub upstream_reuses: Counter,
@@ -57,7 +59,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    fn each(&self) -> [(&'static str, &'static str, &Counter); 46] {
+    fn each(&self) -> [(&'static str, &'static str, &Counter); 48] {
         [
             (
                 "explicit_connections_total",
@@ -108,6 +110,8 @@ impl Worker {
             ("http_requests_total", "HTTP requests answered or forwarded.", &self.requests),
             ("tunnels_total", "Tunnels opened.", &self.tunnels),
             ("denied_total", "Requests and tunnels that policy refused.", &self.denied),
+            ("denied_by_rules_total", "Those that security.acl.rules refused.", &self.denied_by_rules),
+            ("denied_by_lists_total", "Those that security.filtering refused.", &self.denied_by_lists),
             ("upstream_connects_total", "Connections opened to upstreams.", &self.upstream_connects),
             (
                 "upstream_failures_total",

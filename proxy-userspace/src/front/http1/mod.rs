@@ -112,14 +112,10 @@ async fn pass_on(engine: &Rc<Engine>, downstream: Downstream, base: &Target, own
     {
         return tunnel::refuse(&downstream.client, base, Protocol::Opaque, &Failure::Filtered(denial));
     }
-    let opened = match own.and_then(Idle::wake) {
-        Some(connection) => tunnel::over(&downstream.client, base, connection),
-        None => match tunnel::open(engine, &downstream.client, base, Protocol::Opaque, None).await {
-            Ok(opened) => opened,
-            Err(refused) => return refused.reset(downstream),
-        },
-    };
-    opened.relay(engine, downstream);
+    match tunnel::open_over(engine, &downstream.client, base, own.and_then(Idle::wake)).await {
+        Ok(opened) => opened.relay(engine, downstream),
+        Err(refused) => refused.reset(downstream),
+    }
 }
 
 /// Waits for a request to begin, without a buffer: an idle connection holds none. False if the client ends the

@@ -11,16 +11,17 @@ use std::path::{Path, PathBuf};
 use nix::unistd::User;
 use proxy_common::{IDENTITY_CGROUP, IDENTITY_EXECUTABLE, Identity};
 
+use crate::config::filter_line::{self, Named};
 use crate::config::{CaptureRule, Domain, Prefix};
 use crate::redirect::cgroup::Cgroup;
 
 use super::RulesError;
-use super::domains::Named;
+use super::domains::Named as Names;
 
 /// Most destinations of all rules together.
 pub(super) const MAX_DESTINATIONS: usize = 4_000_000;
-/// Longest line of a destination file that is read.
-const MAX_LINE: usize = 1024;
+/// Longest line of a file that is read; filter lists have long ones.
+const MAX_LINE: usize = 64 << 10;
 /// Directories of the cgroup tree looked through for a unit.
 const MAX_CGROUPS_SEEN: usize = 65_536;
 
@@ -45,6 +46,10 @@ pub(super) fn destinations(
     into.extend(rule.destinations.iter().map(|prefix| (*prefix, number)));
     for path in &rule.destination_files {
         each_line(path, "destinations", |text, line| {
+            let text = text.split('#').next().unwrap_or_default().trim();
+            if text.is_empty() {
+                return Ok(());
+            }
             let bad = |_| RulesError::BadDestination { path: path.clone(), line, text: shown(text) };
             let prefix = text.parse().map_err(bad)?;
             if into.len() >= MAX_DESTINATIONS {
@@ -57,17 +62,35 @@ pub(super) fn destinations(
     Ok(())
 }
 
-/// Reads a rule's domain files: a name a line, as destinations are.
-pub(super) fn domains(rule: &CaptureRule, number: u8, into: &mut Named) -> Result<(), RulesError> {
+/// Reads a rule's domain files: a name a line, as destinations are, or a filter list, of which names count and URLs and
+/// exceptions do not. So one list serves the kernel half and `security.filtering`.
+pub(super) fn domains(rule: &CaptureRule, number: u8, into: &mut Names) -> Result<(), RulesError> {
     rule.domains.iter().for_each(|domain| into.push(domain, number));
     for path in &rule.domain_files {
         each_line(path, "domains", |text, line| {
+            let text = filter_line::without_comment(text);
+            if text.is_empty() {
+                return Ok(());
+            }
             let bad = |_| RulesError::BadDomain { path: path.clone(), line, text: shown(text) };
-            let domain = text.parse::<Domain>().map_err(bad)?;
             if into.is_full() {
                 return Err(RulesError::TooManyDomains);
             }
-            into.push(&domain, number);
+            if !filter_line::is_of_list(text) {
+                into.push(&text.parse::<Domain>().map_err(bad)?, number);
+                return Ok(());
+            }
+            // What a list has beside names is not for the kernel half.
+            let _ = filter_line::read(text, |entry| {
+                if let Named::Host { name, itself, below } = entry.named
+                    && !entry.exception
+                {
+                    let kinds = [(itself, false), (below, true)];
+                    for (_, below) in kinds.into_iter().filter(|(said, _)| *said) {
+                        into.push(&Domain { name: name.clone(), below }, number);
+                    }
+                }
+            });
             Ok(())
         })?;
     }
@@ -84,10 +107,7 @@ fn each_line(
     let (mut line, mut count) = (String::new(), 0);
     while read_line(&mut file, &mut line).map_err(unreadable)? > 0 {
         count += 1;
-        let text = line.split('#').next().unwrap_or_default().trim();
-        if !text.is_empty() {
-            read(text, count)?;
-        }
+        read(line.trim(), count)?;
     }
     Ok(())
 }

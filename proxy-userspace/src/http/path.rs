@@ -4,12 +4,41 @@
 use std::borrow::Cow;
 
 /// A request's path without its query, with unreserved characters decoded and dot segments removed.
-pub(super) fn plain(path: &str) -> Cow<'_, str> {
+#[must_use]
+pub fn plain(path: &str) -> Cow<'_, str> {
     let path = path.split('?').next().unwrap_or_default();
     if !path.contains('%') && !path.contains("/.") {
         return Cow::Borrowed(path);
     }
     Cow::Owned(without_dot_segments(&decoded(path)))
+}
+
+/// A request's path and query for patterns: as [`plain`], slashes in a row made one, and unreserved characters of the
+/// query decoded. What some servers take for a slash (`%2F`, `%5C`, a backslash) is one: whoever blocks `/a/b` means that
+/// as well.
+#[must_use]
+pub fn comparable(path: &str) -> String {
+    let (before, query) = match path.split_once('?') {
+        Some((before, query)) => (before, Some(query)),
+        None => (path, None),
+    };
+    let mut slashed = Cow::Borrowed(before);
+    for slash in ["%2f", "%2F", "%5c", "%5C", "\\"] {
+        if slashed.contains(slash) {
+            slashed = Cow::Owned(slashed.replace(slash, "/"));
+        }
+    }
+    let mut out = String::with_capacity(path.len());
+    for c in without_dot_segments(&decoded(&slashed)).chars() {
+        if c != '/' || !out.ends_with('/') {
+            out.push(c);
+        }
+    }
+    if let Some(query) = query {
+        out.push('?');
+        out.push_str(&decoded(query));
+    }
+    out
 }
 
 /// RFC 3986 §6.2.2.2: `%41` is `A`, but `%2F` is no slash.
@@ -83,10 +112,24 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_patterns_are_compared_with() {
+        for (path, expected) in [
+            ("/a//b/../c?x=%41%2f//", "/a/c?x=A%2f//"),
+            ("//a", "/a"),
+            ("/a/.//b", "/a/b"),
+            ("/a%2fb%2F..%5cc\\d", "/a/c/d"),
+            ("/a%2f%2e%2e/b", "/b"),
+            ("*", ""),
+        ] {
+            assert_eq!(comparable(path), expected, "{path}");
+        }
+    }
+
     proptest! {
         #[test]
         fn no_path_panics(path: String) {
-            let _ = plain(&path);
+            let _ = comparable(&path);
         }
     }
 }
