@@ -87,7 +87,7 @@ impl Exchange<'_, '_> {
                 // A shared connection may be ended by the server just now, too.
                 Err((Failure::NoAnswer, true)) if self.may_repeat() && !had_shared => had_shared = true,
                 // RFC 9113 §8.7: whatever it asks for, as long as it is still there to be sent.
-                Err((Failure::Refused, true)) if self.framing == Framing::None && !had_shared => {
+                Err((Failure::Unprocessed, true)) if self.framing == Framing::None && !had_shared => {
                     had_shared = true;
                 }
                 // Nothing was sent: whatever it is, it may be tried again.
@@ -308,17 +308,23 @@ impl Exchange<'_, '_> {
                 reply.head(&head, Manner { framing, via, may_keep });
             }
         }
-        let mut body = answer.body(framing);
         let received = &progress.received;
         let result = match (storing, &mut self.fetch) {
             (Some(storing), Some(fetch)) => {
                 let ways = (reply, &mut stages);
                 // Boxed: who stores nothing does not carry its state.
-                let mut storing =
-                    Box::pin(store_and_deliver(body, *storing, fetch, ways, received, patience));
+                let mut storing = Box::pin(store_and_deliver(
+                    answer.body(framing),
+                    *storing,
+                    fetch,
+                    ways,
+                    received,
+                    patience,
+                ));
                 sending.beside(storing.as_mut()).await
             }
             _ => {
+                let mut body = answer.body(framing);
                 let delivery = pin!(deliver(&mut body, reply, &mut stages, Some(received), patience));
                 sending.beside(delivery).await
             }

@@ -44,7 +44,7 @@ pub enum Failure {
     NoAnswer,
     /// RFC 9113 §8.7: in HTTP/2 a server says so of a stream.
     #[error("the upstream has refused the request, and done nothing of it")]
-    Refused,
+    Unprocessed,
     #[error("the upstream has reset the stream: {0}")]
     Reset(Reason),
     #[error("the upstream's answer is not valid: {0}")]
@@ -106,7 +106,7 @@ impl Failure {
             Self::NoTurn(_) => (503, "connection_limit_reached"),
             Self::NotCached => (504, "destination_unavailable"),
             Self::Internal(_) => (500, "proxy_internal_error"),
-            Self::NoAnswer | Self::Refused | Self::Reset(_) => (502, "connection_terminated"),
+            Self::NoAnswer | Self::Unprocessed | Self::Reset(_) => (502, "connection_terminated"),
             Self::BadAnswer(_) => (502, "http_protocol_error"),
             Self::AnswerTimedOut => (504, "http_response_timeout"),
             Self::RequestBody(BodyError::Malformed(_)) => (400, "http_request_error"),
@@ -130,7 +130,7 @@ impl Failure {
     #[must_use]
     pub fn cut(&self) -> Cut {
         match self {
-            Self::Connect(_) | Self::Unresolved(_) | Self::NoTurn(_) | Self::Refused => Cut::Unsent,
+            Self::Connect(_) | Self::Unresolved(_) | Self::NoTurn(_) | Self::Unprocessed => Cut::Unsent,
             Self::Reset(reason) => Cut::Reset(*reason),
             Self::ResponseBody(BodyError::Io(Side::Upstream, error))
             | Self::RequestBody(BodyError::Io(Side::Upstream, error)) => {
@@ -148,7 +148,7 @@ impl Failure {
             Self::Unresolved(_)
                 | Self::Connect(_)
                 | Self::NoAnswer
-                | Self::Refused
+                | Self::Unprocessed
                 | Self::Reset(_)
                 | Self::AnswerTimedOut
         )
@@ -161,7 +161,7 @@ impl Failure {
         match self {
             Self::Connect(_)
             | Self::NoAnswer
-            | Self::Refused
+            | Self::Unprocessed
             | Self::Reset(_)
             | Self::BadAnswer(_)
             | Self::AnswerTimedOut => true,

@@ -69,7 +69,7 @@ impl Common {
 }
 
 /// Mostly one.
-type Few<T> = SmallVec<[T; 1]>;
+pub type Few<T> = SmallVec<[T; 1]>;
 
 /// Addresses that may be connected to.
 #[derive(Debug, Clone)]

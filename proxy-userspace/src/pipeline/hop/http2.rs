@@ -224,9 +224,9 @@ impl Answer for Http2Answer {
 fn failure(error: &h2::Error) -> Failure {
     match error.reason() {
         // RFC 9113 §8.7: nothing of it was worked on.
-        Some(Reason::REFUSED_STREAM) if error.is_remote() => Failure::Refused,
+        Some(Reason::REFUSED_STREAM) if error.is_remote() => Failure::Unprocessed,
         // Of a stream that the server still had in hand, it does not say that.
-        Some(_) if error.is_go_away() && error.is_remote() => Failure::Refused,
+        Some(_) if error.is_go_away() && error.is_remote() => Failure::Unprocessed,
         Some(reason) if error.is_reset() && error.is_remote() => Failure::Reset(reason),
         _ if error.is_go_away() || error.is_io() => Failure::NoAnswer,
         _ => Failure::BadAnswer(error.to_string()),
