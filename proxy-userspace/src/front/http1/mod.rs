@@ -58,7 +58,6 @@ pub(super) async fn serve(engine: Rc<Engine>, mut downstream: Downstream, base: 
 }
 
 /// What a client has sent next.
-#[expect(clippy::large_enum_variant, reason = "it is moved out at once")]
 enum Read {
     Head(RequestHead),
     /// A request that a captured client asks a proxy of its own. It is still in the inbox.
