@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use super::not_stored::NotStored;
+use super::storable::NotStored;
 
 /// Our name in Cache-Status.
 const NAME: &str = "weir";

@@ -9,7 +9,6 @@ mod deliver;
 mod fetch;
 mod fill;
 mod invalidate;
-mod keep;
 mod lookup;
 
 use std::rc::Rc;
@@ -101,15 +100,15 @@ impl Ask<'_> {
         loop {
             let found = self.look();
             // Whatever is delivered from disk, or may be after its validation, stays open until then.
-            let _open = match found.entry().and_then(|entry| Some((entry, entry.body.file()?.0))) {
-                Some((entry, file)) => match file.open().await {
+            let _open = match found.entry().map(|entry| entry.body.file()) {
+                Some(Some((file, _))) => match file.open().await {
                     Some(open) => Some(open),
                     None => {
-                        self.cache.forget(&self.key, entry);
+                        found.entry().into_iter().for_each(|lost| self.cache.forget(&self.key, lost));
                         continue;
                     }
                 },
-                None => None,
+                _ => None,
             };
             let (why, seen) = match found {
                 Found::Usable { entry, .. } if has_waited => {
