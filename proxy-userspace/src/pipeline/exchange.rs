@@ -11,9 +11,11 @@ use super::hop::http2::Http2;
 use super::recording::Recording;
 use super::request::{Request, body_limit};
 use super::response::{deliver, final_head, within};
+use super::rewriting;
 use super::sending::Sending;
 use super::side::{Afterwards, Answer, DownstreamSide, Manner, Onward, Reply, UpstreamSide};
 use super::{Engine, additions};
+use crate::filters;
 use crate::http::authority::Shown;
 use crate::http::forward;
 use crate::http::framing::Framing;
@@ -228,6 +230,10 @@ impl Exchange<'_, '_> {
             sending.beside(head).await?
         };
         additions::complete(engine, &request.target, &mut head);
+        rewriting::map_back(request, &mut head);
+        let (target, path) = (&request.target, &*request.path);
+        let rules = &engine.policy.current().header_rules;
+        filters::change(filters::Response { head: &mut head, target, path, rules });
         self.flow.timings.ttfb_us = Some(crate::telemetry::flow::micros(sending.ended().elapsed()));
         self.flow.status = Some(head.status);
         *authenticates |= authenticates_connection(&head.headers, Name::WwwAuthenticate);

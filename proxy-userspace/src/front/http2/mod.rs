@@ -192,8 +192,8 @@ async fn serve_stream(front: Front, request: http::Request<RecvStream>, respond:
     let engine = &front.engine;
     let mut side = Http2::new(front.client.clone(), content, respond);
     match aim(&head, &front.base, front.local, &engine.config.server.limits) {
-        Ok(Aim::Request(request)) => {
-            match request::serve(engine, &mut side, &request, &mut None).await {
+        Ok(Aim::Request(mut request)) => {
+            match request::serve(engine, &mut side, &mut request, &mut None).await {
                 // Dropped before it was read to its end, the request is told that it need not go on.
                 Next::Done { .. } => {}
                 Next::Abort => side.reset(Reason::INTERNAL_ERROR),
