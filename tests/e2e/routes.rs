@@ -6,6 +6,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 use weir_tests::background::Background;
 use weir_tests::certificates::Authority;
+use weir_tests::origin::read_answer;
 use weir_tests::weir::{Weir, connect};
 use weir_tests::{hosts, http, netns, scripts};
 
@@ -120,6 +121,15 @@ fn upgrades_are_led_there_by_request_and_by_tunnel() {
         "CONNECT localhost:3000 HTTP/1.1\r\nHost: localhost:3000\r\nProxy-Authorization: Basic {token}\r\n\r\n"
     );
     let inside = format!("GET /socket HTTP/1.1\r\nHost: localhost:3000\r\n{upgrade}\r\n");
+    // No tunnel within a tunnel: there could be one more each time.
+    let mut stream = connect(site.weir.proxy);
+    stream.write_all(by_tunnel.as_bytes()).expect("weir reads");
+    assert!(http::read_head(&mut stream).starts_with("HTTP/1.1 200 "));
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost:3000\r\n\r\n").expect("weir reads");
+    assert_eq!(read_answer(&mut stream, "GET").expect("an answer").status, 200);
+    stream.write_all(by_tunnel.as_bytes()).expect("weir reads");
+    let head = http::read_head(&mut stream);
+    assert!(head.starts_with("HTTP/1.1 400 "), "{head}");
     for (first, second) in [(&by_request, None), (&by_tunnel, Some(&inside))] {
         let mut stream = connect(site.weir.proxy);
         stream.write_all(first.as_bytes()).expect("weir reads");

@@ -36,9 +36,10 @@ pub struct Field {
 }
 
 /// Fields by which messages are framed, routed and kept apart: those are weir's own affair.
-const OWN: [&str; 15] = [
+const OWN: [&str; 16] = [
     "connection",
     "content-length",
+    "expect",
     "host",
     "keep-alive",
     "proxy-authenticate",

@@ -138,13 +138,8 @@ fn aim(head: RequestHead, base: &Target, follows: bool) -> Result<Aim, Failure> 
         let request = Request::new(head, whole(authority, base.front, base.scheme), path, follows);
         return Ok(Aim::Request(Box::new(request)));
     }
-    if let (Front::Explicit, Some(authority)) = (base.front, &base.authority)
-        && head.target().starts_with('/')
-    {
-        // Inside a tunnel, whose target and client are known.
-        let target = Target { authority: Some(authority.clone()), ..base.clone() };
-        let path = head.target().to_owned();
-        return Ok(Aim::Request(Box::new(Request::new(head, target, path, follows))));
+    if let (Front::Explicit, Some(authority)) = (base.front, &base.authority) {
+        return inside_tunnel(head, base, authority, follows);
     }
     if head.method() == "CONNECT" {
         let authority = Authority::parse(head.target(), None).map_err(bad_target)?;
@@ -173,6 +168,21 @@ fn aim(head: RequestHead, base: &Target, follows: bool) -> Result<Aim, Failure> 
     let target = whole(authority, base.front, scheme);
     let request = Request::new(head, target, path, follows);
     Ok(Aim::Request(Box::new(request)))
+}
+
+/// A request inside a tunnel whose target and client are known. A tunnel in there would be one of many.
+fn inside_tunnel(
+    head: RequestHead,
+    base: &Target,
+    authority: &Authority,
+    follows: bool,
+) -> Result<Aim, Failure> {
+    let path = head.target().to_owned();
+    if !path.starts_with('/') && path != "*" {
+        return Err(Failure::BadRequest("inside this tunnel, requests are in origin-form".into()));
+    }
+    let target = Target { authority: Some(authority.clone()), ..base.clone() };
+    Ok(Aim::Request(Box::new(Request::new(head, target, path, follows))))
 }
 
 /// RFC 9112 §3.2: exactly one Host in HTTP/1.1, never more than one.
