@@ -47,7 +47,7 @@ use crate::running::{Beats, Capture, Following, Phase, Predecessors, Running};
 use crate::telemetry::flows::Flows;
 use crate::tls::client::{ClientTls, FileError};
 use crate::tls::server::Acceptance;
-use crate::upstream::Turns;
+use crate::upstream::Common;
 use crate::{admin, capture};
 use handover::{Giver, TakeError, Taking};
 use queries::Queries;
@@ -199,7 +199,7 @@ async fn run(config: Arc<Config>, sources: Sources, mut taking: Option<Taking>) 
         tls,
         acceptance: acceptance.clone(),
         admission: Arc::clone(&running.admission),
-        turns: Turns::new(&config.upstream),
+        upstreams: Common::new(&config.upstream, explicit.groups.len()),
         beats: Arc::clone(&running.beats),
         originals,
         dns: inspection,

@@ -33,7 +33,7 @@ use crate::running::{Beats, Phase};
 use crate::telemetry::flows;
 use crate::tls::client::ClientTls;
 use crate::tls::server::Acceptance;
-use crate::upstream::{Turns, Upstream, dns};
+use crate::upstream::{Common, Upstream, dns};
 
 /// Tasks polled between two looks at the sockets. Fewer than tokio's default, so that bulk transfers do not
 /// hold up small messages.
@@ -55,7 +55,7 @@ pub(super) struct Plan {
     pub tls: Arc<ClientTls>,
     pub acceptance: Option<Arc<Acceptance>>,
     pub admission: Arc<Admission>,
-    pub turns: Arc<Turns>,
+    pub upstreams: Arc<Common>,
     pub beats: Arc<Beats>,
     pub originals: Option<OriginalDestinations>,
     pub dns: Option<Inspection>,
@@ -161,7 +161,7 @@ fn on_thread(index: usize, plan: Plan, doors: Doors) -> io::Result<()> {
 
 async fn run(index: usize, plan: Plan, doors: Doors) -> io::Result<()> {
     let engine = Rc::new(Engine {
-        upstream: Upstream::new(&plan.config.upstream, plan.tls, plan.turns),
+        upstream: Upstream::new(&plan.config.upstream, plan.tls, plan.upstreams, index),
         acl: plan.acl,
         policy: plan.policy.follow(),
         auth: plan.auth,

@@ -72,6 +72,7 @@ impl Default for Limits {
             head: 16 << 10,
             header_count: 100,
             body: 10 << 20,
+            min_rate: 100,
             connections: 16384,
             connections_per_client: PerClient::Auto,
         }
@@ -118,7 +119,8 @@ impl Default for Upstream {
             connect_timeout: Duration::from_secs(10),
             dns_cache_ttl: Duration::from_secs(30),
             dns_cache_size: 4096,
-            idle_per_origin: 128,
+            idle: 8192,
+            idle_per_origin: 8192,
             idle_timeout: Duration::from_secs(60),
             retries: 2,
             backoff: Duration::from_millis(50),

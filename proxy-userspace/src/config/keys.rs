@@ -116,6 +116,7 @@ fn limits(s: &mut Section<'_, '_>) -> Limits {
         head: s.read("head", d.head, size(KIB..=MIB)),
         header_count: s.read("header_count", d.header_count, number(1..=Limits::MAX_HEADER_COUNT)),
         body: s.read("body", d.body, size(0..=1024 * GIB)),
+        min_rate: s.read("min_rate", d.min_rate, size(0..=1 << 20)),
         connections: s.read("connections", d.connections, number(1..=1_000_000)),
         connections_per_client: s.read(
             "connections_per_client",
@@ -191,6 +192,7 @@ fn upstream(s: &mut Section<'_, '_>) -> Upstream {
         connect_timeout: s.read("connect_timeout", d.connect_timeout, duration(ms(10)..=ms(600_000))),
         dns_cache_ttl: s.read("dns_cache_ttl", d.dns_cache_ttl, duration(ms(0)..=hours(24))),
         dns_cache_size: s.read("dns_cache_size", d.dns_cache_size, number(0..=1_000_000)),
+        idle: s.read("idle", d.idle, number(0..=1_000_000)),
         idle_per_origin: s.read("idle_per_origin", d.idle_per_origin, number(0..=65_536)),
         idle_timeout: s.read("idle_timeout", d.idle_timeout, duration(ms(10)..=hours(24))),
         retries: s.read("retries", d.retries, number(0..=10)),

@@ -130,6 +130,8 @@ pub struct Limits {
     pub header_count: usize,
     /// Largest request body, in bytes; larger → 413. Tunnels have none. Default 10MiB; 0 means no limit.
     pub body: u64,
+    /// Bytes a second that a peer must move on average where it is waited for. Default 100; 0 means any.
+    pub min_rate: u64,
     /// Downstream connections at one time, all workers together; more are closed at once. Default 16384.
     pub connections: usize,
     /// Those of one client to the explicit port. Default auto.
@@ -297,7 +299,9 @@ pub struct Upstream {
     pub dns_cache_ttl: Duration,
     /// Names kept in that cache. Default 4096.
     pub dns_cache_size: usize,
-    /// Idle HTTP connections kept per origin and worker. Default 128.
+    /// Idle HTTP connections kept, all workers and origins together. Default 8192.
+    pub idle: usize,
+    /// The same per origin and worker. Default 8192.
     pub idle_per_origin: usize,
     /// How long such a connection is kept. Default 60s.
     pub idle_timeout: Duration,

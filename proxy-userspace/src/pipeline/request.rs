@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Engine;
 use super::caching::{self, Fetch};
 use super::exchange::{Ending, Exchange};
-use super::failure::Failure;
+use super::failure::{Cut, Failure};
 use super::identify::identify;
 use super::judge::judge;
 use super::max_forwards::{self, Reach};
@@ -72,7 +72,7 @@ pub enum Next {
     /// Goes on, or ends it in order: the response went out whole. `sent` if the request was read to its end.
     Done { sent: bool },
     /// Resets it: the response is not whole, and the client must see that.
-    Abort,
+    Abort(Cut),
     /// Relays: it has changed its protocol.
     Tunnel(Opened),
 }
@@ -90,12 +90,12 @@ pub async fn serve(
     flow.url = Some(redact::url(&request.target, &request.path));
     let failure = match answer_known(engine, downstream, request, own, &mut flow).await {
         Ok(Ending::Complete { sent }) => return Next::Done { sent },
-        Ok(Ending::Abort) => return Next::Abort,
+        Ok(Ending::Abort(cut)) => return Next::Abort(cut),
         Ok(Ending::Upgraded(upstream)) => {
             return Next::Tunnel(Opened::upgraded(flow, upstream, &request.target));
         }
         // Only what the cache has sent on its own behalf ends so, and there it ends.
-        Ok(Ending::Withheld(_)) => return Next::Abort,
+        Ok(Ending::Withheld(_)) => return Next::Abort(Cut::Broken),
         Err(failure) => failure,
     };
     refuse(engine, downstream, request, &mut flow, &failure).await
@@ -294,7 +294,7 @@ async fn refuse(
 ) -> Next {
     if request.target.front == Front::Captured && failure.is_upstreams() {
         respond::note(flow, failure);
-        return Next::Abort;
+        return Next::Abort(failure.cut());
     }
     // The request's body, if any, is still to come.
     let sent = downstream.framing(&request.head) == Ok(Framing::None);
@@ -304,6 +304,6 @@ async fn refuse(
     };
     match respond::failure(engine, downstream, flow, failure, ask).await {
         true => Next::Done { sent },
-        false => Next::Abort,
+        false => Next::Abort(failure.cut()),
     }
 }

@@ -72,8 +72,11 @@ pub(super) async fn respond(
     received: Option<&Cell<u64>>,
 ) -> Result<(), Failure> {
     let timeouts = &engine.config.server.timeouts;
+    // Captured programs have not asked for a proxy: they may read as slowly as they like.
+    let is_captured = downstream.client().process.is_some();
+    let least_rate = if is_captured { 0 } else { engine.config.server.limits.min_rate };
     let Directions { mut reply, deadline, .. } = downstream.open(Framing::None);
-    let patience = Patience { deadline, read: timeouts.read, write: timeouts.write };
+    let patience = Patience { deadline, read: timeouts.read, write: timeouts.write, least_rate };
     reply.head(head, manner);
     deliver(body, &mut reply, stages, received, patience).await
 }

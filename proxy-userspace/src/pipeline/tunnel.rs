@@ -5,32 +5,47 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use h2::Reason;
+
 use super::Engine;
 use super::failure::Failure;
+use super::hop::http2::OnStream;
 use super::identify::identify;
 use super::judge::judge;
 use super::recording::Recording;
 use super::respond::{self, Ask};
 use super::rewriting;
 use super::side::DownstreamSide;
+use crate::http::framing::Framing;
 use crate::net::admission::Admitted;
 use crate::net::stream::Downstream;
 use crate::net::transport::Transport;
 use crate::netns::Namespace;
 use crate::policy::Subject;
 use crate::policy::auth::{self, Identity};
+use crate::relay::body::http1::Arriving;
 use crate::relay::body::{Sink, Source};
+use crate::relay::stream::{Closing, relay_streams, to_connection};
 use crate::relay::{self, End, Side, Tunnel};
 use crate::target::{Client, Target};
 use crate::telemetry::flow::Protocol;
 use crate::telemetry::metrics;
+use crate::upstream::Connection;
 
 /// A tunnel whose upstream is connected. The front now answers, and then calls [`Opened::relay`].
 #[derive(Debug)]
 pub struct Opened {
     flow: Recording,
-    upstream: Transport,
+    upstream: Upgraded,
     namespace: Option<Arc<Namespace>>,
+}
+
+/// What leads to a tunnel's upstream.
+#[derive(Debug)]
+pub enum Upgraded {
+    Connection(Transport),
+    /// A stream on a connection that others share.
+    Stream(Box<OnStream>),
 }
 
 /// A tunnel that was refused or could not be opened. The front answers with [`Refused::answer`], or resets.
@@ -53,8 +68,37 @@ pub async fn open(
 ) -> Result<Opened, Refused> {
     let mut flow = Recording::begin(client, target, protocol);
     flow.method = method.map(str::to_owned);
-    match connect(engine, client, target, method, &mut flow).await {
-        Ok(upstream) => Ok(Opened { flow, upstream, namespace: target.vantage.namespace.clone() }),
+    opened(engine, client, target, method, flow, None).await
+}
+
+/// The same over a connection that an HTTP exchange has left, if there is one.
+///
+/// # Errors
+/// As [`open`].
+pub async fn open_over(
+    engine: &Engine,
+    client: &Client,
+    target: &Target,
+    kept: Option<Connection>,
+) -> Result<Opened, Refused> {
+    let flow = Recording::begin(client, target, Protocol::Opaque);
+    opened(engine, client, target, None, flow, kept).await
+}
+
+async fn opened(
+    engine: &Engine,
+    client: &Client,
+    target: &Target,
+    method: Option<&str>,
+    mut flow: Recording,
+    kept: Option<Connection>,
+) -> Result<Opened, Refused> {
+    match connect(engine, client, target, method, &mut flow, kept).await {
+        Ok(upstream) => Ok(Opened {
+            flow,
+            upstream: Upgraded::Connection(upstream),
+            namespace: target.vantage.namespace.clone(),
+        }),
         Err(failure) => Err(Refused { flow, failure }),
     }
 }
@@ -75,6 +119,7 @@ async fn connect(
     target: &Target,
     method: Option<&str>,
     flow: &mut Recording,
+    kept: Option<Connection>,
 ) -> Result<Transport, Failure> {
     let identity = identify(engine, client, target, flow).await?;
     let mut led = None;
@@ -92,7 +137,10 @@ async fn connect(
     let hop = engine.routes.next_hop(target, "").ok_or(Failure::NoRoute("the tunnel has no target"))?;
     let addresses = engine.addresses(&hop.as_tunnel(), &subject).await?;
     flow.timings.dns_us = addresses.dns_us;
-    let connection = engine.upstream.connect(&addresses).await?;
+    let connection = match kept {
+        Some(kept) => kept,
+        None => engine.upstream.connect(&addresses).await?,
+    };
     flow.upstream = Some(connection.address);
     flow.timings.connect_us = connection.connect_us;
     Ok(connection.stream)
@@ -100,7 +148,7 @@ async fn connect(
 
 impl Opened {
     /// A tunnel on connections that an HTTP exchange has left open after 101.
-    pub(super) fn upgraded(flow: Recording, upstream: Transport, target: &Target) -> Self {
+    pub(super) fn upgraded(flow: Recording, upstream: Upgraded, target: &Target) -> Self {
         Self { flow, upstream, namespace: target.vantage.namespace.clone() }
     }
 
@@ -113,12 +161,34 @@ impl Opened {
 
     /// Relays until the tunnel ends, in a task of its own: the memory of whatever came before is free again.
     pub fn relay(self, engine: &Rc<Engine>, downstream: Downstream) {
+        let upstream = match self.upstream {
+            Upgraded::Connection(upstream) => upstream,
+            Upgraded::Stream(_) => {
+                let engine = Rc::clone(engine);
+                return drop(tokio::task::spawn_local(async move {
+                    self.relay_to_stream(&engine, downstream).await;
+                }));
+            }
+        };
         metrics::with(|metrics| metrics.tunnels.increment());
         let settings = engine.relay_settings();
         let Downstream { stream, inbox, admitted, .. } = downstream;
-        let tunnel = relay::relay(stream, self.upstream, inbox.bytes(), settings);
+        let tunnel = relay::relay(stream, upstream, inbox.bytes(), settings);
         let ended = ended(self.namespace, self.flow.identity());
         tokio::task::spawn_local(Relaying { tunnel, flow: self.flow, ended, _admitted: admitted });
+    }
+
+    /// From a connection to a stream. The connection that is dropped in the end is reset, unless both have ended in order.
+    async fn relay_to_stream(self, engine: &Engine, downstream: Downstream) {
+        let Downstream { mut stream, mut inbox, admitted: _admitted, .. } = downstream;
+        let (reader, writer) = stream.split();
+        let incoming = Arriving::new(Side::Downstream, reader, &mut inbox, Framing::UntilClose);
+        let mut outgoing = Closing::over(Side::Downstream, writer);
+        let in_order = self.relay_stream(engine, incoming, &mut outgoing).await;
+        drop(outgoing);
+        if in_order {
+            stream.end_in_order();
+        }
     }
 
     /// As [`Opened::relay`], for a tunnel on a stream: until it ends. True if that was in order.
@@ -132,7 +202,23 @@ impl Opened {
         let progress = self.flow.progress();
         let moved = (&progress.sent, &progress.received);
         let settings = engine.relay_settings();
-        let relayed = relay::stream::relay_stream(incoming, outgoing, self.upstream, settings, moved);
+        let upstream = self.upstream;
+        let relayed = async {
+            match upstream {
+                Upgraded::Connection(upstream) => {
+                    to_connection(incoming, outgoing, upstream, settings, moved).await
+                }
+                Upgraded::Stream(mut upstream) => {
+                    let OnStream { received, sent, .. } = &mut *upstream;
+                    let end = relay_streams((incoming, outgoing), (received, sent), settings, moved).await;
+                    if !matches!(end, End::Complete) {
+                        // RFC 9113 §8.5: a connection that broke is told so.
+                        sent.reset(Reason::CONNECT_ERROR);
+                    }
+                    end
+                }
+            }
+        };
         let ended = ended(self.namespace, self.flow.identity());
         let ended = async {
             match ended {

@@ -28,6 +28,7 @@ pub struct Worker {
     pub upstream_connects: Counter,
     pub upstream_failures: Counter,
     pub upstream_reuses: Counter,
+    pub upstream_moves: Counter,
     pub upstream_requests: Counter,
     pub upstream_retries: Counter,
     pub queued_requests: Counter,
@@ -60,7 +61,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    fn each(&self) -> [(&'static str, &'static str, &Counter); 49] {
+    fn each(&self) -> [(&'static str, &'static str, &Counter); 50] {
         [
             (
                 "explicit_connections_total",
@@ -129,6 +130,11 @@ impl Worker {
                 "upstream_reuses_total",
                 "Requests sent over a kept upstream connection.",
                 &self.upstream_reuses,
+            ),
+            (
+                "upstream_moves_total",
+                "Kept upstream connections that one worker has taken over from another.",
+                &self.upstream_moves,
             ),
             ("upstream_requests_total", "Requests sent to upstreams.", &self.upstream_requests),
             ("upstream_retries_total", "Refused connections tried again.", &self.upstream_retries),

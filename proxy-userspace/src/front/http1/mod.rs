@@ -10,6 +10,7 @@ use tokio::io::AsyncWriteExt;
 
 use super::{inside, presented};
 use crate::config::Timeouts;
+use crate::filters;
 use crate::http::authority::{Authority, BadAuthority, Scheme};
 use crate::http::forward;
 use crate::http::head::{RequestHead, Version};
@@ -22,6 +23,7 @@ use crate::pipeline::request::{self, Next, Request};
 use crate::pipeline::{Engine, identify, tunnel};
 use crate::target::{Front, Target};
 use crate::telemetry::flow::Protocol;
+use crate::upstream::Idle;
 use side::Http1;
 
 /// Serves requests until the connection ends or becomes a tunnel. `base` is what is known of their target before
@@ -30,9 +32,10 @@ pub(super) async fn serve(engine: Rc<Engine>, mut downstream: Downstream, base: 
     let mut own = None;
     let mut follows = false;
     loop {
-        let head = match read_head(&engine, &mut downstream).await {
-            Ok(Some(head)) => head,
-            Ok(None) => return downstream.close_idle(),
+        let head = match read_head(&engine, &mut downstream, base.front).await {
+            Ok(Read::Head(head)) => head,
+            Ok(Read::End) => return downstream.close_idle(),
+            Ok(Read::ForProxy) => return Box::pin(pass_on(&engine, downstream, &base, own)).await,
             // Boxed, as it is rare: every connection would have the memory.
             Err(failure) => return Box::pin(refuse(&engine, downstream, &base, &failure)).await,
         };
@@ -53,26 +56,38 @@ pub(super) async fn serve(engine: Rc<Engine>, mut downstream: Downstream, base: 
         match next {
             Next::Done { sent: true } if keeps => follows = true,
             Next::Done { .. } => return downstream.close().await,
-            Next::Abort => return,
+            Next::Abort(_) => return,
             Next::Tunnel(opened) => return opened.relay(&engine, downstream),
         }
     }
 }
 
-/// Reads the next head. None: the client has ended the connection, or it was idle for too long.
-async fn read_head(engine: &Engine, downstream: &mut Downstream) -> Result<Option<RequestHead>, Failure> {
+/// What a client has sent next.
+enum Read {
+    Head(RequestHead),
+    /// A request that a captured client asks a proxy of its own. It is still in the inbox.
+    ForProxy,
+    /// It has ended the connection, or was idle for too long.
+    End,
+}
+
+/// Reads the next head.
+async fn read_head(engine: &Engine, downstream: &mut Downstream, front: Front) -> Result<Read, Failure> {
     let timeouts = &engine.config.server.timeouts;
     let limits = &engine.config.server.limits;
     if downstream.inbox.bytes().is_empty() && !first_bytes(downstream, timeouts).await {
-        return Ok(None);
+        return Ok(Read::End);
     }
     downstream.deadline.arm(timeouts.request_head);
     loop {
         if !downstream.inbox.bytes().is_empty() {
             match parse::request(downstream.inbox.bytes(), limits)? {
+                Parsed::Complete(head, _) if front == Front::Captured && !is_for_origin(&head) => {
+                    return Ok(Read::ForProxy);
+                }
                 Parsed::Complete(head, length) => {
                     downstream.inbox.consume(length);
-                    return Ok(Some(head));
+                    return Ok(Read::Head(head));
                 }
                 Parsed::Partial => {}
             }
@@ -81,9 +96,29 @@ async fn read_head(engine: &Engine, downstream: &mut Downstream) -> Result<Optio
         match downstream.deadline.race(fill).await {
             Err(_) => return Err(Failure::RequestTimedOut),
             Ok(Ok(1..)) => {}
-            Ok(Ok(0)) if downstream.inbox.bytes().is_empty() => return Ok(None),
+            Ok(Ok(0)) if downstream.inbox.bytes().is_empty() => return Ok(Read::End),
             Ok(Ok(0) | Err(_)) => return Err(Failure::ClientGone),
         }
+    }
+}
+
+/// Whether its form is that for an origin server (RFC 9112 §3.2.1, §3.2.4).
+fn is_for_origin(head: &RequestHead) -> bool {
+    head.target().starts_with('/') || head.target() == "*"
+}
+
+/// A captured client that has asked for something in origin-form speaks to a proxy of its own, after all. What it asks
+/// that one is between the two, as on a connection that begins so (see [`super::detect`]): unread from here on, over the
+/// upstream connection that it has.
+async fn pass_on(engine: &Rc<Engine>, downstream: Downstream, base: &Target, own: Option<Idle>) {
+    if let Some(rule) = &base.rule
+        && let Err(denial) = filters::check_name(&**rule, None)
+    {
+        return tunnel::refuse(&downstream.client, base, Protocol::Opaque, &Failure::Filtered(denial));
+    }
+    match tunnel::open_over(engine, &downstream.client, base, own.and_then(Idle::wake)).await {
+        Ok(opened) => opened.relay(engine, downstream),
+        Err(refused) => refused.reset(downstream),
     }
 }
 
@@ -132,9 +167,6 @@ fn aim(head: RequestHead, base: &Target, follows: bool) -> Result<Aim, Failure> 
     if base.front == Front::Captured {
         let authority = host_authority(&head, base.scheme)?;
         let path = head.target().to_owned();
-        if !path.starts_with('/') && path != "*" {
-            return Err(Failure::BadRequest("a captured request must be in origin-form".into()));
-        }
         let request = Request::new(head, whole(authority, base.front, base.scheme), path, follows);
         return Ok(Aim::Request(Box::new(request)));
     }
@@ -178,7 +210,7 @@ fn inside_tunnel(
     follows: bool,
 ) -> Result<Aim, Failure> {
     let path = head.target().to_owned();
-    if !path.starts_with('/') && path != "*" {
+    if !is_for_origin(&head) {
         return Err(Failure::BadRequest("inside this tunnel, requests are in origin-form".into()));
     }
     let target = Target { authority: Some(authority.clone()), ..base.clone() };

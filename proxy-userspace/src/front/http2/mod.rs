@@ -24,6 +24,7 @@ use crate::net::frames::{PREFACE, Watch, Watched};
 use crate::net::gathered::Gathered;
 use crate::net::stream::Downstream;
 use crate::net::transport::Transport;
+use crate::pipeline::failure::Cut;
 use crate::pipeline::request::{self, Next};
 use crate::pipeline::side::DownstreamSide;
 use crate::pipeline::{Engine, tunnel};
@@ -196,7 +197,11 @@ async fn serve_stream(front: Front, request: http::Request<RecvStream>, respond:
             match request::serve(engine, &mut side, &mut request, &mut None).await {
                 // Dropped before it was read to its end, the request is told that it need not go on.
                 Next::Done { .. } => {}
-                Next::Abort => side.reset(Reason::INTERNAL_ERROR),
+                Next::Abort(cut) => side.reset(match cut {
+                    Cut::Unsent => Reason::REFUSED_STREAM,
+                    Cut::Reset(reason) => reason,
+                    Cut::Broken => Reason::INTERNAL_ERROR,
+                }),
                 Next::Tunnel(opened) => relay(engine, side, opened).await,
             }
         }
