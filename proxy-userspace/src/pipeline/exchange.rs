@@ -12,12 +12,10 @@ use super::hop::http2::Http2;
 use super::recording::Recording;
 use super::request::{Request, body_limit};
 use super::response::{deliver, final_head, within};
-use super::rewriting;
 use super::sending::Sending;
 use super::side::{Afterwards, Answer, DownstreamSide, Manner, Onward, Reply, UpstreamSide};
 use super::tunnel::Upgraded;
 use super::{Engine, additions};
-use crate::filters;
 use crate::http::authority::Shown;
 use crate::http::forward;
 use crate::http::framing::Framing;
@@ -247,14 +245,11 @@ impl Exchange<'_, '_> {
             let head = pin!(final_head(&mut answer, &mut reply, limits, &engine.via, patience, &under_way));
             sending.beside(head).await?
         };
-        additions::complete(engine, &request.target, &mut head);
-        rewriting::map_back(request, &mut head);
-        let (target, path) = (&request.target, &*request.path);
-        let rules = &engine.policy.current().header_rules;
-        filters::change(filters::Response { head: &mut head, target, path, rules });
+        // As the server has said it, whatever rules make of it.
+        *authenticates |= authenticates_connection(&head.headers, Name::WwwAuthenticate);
+        additions::complete(engine, request, &mut head);
         self.flow.timings.ttfb_us = Some(crate::telemetry::flow::micros(sending.ended().elapsed()));
         self.flow.status = Some(head.status);
-        *authenticates |= authenticates_connection(&head.headers, Name::WwwAuthenticate);
         if head.status == 407 && matches!(self.hop, Hop::Parent { tunnel: false, .. }) {
             let why = "it is a parent proxy that wants credentials, or others than those in upstream.parent";
             return Err(Failure::BadAnswer(why.into()));
