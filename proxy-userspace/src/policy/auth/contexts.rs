@@ -188,10 +188,9 @@ impl Context {
     pub fn ended(&self) -> impl Future<Output = ()> + use<> {
         let mut released = self.released.subscribe();
         async move {
-            match released.wait_for(Option::is_some).await.map(|grace| *grace) {
-                Ok(Some(grace)) => tokio::time::sleep(grace).await,
-                // Gone altogether.
-                Ok(None) | Err(_) => {}
+            // An error: it is gone altogether.
+            if let Ok(Some(grace)) = released.wait_for(Option::is_some).await.map(|grace| *grace) {
+                tokio::time::sleep(grace).await;
             }
         }
     }
