@@ -24,7 +24,9 @@ use crate::net::deadline::{self, TICK};
 use crate::pipeline::Engine;
 use crate::policy::Policy;
 use crate::policy::acl::Acl;
+use crate::policy::auth::Auth;
 use crate::policy::current::Shared as Current;
+use crate::policy::limits::Limits;
 use crate::redirect::OriginalDestinations;
 use crate::route::Table;
 use crate::running::{Beats, Phase};
@@ -46,6 +48,8 @@ pub(super) struct Plan {
     pub config: Arc<Config>,
     pub acl: Acl,
     pub policy: Arc<Current<Policy>>,
+    pub auth: Arc<Auth>,
+    pub limits: Arc<Limits>,
     pub via: Pseudonym,
     pub cache: Option<Arc<Cache>>,
     pub tls: Arc<ClientTls>,
@@ -160,6 +164,8 @@ async fn run(index: usize, plan: Plan, doors: Doors) -> io::Result<()> {
         upstream: Upstream::new(&plan.config.upstream, plan.tls, plan.upstreams, index),
         acl: plan.acl,
         policy: plan.policy.follow(),
+        auth: plan.auth,
+        limits: plan.limits,
         via: plan.via,
         cache: plan.cache,
         acceptance: plan.acceptance,

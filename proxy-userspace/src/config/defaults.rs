@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::{
     Access, Admin, Capture, CaptureMode, DenyErrno, Destinations, Dns, FailMode, Flows, Http2, Limits,
-    LogFormat, Logging, PerClient, Relay, Server, ServerTls, Timeouts, Upstream, UpstreamHttp2, UpstreamTls,
+    LogFormat, Logging, PerClient, RateLimiting, Relay, Server, ServerTls, Timeouts, Upstream, UpstreamHttp2,
+    UpstreamTls,
 };
 
 impl Default for Server {
@@ -23,6 +24,12 @@ impl Default for Server {
             limits: Limits::default(),
             http2: Http2::default(),
         }
+    }
+}
+
+impl Default for RateLimiting {
+    fn default() -> Self {
+        Self { enabled: false, requests_per_second: 100, burst: 200 }
     }
 }
 

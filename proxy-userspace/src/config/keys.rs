@@ -8,18 +8,22 @@ use std::time::Duration;
 
 use super::cache;
 use super::defaults::default_state_dir;
-use super::errors::Report;
+use super::errors::{ConfigErrors, Origin, Report};
 use super::kinds::{
     GIB, KIB, MIB, address, auto_or, choice, duration, log_filter, number, path, port_range, selector, size,
     switch,
 };
 use super::section::Section;
 use super::tree::Node;
+use super::yaml;
 use super::{
     Access, Acl, Admin, Capture, CaptureMode, Config, DenyErrno, Destinations, FailMode, Flows, Http2,
-    Limits, LogFormat, Logging, PerClient, Relay, Security, Server, Timeouts, Upstream, UpstreamHttp2,
+    Limits, LogFormat, Logging, PerClient, RateLimiting, Relay, Security, Server, Timeouts, Upstream,
+    UpstreamHttp2,
 };
-use super::{access, cli, compression, dns, filtering, headers, parent, routing, rules, tls};
+use super::{
+    access, auth, cli, compression, dns, filtering, header_rules, headers, parent, routing, rules, tls,
+};
 
 pub(super) fn read(tree: &Node, report: &mut Report) -> Config {
     Section::root(tree, report, |s| Config {
@@ -44,6 +48,25 @@ pub fn keys() -> Vec<String> {
     let mut report = Report::default();
     read(&Node::empty(), &mut report);
     report.known_keys()
+}
+
+/// The part of `security` that a context may have for itself (`acl.rules` and `filtering`), from JSON or YAML.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn security_of(text: &str) -> Result<Security, ConfigErrors> {
+    let mut report = Report::default();
+    let at = |line, column| Origin::File { file: "policy".into(), line, column };
+    let Some(tree) = yaml::parse(text, &at, &mut report) else {
+        report.finish(())?;
+        return Ok(Security::default());
+    };
+    let security = Section::root(&tree, &mut report, |s| Security {
+        acl: s.section("acl", |s| Acl { rules: access::read(s), destinations: Destinations::default() }),
+        filtering: s.section("filtering", filtering::read),
+        ..Security::default()
+    });
+    report.finish(security)
 }
 
 fn server(s: &mut Section<'_, '_>) -> Server {
@@ -146,8 +169,20 @@ fn security(s: &mut Section<'_, '_>) -> Security {
                 private: s.read("private", d.private, choice(ACCESS)),
             }),
         }),
+        auth: s.section("auth", auth::read),
         filtering: s.section("filtering", filtering::read),
+        rate_limiting: s.section("rate_limiting", rate_limiting),
+        header_rules: header_rules::read(s),
         headers: s.section("headers", headers::security_headers),
+    }
+}
+
+fn rate_limiting(s: &mut Section<'_, '_>) -> RateLimiting {
+    let d = RateLimiting::default();
+    RateLimiting {
+        enabled: s.read("enabled", d.enabled, switch),
+        requests_per_second: s.read("requests_per_second", d.requests_per_second, number(1..=1_000_000)),
+        burst: s.read("burst", d.burst, number(1..=1_000_000)),
     }
 }
 

@@ -5,6 +5,7 @@
 //! what the rest of weir sees.
 
 mod access;
+mod auth;
 mod cache;
 mod clashes;
 mod cli;
@@ -14,6 +15,7 @@ mod dns;
 mod errors;
 pub mod filter_line;
 mod filtering;
+mod header_rules;
 mod headers;
 mod keys;
 mod kinds;
@@ -38,6 +40,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use access::{AccessRule, TimeWindow};
+pub use auth::{Auth, AuthMode, CONTEXT_PREFIX, User};
 pub use cache::{Cache, Disk};
 pub use clashes::warnings;
 pub use cli::{AllowedCommand, ArgumentPattern, Cli};
@@ -45,8 +48,10 @@ pub use compression::{Coding, Compression, Effort, MediaPattern};
 pub use dns::{Dns, Domain, NotADomain, Rebinding};
 pub use errors::{ConfigError, ConfigErrors, Origin};
 pub use filtering::{Filtering, ListMode, Listed};
+pub use header_rules::{Direction, HeaderRule};
 pub use headers::SecurityHeaders;
-pub use keys::keys;
+pub use keys::{keys, security_of};
+pub use kinds::duration_of;
 pub use parent::{Credentials, Exempt, Parent, ParentKind};
 pub use prefix::Prefix;
 pub use redis::{Redis, RedisPlace, RedisUrl, ValueCoding};
@@ -239,8 +244,23 @@ pub enum DenyErrno {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Security {
     pub acl: Acl,
+    pub auth: Auth,
     pub filtering: Filtering,
+    pub rate_limiting: RateLimiting,
+    /// Default none.
+    pub header_rules: Vec<HeaderRule>,
     pub headers: SecurityHeaders,
+}
+
+/// `security.rate_limiting`: of each client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RateLimiting {
+    /// Default off.
+    pub enabled: bool,
+    /// Requests and tunnels. Default 100.
+    pub requests_per_second: u32,
+    /// Those that may come at one time. Default 200.
+    pub burst: u32,
 }
 
 /// `security.acl`.

@@ -109,8 +109,13 @@ pub fn response(head: &ResponseHead, framing: Framing, via: Option<&Pseudonym>) 
         Framing::Chunked => announce_trailers(&head.headers, fields),
         Framing::None | Framing::UntilClose => {}
     }
-    if let Some(via) = via {
-        append_via(fields, head.version, via);
+    match via {
+        Some(via) => append_via(fields, head.version, via),
+        // RFC 9110 §11.7.1: what a proxy itself asks of its client.
+        None => head
+            .headers
+            .all(Name::ProxyAuthenticate)
+            .for_each(|challenge| append(fields, b"proxy-authenticate", challenge)),
     }
     response
 }

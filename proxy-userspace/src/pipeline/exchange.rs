@@ -245,10 +245,11 @@ impl Exchange<'_, '_> {
             let head = pin!(final_head(&mut answer, &mut reply, limits, &engine.via, patience, &under_way));
             sending.beside(head).await?
         };
-        additions::complete(engine, &request.target, &mut head);
+        // As the server has said it, whatever rules make of it.
+        *authenticates |= authenticates_connection(&head.headers, Name::WwwAuthenticate);
+        additions::complete(engine, request, &mut head);
         self.flow.timings.ttfb_us = Some(crate::telemetry::flow::micros(sending.ended().elapsed()));
         self.flow.status = Some(head.status);
-        *authenticates |= authenticates_connection(&head.headers, Name::WwwAuthenticate);
         if head.status == 407 && matches!(self.hop, Hop::Parent { tunnel: false, .. }) {
             let why = "it is a parent proxy that wants credentials, or others than those in upstream.parent";
             return Err(Failure::BadAnswer(why.into()));

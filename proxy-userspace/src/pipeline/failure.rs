@@ -63,6 +63,9 @@ pub enum Failure {
     NotCached,
     #[error("{0}")]
     Internal(&'static str),
+    /// Nothing more is to be said to it.
+    #[error("its context was released")]
+    Released,
     /// The client is gone; nobody is there to answer to.
     #[error("the client closed the connection")]
     ClientGone,
@@ -119,6 +122,7 @@ impl Failure {
             ) => (504, "connection_write_timeout"),
             Self::RequestBody(BodyError::Truncated(_) | BodyError::Io(Side::Downstream, _))
             | Self::ResponseBody(_)
+            | Self::Released
             | Self::ClientGone => {
                 return None;
             }
@@ -181,6 +185,15 @@ impl Failure {
     #[must_use]
     pub fn is_behind_the_gateway(&self) -> bool {
         self.is_upstreams() || matches!(self, Self::Unresolved(_) | Self::Denied(_))
+    }
+
+    /// Fields that its answer has beside those that all have.
+    #[must_use]
+    pub fn fields(&self) -> &[(&'static str, String)] {
+        match self {
+            Self::Refused(refusal) => &refusal.fields,
+            _ => &[],
+        }
     }
 
     /// The rule that refused, where it has a name.

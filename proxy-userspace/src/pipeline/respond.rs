@@ -48,7 +48,8 @@ pub(super) async fn failure(
         }
         _ => failure.to_string(),
     };
-    let (head, explanation) = status::answer(status, error, &explanation, form);
+    let (mut head, explanation) = status::answer(status, error, &explanation, form);
+    failure.fields().iter().for_each(|(name, value)| head.headers.push(name.as_bytes(), value.as_bytes()));
     let (may_keep, content) = match ask {
         Ask::Whole { sent, .. } => (sent, explanation.as_bytes()),
         Ask::Head { sent } => (sent, b"".as_slice()),
@@ -90,6 +91,8 @@ pub(super) fn note(flow: &mut Recording, failure: &Failure) {
                 match refusal.by {
                     By::Access => metrics.denied_by_rules.increment(),
                     By::Filtering => metrics.denied_by_lists.increment(),
+                    By::Authentication => metrics.denied_by_auth.increment(),
+                    By::Limits => metrics.denied_by_limits.increment(),
                 }
             }
         });

@@ -10,9 +10,11 @@ use h2::Reason;
 use super::Engine;
 use super::failure::Failure;
 use super::hop::http2::OnStream;
+use super::identify::identify;
 use super::judge::judge;
 use super::recording::Recording;
 use super::respond::{self, Ask};
+use super::rewriting;
 use super::side::DownstreamSide;
 use crate::http::framing::Framing;
 use crate::net::admission::Admitted;
@@ -20,6 +22,7 @@ use crate::net::stream::Downstream;
 use crate::net::transport::Transport;
 use crate::netns::Namespace;
 use crate::policy::Subject;
+use crate::policy::auth::{self, Identity};
 use crate::relay::body::http1::Arriving;
 use crate::relay::body::{Sink, Source};
 use crate::relay::stream::{Closing, relay_streams, to_connection};
@@ -65,8 +68,7 @@ pub async fn open(
 ) -> Result<Opened, Refused> {
     let mut flow = Recording::begin(client, target, protocol);
     flow.method = method.map(str::to_owned);
-    let subject = Subject::of(client, target, method, None);
-    opened(engine, target, subject, flow, None).await
+    opened(engine, client, target, method, flow, None).await
 }
 
 /// The same over a connection that an HTTP exchange has left, if there is one.
@@ -80,17 +82,18 @@ pub async fn open_over(
     kept: Option<Connection>,
 ) -> Result<Opened, Refused> {
     let flow = Recording::begin(client, target, Protocol::Opaque);
-    opened(engine, target, Subject::of(client, target, None, None), flow, kept).await
+    opened(engine, client, target, None, flow, kept).await
 }
 
 async fn opened(
     engine: &Engine,
+    client: &Client,
     target: &Target,
-    subject: Subject<'_>,
+    method: Option<&str>,
     mut flow: Recording,
     kept: Option<Connection>,
 ) -> Result<Opened, Refused> {
-    match connect(engine, target, &subject, &mut flow, kept).await {
+    match connect(engine, client, target, method, &mut flow, kept).await {
         Ok(upstream) => Ok(Opened {
             flow,
             upstream: Upgraded::Connection(upstream),
@@ -112,14 +115,27 @@ pub fn refuse(client: &Client, target: &Target, protocol: Protocol, failure: &Fa
 
 async fn connect(
     engine: &Engine,
+    client: &Client,
     target: &Target,
-    subject: &Subject<'_>,
+    method: Option<&str>,
     flow: &mut Recording,
     kept: Option<Connection>,
 ) -> Result<Transport, Failure> {
-    judge(engine, subject, target).await?;
+    let identity = identify(engine, client, target, flow).await?;
+    let mut led = None;
+    let target = match &identity {
+        Some(identity) if identity.has_route() => {
+            let target = led.insert(target.clone());
+            rewriting::lead(target, Some(identity));
+            flow.authority = target.authority.as_ref().map(ToString::to_string);
+            &*target
+        }
+        _ => target,
+    };
+    let subject = Subject::of(client, target, method, None).by(identity.as_deref());
+    judge(engine, &subject, target).await?;
     let hop = engine.routes.next_hop(target, "").ok_or(Failure::NoRoute("the tunnel has no target"))?;
-    let addresses = engine.addresses(&hop.as_tunnel(), subject).await?;
+    let addresses = engine.addresses(&hop.as_tunnel(), &subject).await?;
     flow.timings.dns_us = addresses.dns_us;
     let connection = match kept {
         Some(kept) => kept,
@@ -158,7 +174,7 @@ impl Opened {
         let settings = engine.relay_settings();
         let Downstream { stream, inbox, admitted, .. } = downstream;
         let tunnel = relay::relay(stream, upstream, inbox.bytes(), settings);
-        let ended = self.namespace.map(|namespace| Box::pin(namespace.ended()) as Ended);
+        let ended = ended(self.namespace, self.flow.identity());
         tokio::task::spawn_local(Relaying { tunnel, flow: self.flow, ended, _admitted: admitted });
     }
 
@@ -203,9 +219,10 @@ impl Opened {
                 }
             }
         };
-        let namespace_ended = async {
-            match self.namespace {
-                Some(namespace) => namespace.ended().await,
+        let ended = ended(self.namespace, self.flow.identity());
+        let ended = async {
+            match ended {
+                Some(ended) => ended.await,
                 None => std::future::pending().await,
             }
         };
@@ -214,8 +231,8 @@ impl Opened {
                 note_end(&mut self.flow, &end);
                 matches!(end, End::Complete)
             }
-            () = namespace_ended => {
-                note_namespace_ended(&mut self.flow);
+            why = ended => {
+                note_ended(&mut self.flow, why);
                 false
             }
         }
@@ -234,13 +251,38 @@ fn note_end(flow: &mut Recording, end: &End) {
     };
 }
 
-fn note_namespace_ended(flow: &mut Recording) {
+fn note_ended(flow: &mut Recording, why: &'static str) {
     metrics::with(|metrics| metrics.broken_tunnels.increment());
-    flow.end = "its network namespace has ended".into();
+    flow.end = why.into();
 }
 
-/// Ready when nobody lives any more in the network namespace that a tunnel is in.
-type Ended = Pin<Box<dyn Future<Output = ()>>>;
+/// Ready, with the reason, when nobody lives any more in the network namespace that a tunnel is in, or when its context
+/// was released.
+type Ended = Pin<Box<dyn Future<Output = &'static str>>>;
+
+fn ended(namespace: Option<Arc<Namespace>>, identity: Option<&Arc<Identity>>) -> Option<Ended> {
+    let released = identity.and_then(|identity| identity.context.as_ref()).map(auth::Context::ended);
+    let namespace_ended = "its network namespace has ended";
+    Some(match (namespace, released) {
+        (None, None) => return None,
+        (Some(namespace), None) => Box::pin(async move {
+            namespace.ended().await;
+            namespace_ended
+        }),
+        (None, Some(released)) => Box::pin(async move {
+            released.await;
+            CONTEXT_RELEASED
+        }),
+        (Some(namespace), Some(released)) => Box::pin(async move {
+            tokio::select! {
+                () = namespace.ended() => namespace_ended,
+                () = released => CONTEXT_RELEASED,
+            }
+        }),
+    })
+}
+
+const CONTEXT_RELEASED: &str = "its context was released";
 
 /// The task of an open tunnel. Written as a future by hand: an `async fn` would hold its arguments twice, and
 /// there may be many thousand idle tunnels.
@@ -256,9 +298,9 @@ impl Future for Relaying {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         if let Some(ended) = &mut self.ended
-            && ended.as_mut().poll(cx).is_ready()
+            && let Poll::Ready(why) = ended.as_mut().poll(cx)
         {
-            note_namespace_ended(&mut self.flow);
+            note_ended(&mut self.flow, why);
             return Poll::Ready(());
         }
         let end = ready!(Pin::new(&mut self.tunnel).poll(cx));

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 
+use super::{inside, presented};
 use crate::config::Timeouts;
 use crate::filters;
 use crate::http::authority::{Authority, BadAuthority, Scheme};
@@ -19,7 +20,7 @@ use crate::net::stream::Downstream;
 use crate::net::transport::Transport;
 use crate::pipeline::failure::Failure;
 use crate::pipeline::request::{self, Next, Request};
-use crate::pipeline::{Engine, tunnel};
+use crate::pipeline::{Engine, identify, tunnel};
 use crate::target::{Front, Target};
 use crate::telemetry::flow::Protocol;
 use crate::upstream::Idle;
@@ -39,11 +40,15 @@ pub(super) async fn serve(engine: Rc<Engine>, mut downstream: Downstream, base: 
             Err(failure) => return Box::pin(refuse(&engine, downstream, &base, &failure)).await,
         };
         let (next, keeps) = match aim(head, &base, follows) {
-            Ok(Aim::Request(request)) => {
+            Ok(Aim::Request(mut request)) => {
                 let mut side = Http1::of(&mut downstream, &request.head);
                 // Boxed: between requests, and once it is a tunnel, a connection needs none of that memory.
-                let next = Box::pin(request::serve(&engine, &mut side, &request, &mut own)).await;
+                let next = Box::pin(request::serve(&engine, &mut side, &mut request, &mut own)).await;
                 (next, side.keeps())
+            }
+            Ok(Aim::Tunnel(target)) if identify::has_route(&engine, &target) => {
+                // Boxed, as it is rare.
+                return Box::pin(connect_inside(engine, downstream, target)).await;
             }
             Ok(Aim::Tunnel(target)) => return connect(&engine, downstream, &target).await,
             Err(failure) => return Box::pin(refuse(&engine, downstream, &base, &failure)).await,
@@ -151,12 +156,22 @@ enum Aim {
 /// Finds a request's target in its form (RFC 9112 §3.2).
 fn aim(head: RequestHead, base: &Target, follows: bool) -> Result<Aim, Failure> {
     check_host(&head)?;
-    let whole = |authority, front, scheme| Target { front, authority, scheme, ..base.clone() };
+    let credentials = presented(&head, base);
+    let whole = |authority, front, scheme| Target {
+        front,
+        authority,
+        scheme,
+        credentials: credentials.clone(),
+        ..base.clone()
+    };
     if base.front == Front::Captured {
         let authority = host_authority(&head, base.scheme)?;
         let path = head.target().to_owned();
-        let request = Request { target: whole(authority, base.front, base.scheme), path, follows, head };
+        let request = Request::new(head, whole(authority, base.front, base.scheme), path, follows);
         return Ok(Aim::Request(Box::new(request)));
+    }
+    if let (Front::Explicit, Some(authority)) = (base.front, &base.authority) {
+        return inside_tunnel(head, base, authority, follows);
     }
     if head.method() == "CONNECT" {
         let authority = Authority::parse(head.target(), None).map_err(bad_target)?;
@@ -178,12 +193,28 @@ fn aim(head: RequestHead, base: &Target, follows: bool) -> Result<Aim, Failure> 
         None if head.target().starts_with('/') || head.target() == "*" => {
             let path = head.target().to_owned();
             let target = whole(host_authority(&head, base.scheme)?, Front::Gateway, base.scheme);
-            return Ok(Aim::Request(Box::new(Request { target, path, follows, head })));
+            return Ok(Aim::Request(Box::new(Request::new(head, target, path, follows))));
         }
         None => return Err(Failure::BadRequest("the request target is in no form that exists".into())),
     };
-    let request = Request { target: whole(authority, base.front, scheme), path, follows, head };
+    let target = whole(authority, base.front, scheme);
+    let request = Request::new(head, target, path, follows);
     Ok(Aim::Request(Box::new(request)))
+}
+
+/// A request inside a tunnel whose target and client are known. A tunnel in there would be one of many.
+fn inside_tunnel(
+    head: RequestHead,
+    base: &Target,
+    authority: &Authority,
+    follows: bool,
+) -> Result<Aim, Failure> {
+    let path = head.target().to_owned();
+    if !is_for_origin(&head) {
+        return Err(Failure::BadRequest("inside this tunnel, requests are in origin-form".into()));
+    }
+    let target = Target { authority: Some(authority.clone()), ..base.clone() };
+    Ok(Aim::Request(Box::new(Request::new(head, target, path, follows))))
 }
 
 /// RFC 9112 §3.2: exactly one Host in HTTP/1.1, never more than one.
@@ -244,12 +275,23 @@ async fn connect(engine: &Rc<Engine>, mut downstream: Downstream, target: &Targe
             return;
         }
     };
-    let write = downstream.stream.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n");
+    let write = downstream.stream.write_all(ESTABLISHED);
     let written = downstream.deadline.limit(engine.config.server.timeouts.write, write).await;
     if matches!(written, Ok(Ok(()))) {
         opened.relay(engine, downstream);
     }
 }
+
+/// As [`connect`], for a client that is led elsewhere: what it speaks is looked at.
+async fn connect_inside(engine: Rc<Engine>, mut downstream: Downstream, target: Target) {
+    let write = downstream.stream.write_all(ESTABLISHED);
+    let written = downstream.deadline.limit(engine.config.server.timeouts.write, write).await;
+    if matches!(written, Ok(Ok(()))) {
+        inside::serve(engine, downstream, target, "CONNECT").await;
+    }
+}
+
+const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection established\r\n\r\n";
 
 /// Answers what is no acceptable request, and ends the connection: where the next one starts is unknown.
 pub(super) async fn refuse(engine: &Engine, mut downstream: Downstream, base: &Target, failure: &Failure) {

@@ -193,9 +193,9 @@ async fn serve_stream(front: Front, request: http::Request<RecvStream>, respond:
     let engine = &front.engine;
     let mut side = Http2::new(front.client.clone(), content, respond);
     match aim(&head, &front.base, front.local, &engine.config.server.limits) {
-        Ok(Aim::Request(request)) => {
+        Ok(Aim::Request(mut request)) => {
             // Boxed, as what follows: a task's future is moved several times before it is first polled.
-            match Box::pin(request::serve(engine, &mut side, &request, &mut None)).await {
+            match Box::pin(request::serve(engine, &mut side, &mut request, &mut None)).await {
                 // Dropped before it was read to its end, the request is told that it need not go on.
                 Next::Done { .. } => {}
                 Next::Abort(cut) => side.reset(match cut {
