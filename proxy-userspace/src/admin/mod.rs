@@ -6,6 +6,7 @@
 
 mod cache;
 mod capture;
+mod contexts;
 mod decisions;
 mod execute;
 mod existing;
@@ -47,6 +48,7 @@ pub use rules::reload as reload_rules;
 pub use token::TokenError;
 
 use crate::config;
+use crate::netns;
 use crate::running::{Phase, Running};
 use token::Token;
 
@@ -201,18 +203,23 @@ struct Caller {
     /// The process that connected; None over TCP, if the kernel doesn't tell, or where it lives in a pid namespace that
     /// weir can't see.
     pid: Option<u32>,
+    /// It lives in weir's own network namespace, as far as the kernel tells (Linux 5.14).
+    is_at_home: bool,
 }
 
 impl Connected<IncomingStream<'_, TcpListener>> for Caller {
     fn connect_info(_: IncomingStream<'_, TcpListener>) -> Self {
-        Self { pid: None }
+        Self { pid: None, is_at_home: false }
     }
 }
 
 impl Connected<IncomingStream<'_, UnixListener>> for Caller {
     fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
         let pid = stream.io().peer_cred().ok().and_then(|caller| caller.pid());
-        Self { pid: pid.and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid != 0) }
+        let pid = pid.and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid != 0);
+        // The accepted end of a Unix socket is of the namespace of the one that connected.
+        let is_at_home = netns::is_of_this_thread(stream.io().as_fd());
+        Self { pid, is_at_home }
     }
 }
 
@@ -232,7 +239,8 @@ fn questions() -> Router<Arc<Running>> {
 
 /// What changes something, and what tells where everybody's programs went: on the Unix socket, and for a token.
 fn for_owner() -> Router<Arc<Running>> {
-    let targets = targets::changes().merge(hook::changes()).merge(policy::changes());
+    let targets =
+        targets::changes().merge(hook::changes()).merge(policy::changes()).merge(contexts::changes());
     let changes = capture::changes().merge(rules::changes()).merge(targets);
     let seen = existing::for_owner().merge(decisions::routes()).merge(flows::routes());
     changes.merge(execute::changes()).merge(test::changes()).merge(seen).merge(cache::for_owner())

@@ -10,6 +10,7 @@ pub mod handover;
 mod holder;
 mod policy;
 mod predecessors;
+mod privileges;
 mod queries;
 mod rules;
 mod serving;
@@ -21,6 +22,7 @@ mod worker;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use std::time::Instant;
@@ -38,14 +40,16 @@ use crate::http::forward::Pseudonym;
 use crate::net::admission::Admission;
 use crate::policy::Policy;
 use crate::policy::acl::Acl;
+use crate::policy::auth::Auth;
 use crate::policy::current::Shared;
 use crate::policy::filtering::ListError;
+use crate::policy::limits::Limits;
 use crate::redirect::{RedirectError, RulesError};
 use crate::running::{Beats, Capture, Following, Phase, Predecessors, Running};
 use crate::telemetry::flows::Flows;
 use crate::tls::client::{ClientTls, FileError};
 use crate::tls::server::Acceptance;
-use crate::upstream::Turns;
+use crate::upstream::Common;
 use crate::{admin, capture};
 use handover::{Giver, TakeError, Taking};
 use queries::Queries;
@@ -53,6 +57,8 @@ use serving::{Served, Signals, Wishes};
 use sockets::Explicit;
 use state_file::StateFile;
 use worker::{Plan, Workers};
+
+pub use privileges::give_up_privileges;
 
 /// Why weir could not start, or go on.
 #[derive(Debug, thiserror::Error)]
@@ -119,6 +125,7 @@ async fn run(config: Arc<Config>, sources: Sources, mut taking: Option<Taking>) 
     let tls = Arc::new(ClientTls::load(&config.upstream.tls)?);
     let acceptance = Acceptance::load(&config.server.tls)?.map(Arc::new);
     let policy = Shared::new(Policy::load(&config.security)?);
+    let auth = Auth::new();
     // From now on it doesn't end weir.
     let hangup = signal(SignalKind::hangup())?;
     let explicit = Explicit::listen(&config, taking.as_mut())?;
@@ -170,6 +177,7 @@ async fn run(config: Arc<Config>, sources: Sources, mut taking: Option<Taking>) 
         beats,
         acl: acl.clone(),
         policy: Arc::clone(&policy),
+        auth: Arc::clone(&auth),
         capture: Mutex::new(capture),
         following: Following::new(),
         namespaces,
@@ -180,6 +188,7 @@ async fn run(config: Arc<Config>, sources: Sources, mut taking: Option<Taking>) 
         sources,
         reloading: Mutex::new(()),
         upgrades,
+        handing_over: AtomicBool::new(false),
         predecessors: Predecessors::new(predecessors),
     });
     let (entering, phase) = watch::channel(if taking.is_some() { Phase::Starting } else { Phase::Serving });
@@ -188,12 +197,14 @@ async fn run(config: Arc<Config>, sources: Sources, mut taking: Option<Taking>) 
         config: Arc::clone(&config),
         acl,
         policy,
+        auth,
+        limits: Limits::new(),
         via: Pseudonym::new(random_seed()),
         cache,
         tls,
         acceptance: acceptance.clone(),
         admission: Arc::clone(&running.admission),
-        turns: Turns::new(&config.upstream),
+        upstreams: Common::new(&config.upstream, explicit.groups.len()),
         beats: Arc::clone(&running.beats),
         originals,
         dns: inspection,

@@ -1,9 +1,11 @@
 //! The commands, a file each.
 
+mod assist;
 mod cache;
 mod capture;
 mod client;
 mod config;
+mod context;
 mod doctor;
 mod events;
 mod exec;
@@ -54,6 +56,9 @@ enum Command {
     /// Looks into the cache, and removes from it.
     #[command(subcommand)]
     Cache(cache::Command),
+    /// Makes and ends identities for single clients: jobs, agents, windows.
+    #[command(subcommand)]
+    Context(context::Command),
     /// Shows what rules and lists are in force, and reads them again.
     #[command(subcommand)]
     Policy(policy::Command),
@@ -67,6 +72,9 @@ enum Command {
     /// Runs a command for a caller of the admin API. For weir itself to start.
     #[command(hide = true)]
     Supervise(supervise::Arguments),
+    /// Keeps the privileges that weir gives up. For weir itself to start.
+    #[command(hide = true)]
+    Assist,
     /// Tells weir of a container that is about to start. For container runtimes to start.
     #[command(hide = true)]
     OciHook(oci::Hook),
@@ -118,6 +126,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments, admin.as_deref()),
         Command::Capture(command) => capture::run(&command, admin.as_deref()),
+        Command::Context(command) => context::run(&command, admin.as_deref()),
         Command::Policy(command) => policy::run(&command, admin.as_deref()),
         Command::Cache(command) => cache::run(&command, admin.as_deref()),
         Command::Upgrade(arguments) => upgrade::run(&arguments, admin.as_deref()),
@@ -126,6 +135,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
             Ok(code) => return code,
             Err(failed) => Err(failed),
         },
+        Command::Assist => assist::run(),
         Command::OciHook(arguments) => oci::hook(&arguments, admin.as_deref()),
         Command::OciRuntime(arguments) => oci::runtime(&arguments, admin.as_deref()),
         Command::Config(command) => config::run(&command),
