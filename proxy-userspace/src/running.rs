@@ -1,5 +1,6 @@
 //! What runs: the state that the control plane shows, and that starting and stopping change.
 
+mod changes;
 mod predecessors;
 
 use std::io;
@@ -22,6 +23,7 @@ use crate::policy::current::Shared;
 use crate::redirect::{Decision, Heartbeat, Redirect, RedirectError, monotonic_ns};
 use crate::telemetry::flows::Flows;
 
+pub use changes::{Change, Changes};
 pub use predecessors::{Predecessor, Predecessors};
 
 /// A running weir.
@@ -43,6 +45,8 @@ pub struct Running {
     /// Replaced when the configuration is read again.
     pub policy: Arc<Shared<Policy>>,
     pub capture: Mutex<Capture>,
+    /// Of what is captured.
+    pub changes: Arc<Changes>,
     /// Who follows the kernel half's decisions.
     pub following: Following,
     pub namespaces: Arc<Namespaces>,
@@ -76,7 +80,24 @@ pub struct Upgrade {
     /// Default: what this one was started as.
     pub binary: Option<PathBuf>,
     /// The new one's process, or why there is none.
-    pub answer: oneshot::Sender<Result<u32, String>>,
+    pub answer: oneshot::Sender<Result<u32, NotUpgraded>>,
+}
+
+impl Upgrade {
+    /// There is one under way.
+    pub fn refuse(self) {
+        // Who has asked may have gone.
+        let _ = self.answer.send(Err(NotUpgraded::UnderWay));
+    }
+}
+
+/// Why there is no other weir.
+#[derive(Debug, thiserror::Error)]
+pub enum NotUpgraded {
+    #[error("an upgrade is under way already; `weir status` tells which weir serves")]
+    UnderWay,
+    #[error("{0}")]
+    Failed(String),
 }
 
 /// Whether and what weir captures.

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::extract::{ConnectInfo, State};
+use axum::extract::{ConnectInfo, Extension, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -18,7 +18,7 @@ use super::problem::Problem;
 use super::{Caller, status};
 use crate::capture;
 use crate::redirect::{ExecCgroup, Redirect, RedirectError};
-use crate::running::{Capture, Running};
+use crate::running::{Capture, Change, Running};
 
 /// How long a new cgroup may stay empty: the program that asked for it moves in at once, or never.
 const MOVE_IN: Duration = Duration::from_secs(10);
@@ -41,6 +41,7 @@ pub(super) fn changes() -> Router<Arc<Running>> {
 async fn exec(
     State(running): State<Arc<Running>>,
     ConnectInfo(caller): ConnectInfo<Caller>,
+    Extension(change): Extension<Change>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     let (cgroup, events) = {
         let capture = running.capture();
@@ -60,7 +61,7 @@ async fn exec(
         })?
     };
     let answer = json!({ "cgroup": cgroup.path(), "id": cgroup.id().0 });
-    tokio::spawn(remove_when_empty(cgroup, events, running));
+    tokio::spawn(remove_when_empty(cgroup, events, running, Some(change)));
     Ok((StatusCode::CREATED, Json(answer)))
 }
 
@@ -95,7 +96,7 @@ pub fn adopt_existing(running: &Arc<Running>) {
         match redirect.capture_cgroup(cgroup.path()).and_then(|_| watch(&cgroup)) {
             Ok(events) => {
                 enter_all(running, redirect, &cgroup);
-                tokio::spawn(remove_when_empty(cgroup, events, Arc::clone(running)));
+                tokio::spawn(remove_when_empty(cgroup, events, Arc::clone(running), None));
             }
             Err(error) => tracing::warn!(%error, "can't capture again what an earlier weir captured"),
         }
@@ -129,11 +130,21 @@ pub fn remove_empty(mut cgroups: Vec<ExecCgroup>) -> Vec<ExecCgroup> {
 }
 
 /// Waits until everybody has left the cgroup, and takes it away. As long as it is there, it is captured: somebody
-/// may still come.
-async fn remove_when_empty(cgroup: ExecCgroup, events: File, running: Arc<Running>) {
+/// may still come. Until somebody has come, the `change` is under way: another weir looks whose network namespaces it has
+/// to enter only once.
+async fn remove_when_empty(
+    cgroup: ExecCgroup,
+    events: File,
+    running: Arc<Running>,
+    mut change: Option<Change>,
+) {
     let path = cgroup.path().display().to_string();
     for _ in 0..MAX_REMOVALS {
-        if let Err(error) = until_left(&events).await {
+        let left = until_left(&events, &mut change).await;
+        change = None;
+        if let Err(error) = left
+            && !is_removed(&error)
+        {
             tracing::warn!(%error, path, "can't watch the cgroup of a captured program");
         }
         {
@@ -157,8 +168,10 @@ fn remove(cgroup: &ExecCgroup, redirect: &Redirect) -> bool {
     let path = cgroup.path().display();
     match cgroup.remove() {
         Err(error) if error.kind() == io::ErrorKind::ResourceBusy => return false,
-        Err(error) => tracing::warn!(%error, %path, "can't remove the cgroup of a captured program"),
-        Ok(()) => {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(%error, %path, "can't remove the cgroup of a captured program")
+        }
+        _ => {
             if let Err(error) = redirect.release_cgroup(cgroup.id()) {
                 tracing::warn!(%error, %path, "can't release the cgroup of a captured program");
             }
@@ -168,7 +181,7 @@ fn remove(cgroup: &ExecCgroup, redirect: &Redirect) -> bool {
 }
 
 /// Ready when the last program has left, or none has come within [`MOVE_IN`].
-async fn until_left(events: &File) -> io::Result<()> {
+async fn until_left(events: &File, change: &mut Option<Change>) -> io::Result<()> {
     let mut came = false;
     let waiting_since = Instant::now();
     while came || waiting_since.elapsed() < MOVE_IN {
@@ -176,12 +189,21 @@ async fn until_left(events: &File) -> io::Result<()> {
         came |= has_changed(events)?;
         let populated = read_populated(events)?;
         came |= populated;
+        if came {
+            *change = None;
+        }
         if came && !populated {
             return Ok(());
         }
         tokio::time::sleep(LOOK).await;
     }
     Ok(())
+}
+
+/// Whether a cgroup's file can't be read as there is no such cgroup any more: during an upgrade two weirs look after the
+/// same, and one of them removes it.
+fn is_removed(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ENODEV)
 }
 
 /// Whether `cgroup.events` has changed since it was last read.

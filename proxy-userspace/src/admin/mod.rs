@@ -19,6 +19,7 @@ mod policy;
 mod problem;
 mod rules;
 mod status;
+mod succession;
 mod targets;
 mod test;
 mod token;
@@ -152,11 +153,13 @@ impl Listeners {
             async move { drop(phase.wait_for(is_replaced).await) }
         };
         let allowed = guard::AllowedHosts::of(self.address);
-        let with_token = for_owner().layer(from_fn_with_state(self.token, token::check));
-        let tcp = questions().merge(with_token).layer(from_fn_with_state(allowed, guard::check));
+        let with_token = for_owner(&running).layer(from_fn_with_state(self.token, token::check));
+        let tcp = questions()
+            .merge(with_token)
+            .merge(upgrade::refused())
+            .layer(from_fn_with_state(allowed, guard::check));
         let tcp = tcp.with_state(Arc::clone(&running));
-        // Who may have any program run in weir's place is weir's user, not who has a token.
-        let unix = questions().merge(for_owner()).merge(upgrade::changes()).with_state(running);
+        let unix = questions().merge(for_owner(&running)).merge(upgrade::changes()).with_state(running);
         Serving {
             tasks: [
                 tokio::spawn({
@@ -231,9 +234,10 @@ fn questions() -> Router<Arc<Running>> {
 }
 
 /// What changes something, and what tells where everybody's programs went: on the Unix socket, and for a token.
-fn for_owner() -> Router<Arc<Running>> {
+fn for_owner(running: &Arc<Running>) -> Router<Arc<Running>> {
     let targets = targets::changes().merge(hook::changes()).merge(policy::changes());
     let changes = capture::changes().merge(rules::changes()).merge(targets);
+    let changes = changes.layer(from_fn_with_state(Arc::clone(running), succession::check));
     let seen = existing::for_owner().merge(decisions::routes()).merge(flows::routes());
     changes.merge(execute::changes()).merge(test::changes()).merge(seen).merge(cache::for_owner())
 }

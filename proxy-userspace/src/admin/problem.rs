@@ -4,16 +4,25 @@ use axum::extract::rejection::QueryRejection;
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 
+/// In seconds: the least that the field can say.
+const RETRY_AFTER: &str = "1";
+
 /// An error, with a sentence about what to do.
 #[derive(Debug)]
 pub(super) struct Problem {
     status: StatusCode,
     detail: String,
+    for_now: bool,
 }
 
 impl Problem {
     pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into() }
+        Self { status, detail: detail.into(), for_now: false }
+    }
+
+    /// Whoever asks again after [`RETRY_AFTER`] seconds may have more luck.
+    pub(super) fn for_now(self) -> Self {
+        Self { for_now: true, ..self }
     }
 }
 
@@ -31,8 +40,9 @@ impl IntoResponse for Problem {
             "status": self.status.as_u16(),
             "detail": self.detail,
         });
-        (self.status, [(header::CONTENT_TYPE, "application/problem+json")], document.to_string())
-            .into_response()
+        let content_type = [(header::CONTENT_TYPE, "application/problem+json")];
+        let retry_after = self.for_now.then_some([(header::RETRY_AFTER, RETRY_AFTER)]);
+        (self.status, content_type, retry_after, document.to_string()).into_response()
     }
 }
 

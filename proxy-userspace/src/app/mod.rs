@@ -171,6 +171,7 @@ async fn run(config: Arc<Config>, sources: Sources, mut taking: Option<Taking>) 
         acl: acl.clone(),
         policy: Arc::clone(&policy),
         capture: Mutex::new(capture),
+        changes: Arc::default(),
         following: Following::new(),
         namespaces,
         targets: Arc::clone(&targets),
