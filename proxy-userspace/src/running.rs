@@ -19,6 +19,7 @@ use crate::execute::Executor;
 use crate::net::admission::Admission;
 use crate::policy::Policy;
 use crate::policy::acl::Acl;
+use crate::policy::auth::Auth;
 use crate::policy::current::Shared;
 use crate::redirect::{Decision, Heartbeat, Redirect, RedirectError, monotonic_ns};
 use crate::telemetry::flows::Flows;
@@ -44,6 +45,7 @@ pub struct Running {
     pub acl: Acl,
     /// Replaced when the configuration is read again.
     pub policy: Arc<Shared<Policy>>,
+    pub auth: Arc<Auth>,
     pub capture: Mutex<Capture>,
     /// Of what is captured.
     pub changes: Arc<Changes>,

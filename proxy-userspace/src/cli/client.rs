@@ -36,7 +36,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(50);
 const UPGRADE: &str = "/upgrade";
 
 /// Questions that are about everybody's programs.
-const OVER_THE_SOCKET: [&str; 3] = ["/flows", "/capture/targets", "/admin/cache/entries"];
+const OVER_THE_SOCKET: [&str; 4] = ["/contexts", "/flows", "/capture/targets", "/admin/cache/entries"];
 
 /// Where the admin API listens.
 enum Address {
