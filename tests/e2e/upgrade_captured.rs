@@ -3,8 +3,9 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -14,7 +15,7 @@ use weir_tests::load::{Load, Way};
 use weir_tests::netns::{self, Other};
 use weir_tests::prompt::Prompt;
 use weir_tests::weir::{Weir, eventually, runs};
-use weir_tests::{http, leaks, scripts, who};
+use weir_tests::{leaks, scripts, who};
 
 /// Of each kind: captured, and through the explicit proxy.
 const TRANSFERS: usize = 50;
@@ -172,43 +173,6 @@ fn a_failure_leaves_the_programs_and_the_holder_as_they_were() {
 }
 
 #[test]
-fn what_is_to_be_captured_meanwhile_waits_for_the_weir_that_decides() {
-    netns::enter();
-    let server = who::server(netns::V4);
-    let weir = Weir::capturing("capture: {fail: closed}");
-    let folder = weir.folder().to_owned();
-    let ask = |path: &str| {
-        let mut stream = UnixStream::connect(folder.join("state/admin.sock")).expect("weir listens");
-        write!(stream, "POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
-            .expect("it reads");
-        http::read_to_end(&mut stream).expect("an answer")
-    };
-    let coming = ask("/capture/exec").json();
-    std::thread::scope(|scope| {
-        let upgrade = scope.spawn(|| weir.upgrade_with(&format!("hold:{}", folder.display())));
-        let refused = || Some(ask("/capture/targets")).filter(|answer| answer.status == 503);
-        let answer = eventually("no change begins", refused);
-        assert_eq!(answer.field("retry-after"), Some("1"), "{}", answer.head);
-        assert!(!folder.join("told").exists(), "a program is on its way to its cgroup");
-        let mut came = Command::new("sleep").arg("1000").spawn().expect("sleep runs");
-        let procs = format!("{}/cgroup.procs", coming["cgroup"].as_str().expect("a path"));
-        fs::write(procs, came.id().to_string()).expect("it moves in");
-        eventually("the other one is told what is captured", || folder.join("told").exists().then_some(()));
-        for path in ["/capture/exec", "/capture/hook", "/capture/reload", "/policy/reload"] {
-            assert_eq!(ask(path).status, 503, "{path}");
-        }
-        // Who asks with `weir exec` waits.
-        let program = scope.spawn(|| Prompt::start(&weir, *server).ask());
-        fs::write(folder.join("go"), "").expect("a file");
-        let told = upgrade.join().expect("no panic");
-        assert!(String::from_utf8_lossy(&told.stderr).contains("as it was told"), "{told:?}");
-        assert_eq!(program.join().expect("no panic"), "captured");
-        assert!(came.kill().and_then(|()| came.wait()).is_ok());
-    });
-    assert_eq!(who_captures(&weir), "captured");
-}
-
-#[test]
 fn a_holder_that_nobody_follows_leaves_no_socket() {
     netns::enter();
     let mut weir = Weir::capturing("capture: {fail: closed}");
@@ -324,4 +288,42 @@ fn queries_of_captured_programs_are_answered_throughout() {
     assert_eq!(told["failed"], json!([]), "{told}");
     assert!(told["done"].as_u64() > Some(50), "{told}");
     let _ = (child.wait(), kill(weir.pid(), None));
+}
+
+#[test]
+fn what_begins_in_the_middle_is_captured() {
+    netns::enter();
+    let server = who::server(netns::V4);
+    let mut weir = Weir::capturing("");
+    let script = format!("import client; print(client.attempt('{}', {}))", server.ip(), server.port());
+    let ended = AtomicBool::new(false);
+    let exec = |number: usize| weir_exec(&weir, &script, number);
+    let upgraded = thread::scope(|scope| {
+        let (exec, ended) = (&exec, &ended);
+        let starting: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(move || {
+                    let counted = (0..).take_while(|_| !ended.load(Ordering::Relaxed));
+                    counted.map(exec).count()
+                })
+            })
+            .collect();
+        let upgraded: Vec<_> =
+            (0..UPGRADES).map(|_| weir.command(&["upgrade"]).output().expect("weir runs")).collect();
+        ended.store(true, Ordering::Relaxed);
+        let started: usize = starting.into_iter().map(|one| one.join().expect("all were captured")).sum();
+        assert!(started >= UPGRADES, "{started} programs were started");
+        println!("{started} programs started during {UPGRADES} upgrades");
+        upgraded
+    });
+    for output in upgraded {
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    weir.note_successor();
+}
+
+/// Runs a client captured, which must have been when it connected.
+fn weir_exec(weir: &Weir, script: &str, number: usize) {
+    let told = scripts::stdout(&mut weir.exec(&scripts::python(script)));
+    assert_eq!(told, "captured", "program {number}");
 }

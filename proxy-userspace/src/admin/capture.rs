@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::extract::{ConnectInfo, Extension, State};
+use axum::extract::{ConnectInfo, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -18,7 +18,7 @@ use super::problem::Problem;
 use super::{Caller, status};
 use crate::capture;
 use crate::redirect::{ExecCgroup, Redirect, RedirectError};
-use crate::running::{Capture, Change, Running};
+use crate::running::{Capture, Running};
 
 /// How long a new cgroup may stay empty: the program that asked for it moves in at once, or never.
 const MOVE_IN: Duration = Duration::from_secs(10);
@@ -41,18 +41,17 @@ pub(super) fn changes() -> Router<Arc<Running>> {
 async fn exec(
     State(running): State<Arc<Running>>,
     ConnectInfo(caller): ConnectInfo<Caller>,
-    Extension(change): Extension<Change>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     let (cgroup, events) = {
-        let capture = running.capture();
+        let capture = running.capture_to_change().await;
         let redirect = match &*capture {
             Capture::On(redirect) => redirect,
             Capture::Off => return Err(unavailable("capture.mode is off")),
-            Capture::Detached => return Err(unavailable("weir is stopping")),
+            Capture::Detached => return Err(Problem::of_replaced()),
             Capture::Unavailable(error) => return Err(unavailable(&error.to_string())),
         };
         // It becomes the program, in the network namespace that it lives in.
-        if let Some(pid) = caller.pid {
+        if let Some(pid) = caller.pid.filter(|_| !caller.is_at_home) {
             capture::enter(&running, redirect, pid)
                 .map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
         }
@@ -61,7 +60,7 @@ async fn exec(
         })?
     };
     let answer = json!({ "cgroup": cgroup.path(), "id": cgroup.id().0 });
-    tokio::spawn(remove_when_empty(cgroup, events, running, Some(change)));
+    tokio::spawn(remove_when_empty(cgroup, events, running));
     Ok((StatusCode::CREATED, Json(answer)))
 }
 
@@ -96,7 +95,7 @@ pub fn adopt_existing(running: &Arc<Running>) {
         match redirect.capture_cgroup(cgroup.path()).and_then(|_| watch(&cgroup)) {
             Ok(events) => {
                 enter_all(running, redirect, &cgroup);
-                tokio::spawn(remove_when_empty(cgroup, events, Arc::clone(running), None));
+                tokio::spawn(remove_when_empty(cgroup, events, Arc::clone(running)));
             }
             Err(error) => tracing::warn!(%error, "can't capture again what an earlier weir captured"),
         }
@@ -130,19 +129,11 @@ pub fn remove_empty(mut cgroups: Vec<ExecCgroup>) -> Vec<ExecCgroup> {
 }
 
 /// Waits until everybody has left the cgroup, and takes it away. As long as it is there, it is captured: somebody
-/// may still come. Until somebody has come, the `change` is under way: another weir looks whose network namespaces it has
-/// to enter only once.
-async fn remove_when_empty(
-    cgroup: ExecCgroup,
-    events: File,
-    running: Arc<Running>,
-    mut change: Option<Change>,
-) {
+/// may still come.
+async fn remove_when_empty(cgroup: ExecCgroup, events: File, running: Arc<Running>) {
     let path = cgroup.path().display().to_string();
     for _ in 0..MAX_REMOVALS {
-        let left = until_left(&events, &mut change).await;
-        change = None;
-        if let Err(error) = left
+        if let Err(error) = until_left(&events).await
             && !is_removed(&error)
         {
             tracing::warn!(%error, path, "can't watch the cgroup of a captured program");
@@ -169,7 +160,7 @@ fn remove(cgroup: &ExecCgroup, redirect: &Redirect) -> bool {
     match cgroup.remove() {
         Err(error) if error.kind() == io::ErrorKind::ResourceBusy => return false,
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            tracing::warn!(%error, %path, "can't remove the cgroup of a captured program")
+            tracing::warn!(%error, %path, "can't remove the cgroup of a captured program");
         }
         _ => {
             if let Err(error) = redirect.release_cgroup(cgroup.id()) {
@@ -181,7 +172,7 @@ fn remove(cgroup: &ExecCgroup, redirect: &Redirect) -> bool {
 }
 
 /// Ready when the last program has left, or none has come within [`MOVE_IN`].
-async fn until_left(events: &File, change: &mut Option<Change>) -> io::Result<()> {
+async fn until_left(events: &File) -> io::Result<()> {
     let mut came = false;
     let waiting_since = Instant::now();
     while came || waiting_since.elapsed() < MOVE_IN {
@@ -189,9 +180,6 @@ async fn until_left(events: &File, change: &mut Option<Change>) -> io::Result<()
         came |= has_changed(events)?;
         let populated = read_populated(events)?;
         came |= populated;
-        if came {
-            *change = None;
-        }
         if came && !populated {
             return Ok(());
         }

@@ -20,7 +20,6 @@ mod policy;
 mod problem;
 mod rules;
 mod status;
-mod succession;
 mod targets;
 mod test;
 mod token;
@@ -49,6 +48,7 @@ pub use rules::reload as reload_rules;
 pub use token::TokenError;
 
 use crate::config;
+use crate::netns;
 use crate::running::{Phase, Running};
 use token::Token;
 
@@ -154,13 +154,13 @@ impl Listeners {
             async move { drop(phase.wait_for(is_replaced).await) }
         };
         let allowed = guard::AllowedHosts::of(self.address);
-        let with_token = for_owner(&running).layer(from_fn_with_state(self.token, token::check));
+        let with_token = for_owner().layer(from_fn_with_state(self.token, token::check));
         let tcp = questions()
             .merge(with_token)
             .merge(upgrade::refused())
             .layer(from_fn_with_state(allowed, guard::check));
         let tcp = tcp.with_state(Arc::clone(&running));
-        let unix = questions().merge(for_owner(&running)).merge(upgrade::changes()).with_state(running);
+        let unix = questions().merge(for_owner()).merge(upgrade::changes()).with_state(running);
         Serving {
             tasks: [
                 tokio::spawn({
@@ -205,18 +205,23 @@ struct Caller {
     /// The process that connected; None over TCP, if the kernel doesn't tell, or where it lives in a pid namespace that
     /// weir can't see.
     pid: Option<u32>,
+    /// It lives in weir's own network namespace, as far as the kernel tells (Linux 5.14).
+    is_at_home: bool,
 }
 
 impl Connected<IncomingStream<'_, TcpListener>> for Caller {
     fn connect_info(_: IncomingStream<'_, TcpListener>) -> Self {
-        Self { pid: None }
+        Self { pid: None, is_at_home: false }
     }
 }
 
 impl Connected<IncomingStream<'_, UnixListener>> for Caller {
     fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
         let pid = stream.io().peer_cred().ok().and_then(|caller| caller.pid());
-        Self { pid: pid.and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid != 0) }
+        let pid = pid.and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid != 0);
+        // The accepted end of a Unix socket is of the namespace of the one that connected.
+        let is_at_home = netns::is_of_this_thread(stream.io().as_fd());
+        Self { pid, is_at_home }
     }
 }
 
@@ -235,11 +240,10 @@ fn questions() -> Router<Arc<Running>> {
 }
 
 /// What changes something, and what tells where everybody's programs went: on the Unix socket, and for a token.
-fn for_owner(running: &Arc<Running>) -> Router<Arc<Running>> {
+fn for_owner() -> Router<Arc<Running>> {
     let targets =
         targets::changes().merge(hook::changes()).merge(policy::changes()).merge(contexts::changes());
     let changes = capture::changes().merge(rules::changes()).merge(targets);
-    let changes = changes.layer(from_fn_with_state(Arc::clone(running), succession::check));
     let seen = existing::for_owner().merge(decisions::routes()).merge(flows::routes());
     changes.merge(execute::changes()).merge(test::changes()).merge(seen).merge(cache::for_owner())
 }

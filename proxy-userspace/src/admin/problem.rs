@@ -1,28 +1,27 @@
 //! Errors of the admin API: problem documents (RFC 9457).
 
 use axum::extract::rejection::QueryRejection;
-use axum::http::{Method, StatusCode, Uri, header};
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-
-/// In seconds: the least that the field can say.
-const RETRY_AFTER: &str = "1";
 
 /// An error, with a sentence about what to do.
 #[derive(Debug)]
 pub(super) struct Problem {
     status: StatusCode,
     detail: String,
-    for_now: bool,
+    /// To ask again may help at once.
+    asks_again: bool,
 }
 
 impl Problem {
     pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into(), for_now: false }
+        Self { status, detail: detail.into(), asks_again: false }
     }
 
-    /// Whoever asks again after [`RETRY_AFTER`] seconds may have more luck.
-    pub(super) fn for_now(self) -> Self {
-        Self { for_now: true, ..self }
+    /// This weir can't any more; the one that has taken its place, if there is one, can.
+    pub(super) fn of_replaced() -> Self {
+        let detail = "weir is stopping, or another one has taken its place".to_owned();
+        Self { status: StatusCode::SERVICE_UNAVAILABLE, detail, asks_again: true }
     }
 }
 
@@ -40,9 +39,13 @@ impl IntoResponse for Problem {
             "status": self.status.as_u16(),
             "detail": self.detail,
         });
-        let content_type = [(header::CONTENT_TYPE, "application/problem+json")];
-        let retry_after = self.for_now.then_some([(header::RETRY_AFTER, RETRY_AFTER)]);
-        (self.status, content_type, retry_after, document.to_string()).into_response()
+        let mut response =
+            (self.status, [(header::CONTENT_TYPE, "application/problem+json")], document.to_string())
+                .into_response();
+        if self.asks_again {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("0"));
+        }
+        response
     }
 }
 

@@ -1,13 +1,12 @@
 //! Talks to the admin API of the running weir.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
-use hyper::header::RETRY_AFTER;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -21,19 +20,6 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The same where weir has much to do first.
 const LONG_TIMEOUT: Duration = Duration::from_secs(150);
-
-/// How long it is asked again where another weir is taking the running one's place. A container runtime lets its hook run
-/// for longer.
-const SUCCESSION: Duration = Duration::from_secs(15);
-
-/// How often it is asked again where the connection ends without an answer.
-const HANG_UPS: u32 = 3;
-
-/// How long it waits before it asks again.
-const ASK_AGAIN: Duration = Duration::from_millis(50);
-
-/// Whoever answers this may end before it has.
-const UPGRADE: &str = "/upgrade";
 
 /// Questions that are about everybody's programs.
 const OVER_THE_SOCKET: [&str; 4] = ["/contexts", "/flows", "/capture/targets", "/admin/cache/entries"];
@@ -118,7 +104,7 @@ pub(super) fn follow(
     })
 }
 
-/// Asks. During an upgrade as often as it takes until one of the two weirs answers.
+/// Asks; and again if a weir answers that has just been replaced.
 async fn send(
     admin: Option<&str>,
     method: &Method,
@@ -126,35 +112,28 @@ async fn send(
     body: Bytes,
     limit: Duration,
 ) -> Result<Response<Incoming>, Failed> {
-    let begun = Instant::now();
-    let mut hung_up = 0;
-    loop {
-        match send_once(admin, method, path, body.clone(), limit).await {
-            Err(Unanswered::ForNow(_)) if begun.elapsed() < SUCCESSION => {}
-            // Asking twice for an upgrade would be two.
-            Err(Unanswered::HungUp(_)) if hung_up < HANG_UPS && path != UPGRADE => hung_up += 1,
-            Err(Unanswered::ForNow(failed) | Unanswered::HungUp(failed) | Unanswered::ForGood(failed)) => {
-                return Err(failed);
-            }
-            Ok(answer) => return Ok(answer),
+    for _ in 1..MOST_TRIES {
+        let answer = send_once(admin, method, path, body.clone(), limit).await?;
+        if !answer.headers().contains_key("retry-after") {
+            return judged(answer).await;
         }
-        tokio::time::sleep(ASK_AGAIN).await;
+        tokio::time::sleep(AGAIN).await;
     }
+    judged(send_once(admin, method, path, body, limit).await?).await
 }
 
-/// Why there is no answer to go by.
-enum Unanswered {
-    /// Whoever asks again may be answered.
-    ForNow(Failed),
-    /// A weir whose place was taken closes what it has accepted and not read yet. One that died is missed the next time.
-    HungUp(Failed),
-    ForGood(Failed),
-}
+/// How often and when it is asked again.
+const MOST_TRIES: u32 = 50;
+const AGAIN: Duration = Duration::from_millis(20);
 
-impl From<Failed> for Unanswered {
-    fn from(failed: Failed) -> Self {
-        Self::ForGood(failed)
+async fn judged(answer: Response<Incoming>) -> Result<Response<Incoming>, Failed> {
+    if answer.status().is_success() {
+        return Ok(answer);
     }
+    let status = answer.status();
+    let body = answer.into_body().collect().await.map_err(|error| broken(&error))?.to_bytes();
+    let problem: Value = serde_json::from_slice(&body).unwrap_or_default();
+    Err(Failed::new(FAILED, problem["detail"].as_str().unwrap_or(status.as_str())))
 }
 
 async fn send_once(
@@ -163,26 +142,17 @@ async fn send_once(
     path: &str,
     body: Bytes,
     limit: Duration,
-) -> Result<Response<Incoming>, Unanswered> {
-    let answer = match address(admin, method, path)? {
+) -> Result<Response<Incoming>, Failed> {
+    match address(admin, method, path)? {
         Address::Socket(socket) => match UnixStream::connect(&socket).await {
             Ok(stream) => request(stream, "localhost", (method, path), body, limit).await,
-            Err(error) => return Err(not_running(&socket.display().to_string(), &error).into()),
+            Err(error) => Err(not_running(&socket.display().to_string(), &error)),
         },
         Address::Tcp(host) => match TcpStream::connect(&host).await {
             Ok(stream) => request(stream, &host, (method, path), body, limit).await,
-            Err(error) => return Err(not_running(&format!("http://{host}"), &error).into()),
+            Err(error) => Err(not_running(&format!("http://{host}"), &error)),
         },
-    }?;
-    if answer.status().is_success() {
-        return Ok(answer);
     }
-    let status = answer.status();
-    let for_now = status == StatusCode::SERVICE_UNAVAILABLE && answer.headers().contains_key(RETRY_AFTER);
-    let body = answer.into_body().collect().await.map_err(|error| broken(&error))?.to_bytes();
-    let problem: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let failed = Failed::new(FAILED, problem["detail"].as_str().unwrap_or(status.as_str()));
-    Err(if for_now { Unanswered::ForNow(failed) } else { Unanswered::ForGood(failed) })
 }
 
 async fn request(
@@ -191,7 +161,7 @@ async fn request(
     (method, path): (&Method, &str),
     body: Bytes,
     limit: Duration,
-) -> Result<Response<Incoming>, Unanswered> {
+) -> Result<Response<Incoming>, Failed> {
     let request = Request::builder().method(method).uri(path).header("Host", host);
     let request = match body.is_empty() {
         true => request,
@@ -206,13 +176,8 @@ async fn request(
         sender.send_request(request).await
     };
     match tokio::time::timeout(limit, exchange).await {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(error)) if !error.is_parse() => Err(Unanswered::HungUp(broken(&error))),
-        Ok(Err(error)) => Err(broken(&error).into()),
-        Err(_) => {
-            let message = format!("weir did not answer within {} s", limit.as_secs());
-            Err(Failed::new(FAILED, message).into())
-        }
+        Ok(answer) => answer.map_err(|error| broken(&error)),
+        Err(_) => Err(Failed::new(FAILED, format!("weir did not answer within {} s", limit.as_secs()))),
     }
 }
 

@@ -4,26 +4,22 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use nix::unistd::Pid;
 use proxy_common::MAX_SIBLINGS;
 use tokio::sync::watch;
 
-use super::starting::Starting;
+use super::starting::{LAST_WORDS, Starting};
 use super::{Answer, CapturedContainer, Kept, Offer, PATIENCE, PROTOCOL, Released, State, hear, say};
 use crate::admin;
 use crate::app::sockets::Explicit;
 use crate::app::supervisor;
 use crate::cache::store::disk::Disk;
-use crate::net::descriptors;
+use crate::privilege::{self, Assistant, descriptors};
 use crate::redirect::Redirect;
 use crate::running::{Capture, Phase, Running};
-
-/// How long changes of what is captured may take to end: less than the new weir has patience. A program that was given a
-/// cgroup has 10 s to move in.
-const LAST_CHANGES: Duration = Duration::from_secs(30);
 
 /// What is needed to have another weir take this one's place.
 pub(in crate::app) struct Giver {
@@ -66,6 +62,11 @@ pub(in crate::app) enum GiveError {
     Sockets(String),
     #[error("{0} earlier weirs still finish their connections; wait for them, or end one with SIGTERM")]
     TooMany(usize),
+    #[error(
+        "weir's assistant is gone, and without it the new weir could not enter the network namespaces in which this one \
+         captures; stop weir and start it again"
+    )]
+    Unassisted,
     #[error("can't start {}: {error}", .program.display())]
     Start { program: PathBuf, error: io::Error },
     #[error("weir was told to stop, and the new one (pid {pid}) was ended before it had taken over")]
@@ -74,11 +75,6 @@ pub(in crate::app) enum GiveError {
     TimedOut { pid: Pid },
     #[error("the new weir (pid {pid}) did not start: {reason}")]
     Failed { pid: Pid, reason: String },
-    #[error(
-        "what is captured is still being changed after {} s (`weir exec`, `capture add`, a reload); try again",
-        LAST_CHANGES.as_secs()
-    )]
-    Unsettled,
     #[error("the new weir (pid {pid}) {ended} before it had taken over ({error}); its log says more")]
     Lost { pid: Pid, ended: String, error: io::Error },
 }
@@ -103,6 +99,10 @@ impl Giver {
         if predecessors.len() + 2 > MAX_SIBLINGS {
             return Err(GiveError::TooMany(predecessors.len()));
         }
+        let is_unassisted = privilege::assistant().is_some_and(|assistant| assistant.another().is_err());
+        if is_unassisted && !self.running.namespaces.state().is_empty() {
+            return Err(GiveError::Unassisted);
+        }
         let (stream, its_end) = UnixStream::pair().map_err(|error| GiveError::Sockets(error.to_string()))?;
         let limits = stream.set_read_timeout(Some(PATIENCE)).and(stream.set_write_timeout(Some(PATIENCE)));
         limits.map_err(|error| GiveError::Sockets(error.to_string()))?;
@@ -124,7 +124,6 @@ impl Giver {
                 Err(match unheard {
                     _ if was_cancelled => GiveError::Cancelled { pid },
                     Unheard::Failed(reason) => GiveError::Failed { pid, reason },
-                    Unheard::Unsettled => GiveError::Unsettled,
                     Unheard::Lost(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         GiveError::TimedOut { pid }
                     }
@@ -176,13 +175,15 @@ impl Giver {
     fn talk(&self, stream: &UnixStream, pid: Pid) -> Result<Given, Unheard> {
         // One that has failed already has told why, and takes no offer.
         let offered = self.offer(stream);
-        match hear(stream).map_err(|error| offered.err().unwrap_or(error))? {
+        if offered.is_err() {
+            stream.set_read_timeout(Some(LAST_WORDS))?;
+        }
+        let heard = hear(stream).map_err(|error| offered.err().unwrap_or(error))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        match heard {
             Answer::Ready => {}
             Answer::Failed { reason } => return Err(Unheard::Failed(reason)),
             Answer::Taken(_) => return Err(io::Error::other("it took what it had not been given").into()),
-        }
-        if !self.running.changes.close(LAST_CHANGES) {
-            return Err(Unheard::Unsettled);
         }
         say(stream, &self.state())?;
         let kept = match hear(stream)? {
@@ -209,6 +210,12 @@ impl Giver {
         };
         let disk = running.cache.as_ref().and_then(|cache| cache.disk());
         let cache_lock = disk.map(Disk::lock_descriptor).transpose()?;
+        let assistant = privilege::assistant();
+        let way = assistant.and_then(|assistant| {
+            let way = assistant.another();
+            way.inspect_err(|error| tracing::warn!("the new weir has to do without: {error}")).ok()
+        });
+        let way = way.map(OwnedFd::from);
         let predecessors = running.predecessors.all();
         let admin = &running.config.admin;
         let offer = Offer {
@@ -220,10 +227,11 @@ impl Giver {
             state_dir: admin.state_dir.clone(),
             captures: capture_lock.is_some(),
             has_cache_lock: cache_lock.is_some(),
+            assistant: assistant.filter(|_| way.is_some()).map(Assistant::pid),
             predecessors: predecessors.iter().map(|one| one.pid).collect(),
         };
         let mut descriptors: Vec<BorrowedFd<'_>> = sockets.admin.iter().map(AsFd::as_fd).collect();
-        descriptors.extend(capture_lock.iter().chain(&cache_lock).map(AsFd::as_fd));
+        descriptors.extend(capture_lock.iter().chain(&cache_lock).chain(&way).map(AsFd::as_fd));
         descriptors.extend(predecessors.iter().map(|one| one.process.as_fd()));
         descriptors.extend(sockets.explicit.iter().map(AsFd::as_fd));
         descriptors::send(stream, &serde_json::to_vec(&offer)?, &descriptors)
@@ -231,6 +239,11 @@ impl Giver {
 
     fn state(&self) -> State {
         let running = &self.running;
+        {
+            // Whoever changes anything has this lock.
+            let _changes = running.capture();
+            running.handing_over.store(true, Ordering::Relaxed);
+        }
         let targets = running.targets.added().iter().map(ToString::to_string).collect();
         let captured = running.targets.captured().into_iter().filter_map(|captured| {
             let container = captured.container?;
@@ -252,6 +265,7 @@ impl Giver {
     /// The other one is attached, and knows what was selected: from here on it decides.
     fn release(&self, pid: u32, kept: Kept) -> Given {
         let capture = std::mem::replace(&mut *self.running.capture(), Capture::Detached);
+        self.running.handing_over.store(false, Ordering::Relaxed);
         let redirect = match capture {
             Capture::On(mut redirect) => {
                 redirect.stop_redirecting();
@@ -271,8 +285,8 @@ impl Giver {
 
     /// Puts right what the other one may have touched.
     fn stay(&self) {
+        self.running.handing_over.store(false, Ordering::Relaxed);
         self.tell_siblings(None);
-        self.running.changes.reopen();
         if let Capture::On(redirect) = &mut *self.running.capture()
             && let Err(error) = redirect.stay()
         {
@@ -295,10 +309,9 @@ impl Giver {
     }
 }
 
-/// The new weir said why, or nothing any more; or nothing can be told it.
+/// The new weir said why, or nothing any more.
 enum Unheard {
     Failed(String),
-    Unsettled,
     Lost(io::Error),
 }
 

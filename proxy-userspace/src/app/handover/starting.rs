@@ -13,11 +13,13 @@ use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
+use crate::privilege;
+
 /// As `weir serve` knows it.
 const TAKE_OVER: &str = "--take-over";
 
 /// How long a weir that failed may take to end by itself, so that its exit code can be told.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+pub(super) const LAST_WORDS: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(10);
 
 /// It leads a process group of its own: whatever it has started ends with it if it fails. When it has taken over, that is
@@ -38,17 +40,14 @@ impl Starting {
         let own = arguments.next().map_or_else(|| "weir".into(), PathBuf::from);
         let program = binary.map_or(own, Path::to_path_buf);
         let arguments = arguments.filter(|argument| argument != TAKE_OVER);
-        let child = Command::new(&program)
-            .args(arguments)
-            .arg(TAKE_OVER)
-            .stdin(OwnedFd::from(stream))
-            .process_group(0)
-            .spawn()
-            .and_then(|child| {
-                let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
-                Ok(Self { child, pid: Pid::from_raw(pid) })
-            });
-        child.map_err(|error| (program, error))
+        let mut command = Command::new(&program);
+        command.args(arguments).arg(TAKE_OVER).stdin(OwnedFd::from(stream)).process_group(0);
+        let started = privilege::pass_on(|| command.spawn()).map_err(io::Error::other);
+        let starting = started.flatten().and_then(|child| {
+            let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
+            Ok(Self { child, pid: Pid::from_raw(pid) })
+        });
+        starting.map_err(|error| (program, error))
     }
 
     pub(super) fn pid(&self) -> Pid {
