@@ -79,6 +79,7 @@ impl<'t> Section<'t, '_> {
     }
 
     /// The value of `key`, or its default where it is absent or wrong.
+    #[expect(clippy::needless_pass_by_value, reason = "a kind is made for this one call")]
     pub(super) fn read<T>(&mut self, key: &'static str, default: T, kind: impl Kind<T>) -> T {
         let (path, entry) = self.ask(key, || Form::Value(kind.shape()));
         let Some(entry) = entry else { return default };
@@ -90,6 +91,7 @@ impl<'t> Section<'t, '_> {
     }
 
     /// The list at `key`, or its default where that is absent or wrong.
+    #[expect(clippy::needless_pass_by_value, reason = "a kind is made for this one call")]
     pub(super) fn list<T>(&mut self, key: &'static str, default: Vec<T>, kind: impl Kind<T>) -> Vec<T> {
         let (path, entry) = self.ask(key, || Form::List(kind.shape()));
         let Some(entry) = entry else { return default };

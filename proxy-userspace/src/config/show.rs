@@ -88,7 +88,7 @@ impl Effective {
     pub fn differences(&self, other: &Self) -> Vec<String> {
         let keys = self.described.iter().filter(|key| is_value(key) && self.stands_alone(key));
         let differs = |key: &&Described| {
-            let raw = |all: &Self| all.tree.node(&key.path).map(|node| raw(node));
+            let raw = |all: &Self| all.tree.node(&key.path).map(raw);
             raw(self) != raw(other)
         };
         keys.filter(differs).map(|key| key.path.clone()).collect()
@@ -204,7 +204,7 @@ fn one_line(origin: &Origin) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
+    use crate::config::{Config, keys as all_keys};
 
     #[test]
     fn the_reference_can_be_read_and_has_every_key() {
@@ -214,7 +214,7 @@ mod tests {
         let mut report = crate::config::errors::Report::default();
         assert_eq!(keys::read(&reference::defaults(), &mut report), Config::default());
         report.finish(()).unwrap();
-        for key in keys::keys() {
+        for key in all_keys() {
             let section = matches!(values.iter().find(|one| one.path == key).unwrap().form, Form::Section);
             assert!(section || defaults.contains_key(&key), "{key}");
         }
