@@ -44,13 +44,14 @@ async fn answer(State(running): State<Arc<Running>>) -> Result<Json<Value>, Prob
 /// # Errors
 /// What is wrong with them. The rules in force stay.
 pub async fn reload(running: &Arc<Running>) -> Result<usize, ReloadError> {
-    let running = Arc::clone(running);
+    let one_at_a_time = running.reloading.lock().await;
+    let reading = Arc::clone(running);
     // A million destinations take seconds to read: not on the thread that answers.
     let reloaded = tokio::task::spawn_blocking(move || {
-        let _one_at_a_time = running.reloading();
+        let running = reading;
         let new = config::load(&running.sources)?.capture;
         // What was decided at the start holds: the programs are attached there.
-        let capture = config::Capture { rules: new.rules, ..running.config.capture.clone() };
+        let capture = config::Capture { rules: new.rules, ..running.config().capture.clone() };
         if !matches!(*running.capture(), Capture::On(_)) {
             return Err(ReloadError::NotCapturing);
         }
@@ -62,5 +63,7 @@ pub async fn reload(running: &Arc<Running>) -> Result<usize, ReloadError> {
         tracing::info!(rules = capture.rules.len(), "the capture rules were read again");
         Ok(capture.rules.len())
     });
-    reloaded.await.unwrap_or(Err(ReloadError::NotCapturing))
+    let reloaded = reloaded.await;
+    drop(one_at_a_time);
+    reloaded.unwrap_or(Err(ReloadError::NotCapturing))
 }

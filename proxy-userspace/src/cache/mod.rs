@@ -69,7 +69,7 @@ pub struct Cache {
     coded: Coded,
     /// Bytes that responses under way may take until their slowest reader is done, and the most of that.
     under_way: Arc<AtomicU64>,
-    most_under_way: u64,
+    most_under_way: AtomicU64,
 }
 
 /// Memory set aside for a response under way.
@@ -141,8 +141,15 @@ impl Cache {
             notes: Notes::default(),
             coded: Coded::new(capacity / CODED_PART),
             under_way: Arc::default(),
-            most_under_way: capacity / 2,
+            most_under_way: AtomicU64::new(capacity / 2),
         }
+    }
+
+    /// From now on memory has room for `capacity` bytes, and for objects of up to `max_object`.
+    pub fn set_capacity(&self, capacity: u64, max_object: u64) {
+        self.memory.set_capacity(capacity, max_object);
+        self.coded.set_capacity(capacity / CODED_PART);
+        self.most_under_way.store(capacity / 2, Ordering::Relaxed);
     }
 
     /// The store on disk, if there is one.
@@ -330,7 +337,8 @@ impl Cache {
     #[must_use]
     pub fn reserve(&self, bytes: u64) -> Option<Reservation> {
         let total = Arc::clone(&self.under_way);
-        let mut reservation = Reservation { bytes: 0, total, most: self.most_under_way };
+        let mut reservation =
+            Reservation { bytes: 0, total, most: self.most_under_way.load(Ordering::Relaxed) };
         reservation.resize(bytes).then_some(reservation)
     }
 

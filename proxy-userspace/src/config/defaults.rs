@@ -149,6 +149,7 @@ impl Default for Admin {
             port: 22140,
             socket: None,
             token_file: None,
+            reload_on_change: true,
             state_dir: default_state_dir(),
         }
     }

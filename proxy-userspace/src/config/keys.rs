@@ -246,6 +246,7 @@ fn admin(s: &mut Section<'_, '_>) -> Admin {
         port: s.read("port", d.port, number(0..=u16::MAX)),
         socket: s.read("socket", d.socket, auto_or(|| None, optional(path()))),
         token_file: s.read("token_file", d.token_file, none_or(path())),
+        reload_on_change: s.read("reload_on_change", d.reload_on_change, switch()),
         state_dir: s.read("state_dir", d.state_dir, auto_or(default_state_dir, path())),
     }
 }

@@ -23,6 +23,7 @@ mod parent;
 mod prefix;
 mod redis;
 mod reference;
+mod reload;
 mod routing;
 mod rules;
 mod schema;
@@ -59,11 +60,12 @@ pub use kinds::duration_of;
 pub use parent::{Credentials, Exempt, Parent, ParentKind};
 pub use prefix::Prefix;
 pub use redis::{Redis, RedisPlace, RedisUrl, ValueCoding};
+pub use reload::{needs_restart, reloaded};
 pub use routing::{Backend, ForwardedFields, Forwarding, HostField, HostPattern, PathPattern, Routing, Rule};
 pub use rules::{Action, CaptureRule, MAX_RULES, Protocol};
 pub use schema::schema;
 pub use selector::{BadSelector, COMPOSE_LABEL, Selector};
-pub use show::{Effective, effective};
+pub use show::{Effective, Loaded, effective, load_whole};
 pub use sources::{DEFAULT_FILE, Sources, load};
 pub use tls::{Identity, ServerTls, TlsDestination, TlsVersion, UpstreamTls};
 
@@ -363,6 +365,8 @@ pub struct Admin {
     pub socket: Option<PathBuf>,
     /// File with a secret; whoever has it may change things over TCP, too. Default none.
     pub token_file: Option<PathBuf>,
+    /// Read the configuration again when one of its files changes. Default on.
+    pub reload_on_change: bool,
     /// Folder for the state file and the socket. Default /run/weir; a folder of the user's own unless root.
     pub state_dir: PathBuf,
 }

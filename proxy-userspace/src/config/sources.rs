@@ -58,6 +58,15 @@ impl Sources {
     }
 }
 
+impl Sources {
+    /// The files, whether they are there or not.
+    #[must_use]
+    pub fn paths(&self) -> Vec<PathBuf> {
+        let fallback = self.fallback.iter().filter(|_| self.files.is_empty());
+        self.files.iter().chain(fallback).cloned().collect()
+    }
+}
+
 /// Reads and checks a configuration.
 ///
 /// # Errors

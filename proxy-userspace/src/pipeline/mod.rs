@@ -6,6 +6,7 @@ mod caching;
 #[cfg(feature = "compression")]
 mod compression;
 pub mod dns;
+mod engines;
 mod exchange;
 pub mod failure;
 mod form;
@@ -28,6 +29,7 @@ pub mod tunnel;
 use no_compression as compression;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::rc::Weak;
 use std::sync::Arc;
 
 use crate::cache::Cache;
@@ -45,6 +47,7 @@ use crate::route;
 use crate::target::Hop;
 use crate::tls::server::Acceptance;
 use crate::upstream::{Addresses, Upstream};
+pub use engines::Engines;
 use failure::Failure;
 
 /// What one worker needs to serve requests.
@@ -65,6 +68,8 @@ pub struct Engine {
     pub dns: Option<Inspection>,
     /// For TLS with clients, where that is configured.
     pub acceptance: Option<Arc<Acceptance>>,
+    /// Where the engine is found that takes this one's place.
+    pub place: Weak<Engines>,
 }
 
 impl Engine {

@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -54,7 +55,9 @@ pub fn flush() {
 /// The last flows, and a way to hear of new ones.
 #[derive(Debug)]
 pub struct Flows {
-    keep: usize,
+    keep: AtomicUsize,
+    /// Whether there is an access log.
+    logs: AtomicBool,
     last: Mutex<VecDeque<Arc<Flow>>>,
     live: broadcast::Sender<Arc<Flow>>,
 }
@@ -65,7 +68,9 @@ impl Flows {
     /// # Errors
     /// The thread can't be started.
     pub fn collect(keep: usize, logging: Logging) -> io::Result<Arc<Self>> {
-        let flows = Arc::new(Self { keep, last: Mutex::default(), live: broadcast::channel(FOLLOWER_LAG).0 });
+        let (keep, logs) = (AtomicUsize::new(keep), AtomicBool::new(logging.access));
+        let live = broadcast::channel(FOLLOWER_LAG).0;
+        let flows = Arc::new(Self { keep, logs, last: Mutex::default(), live });
         let (sender, receiver) = mpsc::channel(BATCHES);
         if COLLECTOR.set(sender).is_ok() {
             let flows = Arc::clone(&flows);
@@ -80,6 +85,12 @@ impl Flows {
     pub fn last(&self, count: usize) -> Vec<Arc<Flow>> {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         last.iter().skip(last.len().saturating_sub(count)).cloned().collect()
+    }
+
+    /// How many are kept from now on, and whether a line is written for each.
+    pub fn set(&self, keep: usize, logs: bool) {
+        self.keep.store(keep, Ordering::Relaxed);
+        self.logs.store(logs, Ordering::Relaxed);
     }
 
     /// All flows from now on.
@@ -114,7 +125,7 @@ impl Flows {
 
     fn take(&self, batch: Vec<Flow>, logging: &Logging) {
         let batch: Vec<_> = batch.into_iter().map(Arc::new).collect();
-        if logging.access {
+        if self.logs.load(Ordering::Relaxed) {
             write_access_log(&batch, logging.format);
         }
         if self.live.receiver_count() > 0 {
@@ -122,7 +133,7 @@ impl Flows {
         }
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         last.extend(batch);
-        let surplus = last.len().saturating_sub(self.keep);
+        let surplus = last.len().saturating_sub(self.keep.load(Ordering::Relaxed));
         last.drain(..surplus);
     }
 }

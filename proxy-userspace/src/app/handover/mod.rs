@@ -52,6 +52,9 @@ struct Offer {
     state_dir: PathBuf,
     captures: bool,
     has_cache_lock: bool,
+    /// The explicit proxy does not listen.
+    #[serde(default)]
+    stopped: bool,
     /// Its process, if there is one.
     assistant: Option<u32>,
     predecessors: Vec<u32>,
