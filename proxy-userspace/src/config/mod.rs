@@ -5,6 +5,7 @@
 //! what the rest of weir sees.
 
 mod access;
+mod admin;
 mod auth;
 mod cache;
 mod clashes;
@@ -45,6 +46,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use access::{AccessRule, TimeWindow};
+pub use admin::Admin;
 pub use auth::{Auth, AuthMode, CONTEXT_PREFIX, User};
 pub use cache::{Cache, Disk};
 pub use clashes::warnings;
@@ -352,30 +354,6 @@ pub struct Relay {
     /// Bytes that a socket may hold in the kernel, each way, once a tunnel moves bulk; the kernel doubles it for its own
     /// bookkeeping. Default none: 1 MiB where the peer is on this machine, else as TCP sees fit.
     pub socket_buffer: Option<usize>,
-}
-
-/// `admin`: the control plane's listeners.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Admin {
-    /// Default 127.0.0.1; anything but a loopback address is refused.
-    pub host: IpAddr,
-    /// Default 22140; 0 takes any free one.
-    pub port: u16,
-    /// Unix socket. Default `<state_dir>/admin.sock`.
-    pub socket: Option<PathBuf>,
-    /// File with a secret; whoever has it may change things over TCP, too. Default none.
-    pub token_file: Option<PathBuf>,
-    /// Read the configuration again when one of its files changes. Default on.
-    pub reload_on_change: bool,
-    /// Folder for the state file and the socket. Default /run/weir; a folder of the user's own unless root.
-    pub state_dir: PathBuf,
-}
-
-impl Admin {
-    /// Where the Unix socket goes: `socket`, or its default within `state_dir`.
-    pub fn socket_path(&self) -> PathBuf {
-        self.socket.clone().unwrap_or_else(|| self.state_dir.join("admin.sock"))
-    }
 }
 
 /// `flows`: the record of what passed.
