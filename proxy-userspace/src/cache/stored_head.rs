@@ -56,6 +56,16 @@ impl StoredHead {
         &self.lines
     }
 
+    /// The values of a field. `name` is in lower case.
+    pub fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+        let lines = self.lines.split(|byte| *byte == b'\n').skip(1);
+        lines.filter_map(move |line| {
+            let (field, value) = line.split_at_checked(name.len())?;
+            let value = value.strip_prefix(b":")?;
+            field.eq_ignore_ascii_case(name.as_bytes()).then(|| value.trim_ascii())
+        })
+    }
+
     /// It as a head, with `fields` added: lines with their ends. None only if it was damaged where it was kept.
     #[must_use]
     pub fn with(&self, fields: &[u8]) -> Option<ResponseHead> {
@@ -166,6 +176,8 @@ mod tests {
             String::from_utf8_lossy(dated.lines()),
             "HTTP/1.1 200 OK\r\nB: 2\r\nDate: Thu, 01 Jan 2026 00:00:00 GMT\r\n"
         );
+        let names = dated.values("b").chain(dated.values("date")).count();
+        assert_eq!((names, dated.values("b").next(), dated.values("dat").count()), (2, Some(&b"2"[..]), 0));
         let sent = dated.with(b"Age: 7\r\n").unwrap();
         assert_eq!((joined(&sent.headers, "age"), joined(&sent.headers, "b")), ("7".into(), "2".into()));
         assert!(StoredHead::from_lines(200, b"rubbish").with(b"").is_none());
