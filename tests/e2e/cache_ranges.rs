@@ -56,7 +56,8 @@ fn holding(origin: &Origin, disk: Option<&Path>) -> Weir {
 /// The parts of a multipart answer: what each says of its place, and its content.
 #[track_caller]
 fn parts(answer: &Answer) -> Vec<(String, Vec<u8>)> {
-    assert_eq!((answer.status, answer.field("content-range")), (206, None), "{}", answer.head);
+    assert!(answer.head.starts_with("HTTP/1.1 206 Partial Content\r\n"), "{}", answer.head);
+    assert_eq!(answer.field("content-range"), None, "{}", answer.head);
     let kind = answer.field("content-type").expect("a type");
     let boundary = kind.strip_prefix("multipart/byteranges; boundary=").expect("what it is");
     let mut found = Vec::new();

@@ -135,7 +135,7 @@ impl Ask<'_> {
                 (206, entry.body.slice(span.within(has)))
             }
             Found::Parts(spans) => {
-                let head = stored.head.with(&fields).ok_or(Failure::Internal(DAMAGED))?;
+                let head = stored.head.with_status(206, &fields).ok_or(Failure::Internal(DAMAGED))?;
                 let spans = spans.iter().map(|span| (*span, span.within(has)));
                 return self.send_parts(head, &entry.body, spans.collect(), length, downstream, flow).await;
             }
@@ -151,8 +151,7 @@ impl Ask<'_> {
             }
             framing = Framing::None;
         }
-        let mut head = stored.head.with(&fields).ok_or(Failure::Internal(DAMAGED))?;
-        head.status = status;
+        let head = stored.head.with_status(status, &fields).ok_or(Failure::Internal(DAMAGED))?;
         let body = if framing == Framing::None || !self.attended { Body::default() } else { body };
         let trailers = stored.trailers.as_deref().filter(|_| framing != Framing::None && status != 206);
         self.send_stored(head, framing, &body, parsed(trailers), downstream, flow).await
@@ -220,7 +219,6 @@ impl Ask<'_> {
         flow: &mut Recording,
     ) -> Result<Ending, Failure> {
         note_choice(self.engine, self.request, &mut head, length);
-        head.status = 206;
         let parts = Multipart::of(&mut head.headers, body, &spans, length);
         let framing = Framing::Length(parts.len());
         self.send_as(head, framing, parts, Stages::new(), downstream, flow).await
