@@ -132,7 +132,7 @@ async fn run(config: Arc<Config>, sources: Sources, mut taking: Option<Taking>) 
     let acl = Acl::new(&config.security.acl.destinations, &own);
 
     let (mut capture, rules) =
-        sockets::start_capture(&config, &transparent, queries.as_ref(), taking.as_mut())?;
+        sockets::start_capture(&config, proxy, &transparent, queries.as_ref(), taking.as_mut())?;
     let (originals, heartbeat) = match &capture {
         Capture::On(redirect) => (Some(redirect.original_destinations()), Some(redirect.heartbeat())),
         _ => (None, None),
