@@ -18,6 +18,7 @@ use crate::execute::Executor;
 use crate::net::admission::Admission;
 use crate::policy::Policy;
 use crate::policy::acl::Acl;
+use crate::policy::auth::Auth;
 use crate::policy::current::Shared;
 use crate::redirect::{Decision, Heartbeat, Redirect, RedirectError, monotonic_ns};
 use crate::telemetry::flows::Flows;
@@ -42,6 +43,7 @@ pub struct Running {
     pub acl: Acl,
     /// Replaced when the configuration is read again.
     pub policy: Arc<Shared<Policy>>,
+    pub auth: Arc<Auth>,
     pub capture: Mutex<Capture>,
     /// Who follows the kernel half's decisions.
     pub following: Following,

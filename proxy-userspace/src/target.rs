@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::config::{Backend, Parent};
 use crate::http::authority::{Authority, Host, Scheme};
+use crate::http::basic::Presented;
 use crate::netns::Namespace;
 
 /// Where it goes.
@@ -23,6 +24,8 @@ pub struct Target {
     pub vantage: Vantage,
     /// The one of `capture.rules` that redirected it, if one did.
     pub rule: Option<Arc<dyn Rule>>,
+    /// Who a client of the explicit proxy says that it is.
+    pub credentials: Option<Arc<Presented>>,
 }
 
 /// A rule by which a connection was captured.
@@ -65,6 +68,7 @@ impl Target {
             original_destination: None,
             vantage: Vantage::default(),
             rule: None,
+            credentials: None,
         }
     }
 }

@@ -2,13 +2,13 @@
 //! HTTP/1.1 where that is what the server speaks.
 
 use std::future::poll_fn;
-use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method};
+use tokio::net::TcpStream;
+use weir_tests::background::Background;
 use weir_tests::certificates::Authority;
-use weir_tests::http2::{Server, client, content, get, request, run, send};
+use weir_tests::http2::{LARGE, Server, client, content, get, request, run, send};
 use weir_tests::origin::Origin;
 use weir_tests::pattern::Pattern;
 use weir_tests::weir::{Weir, eventually};
@@ -66,6 +66,44 @@ fn requests_share_one_connection_and_keep_their_content() {
     });
     assert_eq!((server.connections(), server.heads().len()), (1, 60));
     assert_eq!(weir.metric("upstream_http2_connections_total"), 1);
+}
+
+/// Which worker a client is served by is chance: of so many, some are not served by the one that has the connection.
+#[test]
+fn all_workers_share_one_connection() {
+    let (weir, server) = (knowing("server: {workers: 4}"), Server::start());
+    for number in 0..40 {
+        let url = format!("http://{}/{number}", server.address);
+        let request = format!("GET {url} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let answer = weir_tests::http::send(weir.proxy, request.as_bytes()).expect("an answer");
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    assert_eq!((server.connections(), server.heads().len()), (1, 40));
+}
+
+/// What somebody does not read is nobody else's trouble.
+#[test]
+fn clients_that_read_nothing_do_not_hold_up_others() {
+    let (weir, server) = (knowing(""), Server::start());
+    run(async {
+        // Its windows are small: weir can't pass on more than that, and so takes no more than a stream's window.
+        let stream = TcpStream::connect(weir.proxy).await.expect("weir listens");
+        let (mut slow, connection) = h2::client::handshake(stream).await.expect("weir speaks HTTP/2");
+        tokio::spawn(connection);
+        let mut unread = Vec::new();
+        for _ in 0..40 {
+            poll_fn(|cx| slow.poll_ready(cx)).await.expect("room for a stream");
+            let request = request(Method::GET, server.address, "/large").body(()).expect("a request");
+            let (answer, _) = slow.send_request(request, true).expect("a stream");
+            unread.push(answer.await.expect("an answer"));
+        }
+        let mut client = client(&weir).await;
+        poll_fn(|cx| client.poll_ready(cx)).await.expect("room for a stream");
+        let request = request(Method::GET, server.address, "/large").body(()).expect("a request");
+        let mut answer = client.send_request(request, true).expect("a stream").0.await.expect("an answer");
+        assert_eq!(content(answer.body_mut()).await.expect("a whole body").len(), LARGE);
+    });
+    assert_eq!(server.connections(), 1);
 }
 
 #[test]
@@ -133,16 +171,8 @@ fn tls_servers_choose_by_alpn() {
         s.listen(0, '127.0.0.1', () => console.log(s.address().port)); process.stdin.on('end', () => process.exit(0)).resume();";
     let authority = Authority::new();
     let identity = authority.issue("server", "IP:127.0.0.1");
-    let mut node = Command::new("node")
-        .args(["-e", SERVER])
-        .args([&identity.certificate, &identity.key])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("node is installed");
-    let mut port = String::new();
-    BufReader::new(node.stdout.take().expect("a pipe")).read_line(&mut port).expect("a port");
-    let url = format!("https://127.0.0.1:{}/x", port.trim());
+    let node = Background::start_node(SERVER, &[&identity.certificate, &identity.key]);
+    let url = format!("https://127.0.0.1:{}/x", node.port);
     for (enabled, expected) in [(true, "2.0 /x"), (false, "1.1 /x")] {
         let weir = Weir::explicit(&format!(
             "upstream: {{http2: {{enabled: {enabled}}}, tls: {{system_roots: false, roots: ['{}']}}}}",
@@ -156,9 +186,6 @@ fn tls_servers_choose_by_alpn() {
         }
         eventually("the flow", || (weir.flows(1)[0]["status"] == 200).then_some(()));
     }
-    drop(node.stdin.take());
-    let _ = node.kill();
-    let _ = node.wait();
 }
 
 #[test]

@@ -4,11 +4,13 @@ use std::io::{self, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::mpsc;
 
+use weir_tests::background::Background;
+use weir_tests::certificates::Authority;
 use weir_tests::http::{self, Answer};
 use weir_tests::origin::{Origin, read_answer};
-use weir_tests::weir::{SOON, Weir, connect};
+use weir_tests::weir::{SOON, Weir, connect, eventually};
 
-/// Kept connections belong to a worker; with one of them, all clients share.
+/// For what is not about who shares what.
 const ONE_WORKER: &str = "server: {workers: 1}";
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -33,6 +35,52 @@ fn a_post_that_comes_first_goes_over_no_kept_connection() {
     assert_eq!(origin.connections(), 2);
     assert_eq!(ask(&mut connect(weir.proxy), &origin, "GET", "").status, 200);
     assert_eq!(origin.connections(), 2, "what a POST has left may be used again");
+}
+
+/// A client has its answer a moment before its worker is done with it.
+fn settled(weir: &Weir) {
+    eventually("the client's connection has ended", || {
+        (weir.status()["active_connections"] == 0).then_some(())
+    });
+}
+
+/// Which worker a client is served by is chance: of so many, some are not served by the one that has kept the connection.
+#[test]
+fn a_worker_uses_what_another_one_has_kept() {
+    let (weir, origin) = (Weir::explicit("server: {workers: 4}"), Origin::fixed(OK));
+    for _ in 0..40 {
+        assert_eq!(ask(&mut connect(weir.proxy), &origin, "GET", "").status, 200);
+        settled(&weir);
+    }
+    assert_eq!(origin.connections(), 1);
+    assert_eq!(weir.metric("upstream_reuses_total"), 39);
+    assert!(weir.metric("upstream_moves_total") > 0);
+}
+
+/// The same through TLS, whose session goes along.
+#[test]
+fn a_session_goes_from_worker_to_worker() {
+    const SERVER: &str = "const h = require('https'), fs = require('fs'); let n = 0; \
+        const s = h.createServer({cert: fs.readFileSync(process.argv[1]), key: fs.readFileSync(process.argv[2]), \
+        keepAliveTimeout: 60000}, (q, r) => r.end('' + n)); s.on('secureConnection', () => n++); \
+        s.listen(0, '127.0.0.1', () => console.log(s.address().port)); \
+        process.stdin.on('end', () => process.exit(0)).resume();";
+    let authority = Authority::new();
+    let identity = authority.issue("server", "IP:127.0.0.1");
+    let node = Background::start_node(SERVER, &[&identity.certificate, &identity.key]);
+    let weir = Weir::explicit(&format!(
+        "server: {{workers: 4}}\nupstream: {{tls: {{system_roots: false, roots: ['{}']}}}}",
+        authority.certificate().display()
+    ));
+    for _ in 0..40 {
+        let url = format!("https://127.0.0.1:{}/", node.port);
+        let request = format!("GET {url} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let answer = http::send(weir.proxy, request.as_bytes()).expect("an answer");
+        assert_eq!((answer.status, &*answer.text()), (200, "1"));
+        settled(&weir);
+    }
+    assert_eq!(weir.metric("upstream_reuses_total"), 39);
+    assert!(weir.metric("upstream_moves_total") > 0);
 }
 
 /// NTLM and Negotiate authenticate the connection, not the request: who used it next would be taken for whoever

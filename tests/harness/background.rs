@@ -22,8 +22,20 @@ impl Background {
     /// The same, by an interpreter of the caller's choice.
     pub fn start_with(python: &Path, script: &str, arguments: &[&str]) -> Self {
         let mut command = Command::new(python);
-        command.arg(scripts::path(script)).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = scripts::import(&mut command).spawn().expect("python3 is installed");
+        command.arg(scripts::path(script)).args(arguments);
+        Self::run(command)
+    }
+
+    /// The same for the text of a script for node.
+    pub fn start_node(script: &str, arguments: &[&Path]) -> Self {
+        let mut command = Command::new("node");
+        command.args(["-e", script]).args(arguments);
+        Self::run(command)
+    }
+
+    fn run(mut command: Command) -> Self {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = scripts::import(&mut command).spawn().expect("the interpreter is installed");
         let mut output = BufReader::new(child.stdout.take().expect("a pipe"));
         let mut port = String::new();
         output.read_line(&mut port).expect("a line");

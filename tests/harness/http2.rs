@@ -7,9 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use h2::client::SendRequest;
+use h2::ext::Protocol;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, StatusCode};
 use tokio::net::TcpStream;
 
 use crate::weir::{SOON, Weir};
@@ -67,8 +68,9 @@ pub async fn send(stream: &mut SendStream<Bytes>, mut content: Bytes) -> Result<
 }
 
 /// A server that speaks HTTP/2 in the clear, and answers by path: `/` with what it was sent, and the request's trailers
-/// behind it; `/reset` with the beginning of a body; `/refuse` not at all the first time; `/last` as the last one on its
-/// connection.
+/// behind it; `/large` with [`LARGE`] bytes; `/reset` with the beginning of a body; `/refuse` not at all the first time;
+/// `/calm` with a reset that asks for less; `/last` as the last one on its connection. What comes on a WebSocket's stream (RFC 8441) goes back as it is; asked for
+/// `/forbidden`, there is none, and `/cut` is reset behind the first bytes.
 #[derive(Debug)]
 pub struct Server {
     pub address: SocketAddr,
@@ -79,6 +81,7 @@ pub struct Server {
 struct Seen {
     connections: AtomicUsize,
     refused: AtomicUsize,
+    broken: AtomicUsize,
     heads: Mutex<Vec<Request<()>>>,
 }
 
@@ -113,6 +116,11 @@ impl Server {
         self.seen.connections.load(Ordering::SeqCst)
     }
 
+    /// WebSockets whose client was gone without an end.
+    pub fn broken(&self) -> usize {
+        self.seen.broken.load(Ordering::SeqCst)
+    }
+
     /// The heads of all requests so far.
     pub fn heads(&self) -> Vec<Request<()>> {
         self.seen.heads.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -123,6 +131,7 @@ async fn serve(stream: TcpStream, seen: Arc<Seen>) {
     let Ok(mut connection) = h2::server::Builder::new()
         .initial_window_size(1 << 20)
         .initial_connection_window_size(8 << 20)
+        .enable_connect_protocol()
         .handshake(stream)
         .await
     else {
@@ -144,6 +153,12 @@ async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, 
     if path == "/refuse" && seen.refused.fetch_add(1, Ordering::SeqCst) == 0 {
         return respond.send_reset(Reason::REFUSED_STREAM);
     }
+    if head.extensions().get::<Protocol>().is_some() {
+        return websocket(&path, body, respond, &seen).await;
+    }
+    if path == "/calm" {
+        return respond.send_reset(Reason::ENHANCE_YOUR_CALM);
+    }
     let Ok(content) = content(&mut body).await else { return };
     let trailers = body.trailers().await.ok().flatten();
     let response = Response::builder().header("x-from", "upstream").body(()).expect("a response");
@@ -153,7 +168,7 @@ async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, 
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         return stream.send_reset(Reason::INTERNAL_ERROR);
     }
-    let mut content = Bytes::from(content);
+    let mut content = if path == "/large" { vec![b'x'; LARGE].into() } else { Bytes::from(content) };
     while !content.is_empty() {
         stream.reserve_capacity(content.len());
         let Some(Ok(room)) = poll_fn(|cx| stream.poll_capacity(cx)).await else { return };
@@ -164,4 +179,31 @@ async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, 
     let mut end = trailers.unwrap_or_default();
     end.insert("grpc-status", "0".parse().expect("a value"));
     let _ = stream.send_trailers(end);
+}
+
+/// Bytes of `/large`.
+pub const LARGE: usize = 1 << 20;
+
+async fn websocket(path: &str, mut body: RecvStream, mut respond: SendResponse<Bytes>, seen: &Seen) {
+    let status = if path == "/forbidden" { StatusCode::FORBIDDEN } else { StatusCode::OK };
+    let response =
+        Response::builder().status(status).header("x-from", "upstream").body(()).expect("a response");
+    let Ok(mut stream) = respond.send_response(response, status != StatusCode::OK) else { return };
+    loop {
+        match body.data().await {
+            Some(Ok(part)) => {
+                let _ = body.flow_control().release_capacity(part.len());
+                if stream.send_data(part, false).is_err() {
+                    break;
+                }
+                if path == "/cut" {
+                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                    return stream.send_reset(Reason::INTERNAL_ERROR);
+                }
+            }
+            Some(Err(_)) => break,
+            None => return drop(stream.send_data(Bytes::new(), true)),
+        }
+    }
+    seen.broken.fetch_add(1, Ordering::SeqCst);
 }

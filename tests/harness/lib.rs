@@ -8,6 +8,7 @@ pub mod engine;
 pub mod execute;
 pub mod folder;
 pub mod frames;
+pub mod hosts;
 pub mod http;
 pub mod http2;
 pub mod leaks;

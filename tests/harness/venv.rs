@@ -17,7 +17,7 @@ const PYTHON_PACKAGES: [&str; 7] = [
 ];
 
 /// What scripts for node may import: the last versions that run on Debian's node.
-const NODE_PACKAGES: [&str; 2] = ["undici@6.29.1", "playwright-core@1.60.0"];
+const NODE_PACKAGES: [&str; 3] = ["undici@6.29.1", "playwright-core@1.60.0", "ws@8.23.0"];
 
 /// The Python environment's interpreter.
 pub fn python() -> PathBuf {

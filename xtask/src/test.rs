@@ -34,6 +34,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("python3", "python3"),
     ("redis-server", "redis-server"),
     ("runc", "runc"),
+    ("tinyproxy", "tinyproxy-bin"),
     ("wget", "wget"),
 ];
 

@@ -82,6 +82,7 @@ async fn asked(running: &Running, url: &str, would: &Would) -> Result<Json<Value
         original: None,
         method: Some(method),
         url: (method != "CONNECT").then_some((scheme, if path.is_empty() { "/" } else { path })),
+        identity: None,
     };
     let policy = running.policy.latest();
     if let Err(refusal) = policy.check(&subject) {

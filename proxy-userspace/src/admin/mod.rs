@@ -6,6 +6,7 @@
 
 mod cache;
 mod capture;
+mod contexts;
 mod decisions;
 mod execute;
 mod existing;
@@ -232,7 +233,8 @@ fn questions() -> Router<Arc<Running>> {
 
 /// What changes something, and what tells where everybody's programs went: on the Unix socket, and for a token.
 fn for_owner() -> Router<Arc<Running>> {
-    let targets = targets::changes().merge(hook::changes()).merge(policy::changes());
+    let targets =
+        targets::changes().merge(hook::changes()).merge(policy::changes()).merge(contexts::changes());
     let changes = capture::changes().merge(rules::changes()).merge(targets);
     let seen = existing::for_owner().merge(decisions::routes()).merge(flows::routes());
     changes.merge(execute::changes()).merge(test::changes()).merge(seen).merge(cache::for_owner())

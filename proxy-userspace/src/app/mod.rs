@@ -38,14 +38,16 @@ use crate::http::forward::Pseudonym;
 use crate::net::admission::Admission;
 use crate::policy::Policy;
 use crate::policy::acl::Acl;
+use crate::policy::auth::Auth;
 use crate::policy::current::Shared;
 use crate::policy::filtering::ListError;
+use crate::policy::limits::Limits;
 use crate::redirect::{RedirectError, RulesError};
 use crate::running::{Beats, Capture, Following, Phase, Predecessors, Running};
 use crate::telemetry::flows::Flows;
 use crate::tls::client::{ClientTls, FileError};
 use crate::tls::server::Acceptance;
-use crate::upstream::Turns;
+use crate::upstream::Common;
 use crate::{admin, capture};
 use handover::{Giver, TakeError, Taking};
 use queries::Queries;
@@ -119,6 +121,7 @@ async fn run(config: Arc<Config>, sources: Sources, mut taking: Option<Taking>) 
     let tls = Arc::new(ClientTls::load(&config.upstream.tls)?);
     let acceptance = Acceptance::load(&config.server.tls)?.map(Arc::new);
     let policy = Shared::new(Policy::load(&config.security)?);
+    let auth = Auth::new();
     // From now on it doesn't end weir.
     let hangup = signal(SignalKind::hangup())?;
     let explicit = Explicit::listen(&config, taking.as_mut())?;
@@ -170,6 +173,7 @@ async fn run(config: Arc<Config>, sources: Sources, mut taking: Option<Taking>) 
         beats,
         acl: acl.clone(),
         policy: Arc::clone(&policy),
+        auth: Arc::clone(&auth),
         capture: Mutex::new(capture),
         following: Following::new(),
         namespaces,
@@ -188,12 +192,14 @@ async fn run(config: Arc<Config>, sources: Sources, mut taking: Option<Taking>) 
         config: Arc::clone(&config),
         acl,
         policy,
+        auth,
+        limits: Limits::new(),
         via: Pseudonym::new(random_seed()),
         cache,
         tls,
         acceptance: acceptance.clone(),
         admission: Arc::clone(&running.admission),
-        turns: Turns::new(&config.upstream),
+        upstreams: Common::new(&config.upstream, explicit.groups.len()),
         beats: Arc::clone(&running.beats),
         originals,
         dns: inspection,

@@ -24,14 +24,16 @@ use crate::net::deadline::{self, TICK};
 use crate::pipeline::Engine;
 use crate::policy::Policy;
 use crate::policy::acl::Acl;
+use crate::policy::auth::Auth;
 use crate::policy::current::Shared as Current;
+use crate::policy::limits::Limits;
 use crate::redirect::OriginalDestinations;
 use crate::route::Table;
 use crate::running::{Beats, Phase};
 use crate::telemetry::flows;
 use crate::tls::client::ClientTls;
 use crate::tls::server::Acceptance;
-use crate::upstream::{Turns, Upstream, dns};
+use crate::upstream::{Common, Upstream, dns};
 
 /// Tasks polled between two looks at the sockets. Fewer than tokio's default, so that bulk transfers do not
 /// hold up small messages.
@@ -46,12 +48,14 @@ pub(super) struct Plan {
     pub config: Arc<Config>,
     pub acl: Acl,
     pub policy: Arc<Current<Policy>>,
+    pub auth: Arc<Auth>,
+    pub limits: Arc<Limits>,
     pub via: Pseudonym,
     pub cache: Option<Arc<Cache>>,
     pub tls: Arc<ClientTls>,
     pub acceptance: Option<Arc<Acceptance>>,
     pub admission: Arc<Admission>,
-    pub turns: Arc<Turns>,
+    pub upstreams: Arc<Common>,
     pub beats: Arc<Beats>,
     pub originals: Option<OriginalDestinations>,
     pub dns: Option<Inspection>,
@@ -157,9 +161,11 @@ fn on_thread(index: usize, plan: Plan, doors: Doors) -> io::Result<()> {
 
 async fn run(index: usize, plan: Plan, doors: Doors) -> io::Result<()> {
     let engine = Rc::new(Engine {
-        upstream: Upstream::new(&plan.config.upstream, plan.tls, plan.turns),
+        upstream: Upstream::new(&plan.config.upstream, plan.tls, plan.upstreams, index),
         acl: plan.acl,
         policy: plan.policy.follow(),
+        auth: plan.auth,
+        limits: plan.limits,
         via: plan.via,
         cache: plan.cache,
         acceptance: plan.acceptance,

@@ -22,7 +22,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const LONG_TIMEOUT: Duration = Duration::from_secs(150);
 
 /// Questions that are about everybody's programs.
-const OVER_THE_SOCKET: [&str; 3] = ["/flows", "/capture/targets", "/admin/cache/entries"];
+const OVER_THE_SOCKET: [&str; 4] = ["/contexts", "/flows", "/capture/targets", "/admin/cache/entries"];
 
 /// Where the admin API listens.
 enum Address {

@@ -1,4 +1,4 @@
-//! `weir config check`
+//! `weir config`
 
 use clap::Subcommand;
 
@@ -12,10 +12,15 @@ use crate::tls::server::Acceptance;
 pub(crate) enum Command {
     /// Says whether the configuration is right; if not, what is wrong with which line.
     Check(ConfigArguments),
+    /// Reads a password from standard input, and prints its hash for security.auth.users.
+    HashPassword,
 }
 
 pub(super) fn run(command: &Command) -> Result<(), Failed> {
-    let Command::Check(arguments) = command;
+    let arguments = match command {
+        Command::Check(arguments) => arguments,
+        Command::HashPassword => return hash_password(),
+    };
     let config = load(arguments)?;
     crate::config::warnings(&config).iter().try_for_each(|warning| say(&format!("warning: {warning}")))?;
     ClientTls::load(&config.upstream.tls)
@@ -31,6 +36,18 @@ pub(super) fn run(command: &Command) -> Result<(), Failed> {
         ))?,
     }
     say("the configuration is right")
+}
+
+fn hash_password() -> Result<(), Failed> {
+    let mut password = String::new();
+    std::io::stdin()
+        .read_line(&mut password)
+        .map_err(|error| Failed::new(MISUSED, format!("standard input: {error}")))?;
+    let password = password.trim_end_matches(['\r', '\n']);
+    if password.is_empty() {
+        return Err(Failed::new(MISUSED, "write the password to standard input, in one line"));
+    }
+    say(&crate::policy::auth::hash_password(password).map_err(|error| Failed::new(MISUSED, error))?)
 }
 
 /// The configuration that these arguments, the files and the environment make.

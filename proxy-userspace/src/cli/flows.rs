@@ -61,6 +61,10 @@ fn show(flow: &Value, json: bool) -> Result<(), Failed> {
             format!("{}{comm}[{}]", container.unwrap_or_default(), process["pid"])
         }
     };
+    let who = match flow["user"].as_str() {
+        Some(user) => format!("{user}@{who}"),
+        None => who,
+    };
     let place =
         ["url", "authority", "original_destination"].iter().map(|key| text(key)).find(|text| text != "-");
     let milliseconds = flow["timings"]["total_us"].as_f64().unwrap_or_default() / 1000.0;

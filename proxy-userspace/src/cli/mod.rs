@@ -4,6 +4,7 @@ mod cache;
 mod capture;
 mod client;
 mod config;
+mod context;
 mod doctor;
 mod events;
 mod exec;
@@ -53,6 +54,9 @@ enum Command {
     /// Looks into the cache, and removes from it.
     #[command(subcommand)]
     Cache(cache::Command),
+    /// Makes and ends identities for single clients: jobs, agents, windows.
+    #[command(subcommand)]
+    Context(context::Command),
     /// Shows what rules and lists are in force, and reads them again.
     #[command(subcommand)]
     Policy(policy::Command),
@@ -114,6 +118,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments, admin.as_deref()),
         Command::Capture(command) => capture::run(&command, admin.as_deref()),
+        Command::Context(command) => context::run(&command, admin.as_deref()),
         Command::Policy(command) => policy::run(&command, admin.as_deref()),
         Command::Cache(command) => cache::run(&command, admin.as_deref()),
         Command::Upgrade(arguments) => upgrade::run(&arguments, admin.as_deref()),

@@ -25,6 +25,7 @@ pub(super) fn check(config: &Config, tree: &Node, report: &mut Report) {
         (&["capture.rules"], strict_without_names(config)),
         (&["capture.dns.enabled", "capture.rules"], domains_without_dns(config)),
         (&["security.acl.rules"], same_access_rule_name(config)),
+        (&["security.auth.users"], same_user(config)),
     ] {
         let Some(message) = clash else { continue };
         let given = keys.iter().find_map(|key| Some((*key, tree.origin_of(key)?)));
@@ -161,6 +162,12 @@ fn same_rule_name(config: &Config) -> Option<String> {
     let names: Vec<_> = config.capture.rules.iter().map(|rule| rule.name.as_str()).collect();
     let twice = names.iter().enumerate().find(|(index, name)| names[..*index].contains(name))?.1;
     Some(format!("two rules are called `{twice}`; give one of them another `name`"))
+}
+
+fn same_user(config: &Config) -> Option<String> {
+    let names: Vec<_> = config.security.auth.users.iter().map(|user| user.name.as_str()).collect();
+    let twice = names.iter().enumerate().find(|(index, name)| names[..*index].contains(name))?.1;
+    Some(format!("two users are called `{twice}`"))
 }
 
 /// A refusal names its rule.

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::{
     Access, Admin, Capture, CaptureMode, DenyErrno, Destinations, Dns, FailMode, Flows, Http2, Limits,
-    LogFormat, Logging, PerClient, Relay, Server, ServerTls, Timeouts, Upstream, UpstreamHttp2, UpstreamTls,
+    LogFormat, Logging, PerClient, RateLimiting, Relay, Server, ServerTls, Timeouts, Upstream, UpstreamHttp2,
+    UpstreamTls,
 };
 
 impl Default for Server {
@@ -23,6 +24,12 @@ impl Default for Server {
             limits: Limits::default(),
             http2: Http2::default(),
         }
+    }
+}
+
+impl Default for RateLimiting {
+    fn default() -> Self {
+        Self { enabled: false, requests_per_second: 100, burst: 200 }
     }
 }
 
@@ -65,6 +72,7 @@ impl Default for Limits {
             head: 16 << 10,
             header_count: 100,
             body: 10 << 20,
+            min_rate: 100,
             connections: 16384,
             connections_per_client: PerClient::Auto,
         }
@@ -111,7 +119,8 @@ impl Default for Upstream {
             connect_timeout: Duration::from_secs(10),
             dns_cache_ttl: Duration::from_secs(30),
             dns_cache_size: 4096,
-            idle_per_origin: 128,
+            idle: 8192,
+            idle_per_origin: 8192,
             idle_timeout: Duration::from_secs(60),
             retries: 2,
             backoff: Duration::from_millis(50),

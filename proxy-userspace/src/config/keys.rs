@@ -8,18 +8,22 @@ use std::time::Duration;
 
 use super::cache;
 use super::defaults::default_state_dir;
-use super::errors::Report;
+use super::errors::{ConfigErrors, Origin, Report};
 use super::kinds::{
     GIB, KIB, MIB, address, auto_or, choice, duration, log_filter, number, path, port_range, selector, size,
     switch,
 };
 use super::section::Section;
 use super::tree::Node;
+use super::yaml;
 use super::{
     Access, Acl, Admin, Capture, CaptureMode, Config, DenyErrno, Destinations, FailMode, Flows, Http2,
-    Limits, LogFormat, Logging, PerClient, Relay, Security, Server, Timeouts, Upstream, UpstreamHttp2,
+    Limits, LogFormat, Logging, PerClient, RateLimiting, Relay, Security, Server, Timeouts, Upstream,
+    UpstreamHttp2,
 };
-use super::{access, cli, compression, dns, filtering, headers, parent, routing, rules, tls};
+use super::{
+    access, auth, cli, compression, dns, filtering, header_rules, headers, parent, routing, rules, tls,
+};
 
 pub(super) fn read(tree: &Node, report: &mut Report) -> Config {
     Section::root(tree, report, |s| Config {
@@ -44,6 +48,25 @@ pub fn keys() -> Vec<String> {
     let mut report = Report::default();
     read(&Node::empty(), &mut report);
     report.known_keys()
+}
+
+/// The part of `security` that a context may have for itself (`acl.rules` and `filtering`), from JSON or YAML.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn security_of(text: &str) -> Result<Security, ConfigErrors> {
+    let mut report = Report::default();
+    let at = |line, column| Origin::File { file: "policy".into(), line, column };
+    let Some(tree) = yaml::parse(text, &at, &mut report) else {
+        report.finish(())?;
+        return Ok(Security::default());
+    };
+    let security = Section::root(&tree, &mut report, |s| Security {
+        acl: s.section("acl", |s| Acl { rules: access::read(s), destinations: Destinations::default() }),
+        filtering: s.section("filtering", filtering::read),
+        ..Security::default()
+    });
+    report.finish(security)
 }
 
 fn server(s: &mut Section<'_, '_>) -> Server {
@@ -93,6 +116,7 @@ fn limits(s: &mut Section<'_, '_>) -> Limits {
         head: s.read("head", d.head, size(KIB..=MIB)),
         header_count: s.read("header_count", d.header_count, number(1..=Limits::MAX_HEADER_COUNT)),
         body: s.read("body", d.body, size(0..=1024 * GIB)),
+        min_rate: s.read("min_rate", d.min_rate, size(0..=1 << 20)),
         connections: s.read("connections", d.connections, number(1..=1_000_000)),
         connections_per_client: s.read(
             "connections_per_client",
@@ -145,8 +169,20 @@ fn security(s: &mut Section<'_, '_>) -> Security {
                 private: s.read("private", d.private, choice(ACCESS)),
             }),
         }),
+        auth: s.section("auth", auth::read),
         filtering: s.section("filtering", filtering::read),
+        rate_limiting: s.section("rate_limiting", rate_limiting),
+        header_rules: header_rules::read(s),
         headers: s.section("headers", headers::security_headers),
+    }
+}
+
+fn rate_limiting(s: &mut Section<'_, '_>) -> RateLimiting {
+    let d = RateLimiting::default();
+    RateLimiting {
+        enabled: s.read("enabled", d.enabled, switch),
+        requests_per_second: s.read("requests_per_second", d.requests_per_second, number(1..=1_000_000)),
+        burst: s.read("burst", d.burst, number(1..=1_000_000)),
     }
 }
 
@@ -156,6 +192,7 @@ fn upstream(s: &mut Section<'_, '_>) -> Upstream {
         connect_timeout: s.read("connect_timeout", d.connect_timeout, duration(ms(10)..=ms(600_000))),
         dns_cache_ttl: s.read("dns_cache_ttl", d.dns_cache_ttl, duration(ms(0)..=hours(24))),
         dns_cache_size: s.read("dns_cache_size", d.dns_cache_size, number(0..=1_000_000)),
+        idle: s.read("idle", d.idle, number(0..=1_000_000)),
         idle_per_origin: s.read("idle_per_origin", d.idle_per_origin, number(0..=65_536)),
         idle_timeout: s.read("idle_timeout", d.idle_timeout, duration(ms(10)..=hours(24))),
         retries: s.read("retries", d.retries, number(0..=10)),

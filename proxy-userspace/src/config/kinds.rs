@@ -93,6 +93,12 @@ pub(super) fn duration(range: RangeInclusive<Duration>) -> impl Fn(&str) -> Resu
     }
 }
 
+/// A span of time as the configuration has it, such as `10min`.
+#[must_use]
+pub fn duration_of(text: &str) -> Option<Duration> {
+    duration(Duration::ZERO..=Duration::from_secs(365 * 24 * 3600))(text).ok()
+}
+
 /// One of a few words.
 pub(super) fn choice<T: Copy>(choices: &[(&'static str, T)]) -> impl Fn(&str) -> Result<T, Fault> {
     move |text| match choices.iter().find(|(word, _)| *word == text) {

@@ -5,6 +5,7 @@
 //! what the rest of weir sees.
 
 mod access;
+mod auth;
 mod cache;
 mod clashes;
 mod cli;
@@ -14,6 +15,7 @@ mod dns;
 mod errors;
 pub mod filter_line;
 mod filtering;
+mod header_rules;
 mod headers;
 mod keys;
 mod kinds;
@@ -38,6 +40,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use access::{AccessRule, TimeWindow};
+pub use auth::{Auth, AuthMode, CONTEXT_PREFIX, User};
 pub use cache::{Cache, Disk};
 pub use clashes::warnings;
 pub use cli::{AllowedCommand, ArgumentPattern, Cli};
@@ -45,8 +48,10 @@ pub use compression::{Coding, Compression, Effort, MediaPattern};
 pub use dns::{Dns, Domain, NotADomain, Rebinding};
 pub use errors::{ConfigError, ConfigErrors, Origin};
 pub use filtering::{Filtering, ListMode, Listed};
+pub use header_rules::{Direction, HeaderRule};
 pub use headers::SecurityHeaders;
-pub use keys::keys;
+pub use keys::{keys, security_of};
+pub use kinds::duration_of;
 pub use parent::{Credentials, Exempt, Parent, ParentKind};
 pub use prefix::Prefix;
 pub use redis::{Redis, RedisPlace, RedisUrl, ValueCoding};
@@ -125,6 +130,8 @@ pub struct Limits {
     pub header_count: usize,
     /// Largest request body, in bytes; larger → 413. Tunnels have none. Default 10MiB; 0 means no limit.
     pub body: u64,
+    /// Bytes a second that a peer must move on average where it is waited for. Default 100; 0 means any.
+    pub min_rate: u64,
     /// Downstream connections at one time, all workers together; more are closed at once. Default 16384.
     pub connections: usize,
     /// Those of one client to the explicit port. Default auto.
@@ -237,8 +244,23 @@ pub enum DenyErrno {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Security {
     pub acl: Acl,
+    pub auth: Auth,
     pub filtering: Filtering,
+    pub rate_limiting: RateLimiting,
+    /// Default none.
+    pub header_rules: Vec<HeaderRule>,
     pub headers: SecurityHeaders,
+}
+
+/// `security.rate_limiting`: of each client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RateLimiting {
+    /// Default off.
+    pub enabled: bool,
+    /// Requests and tunnels. Default 100.
+    pub requests_per_second: u32,
+    /// Those that may come at one time. Default 200.
+    pub burst: u32,
 }
 
 /// `security.acl`.
@@ -277,7 +299,9 @@ pub struct Upstream {
     pub dns_cache_ttl: Duration,
     /// Names kept in that cache. Default 4096.
     pub dns_cache_size: usize,
-    /// Idle HTTP connections kept per origin and worker. Default 128.
+    /// Idle HTTP connections kept, all workers and origins together. Default 8192.
+    pub idle: usize,
+    /// The same per origin and worker. Default 8192.
     pub idle_per_origin: usize,
     /// How long such a connection is kept. Default 60s.
     pub idle_timeout: Duration,

@@ -204,7 +204,7 @@ pub(super) fn host_pattern(text: &str) -> Result<HostPattern, Fault> {
     }
 }
 
-fn path_pattern(text: &str) -> Result<PathPattern, Fault> {
+pub(super) fn path_pattern(text: &str) -> Result<PathPattern, Fault> {
     let bad =
         |why: &str| Fault::from(format!("{} is not a path such as /status or /app/*: {why}", quoted(text)));
     let (path, below) = match text.strip_suffix("/*") {

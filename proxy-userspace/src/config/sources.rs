@@ -30,6 +30,8 @@ const SHORT_NAMES: &[(&str, &str)] = &[
     ("CLI_MAX_CONCURRENT", "cli.max_concurrent"),
     ("LOG_LEVEL", "logging.level"),
     ("LOG_FORMAT", "logging.format"),
+    ("RATE_LIMIT_ENABLED", "security.rate_limiting.enabled"),
+    ("RATE_LIMIT_RPS", "security.rate_limiting.requests_per_second"),
     ("DEFAULT_BACKEND", "routing.default_backend"),
 ];
 

@@ -4,6 +4,7 @@ pub mod detect;
 pub mod explicit;
 mod http1;
 mod http2;
+mod inside;
 mod overload;
 mod secure;
 mod socks5;
@@ -21,10 +22,14 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::containers::Names;
+use crate::http::basic::Presented;
+use crate::http::head::RequestHead;
+use crate::http::headers::Name;
 use crate::net::admission::{Admission, Admitted, Refusal};
 use crate::net::buffered::Inbox;
 use crate::net::listener::{BACKLOG, refuse_handshakes};
 use crate::running::Phase;
+use crate::target::{Front, Target};
 use crate::telemetry::metrics;
 use overload::Waiting;
 
@@ -168,6 +173,15 @@ fn is_of_connection(error: &io::Error) -> bool {
 /// What registering it with epoll says.
 pub fn into_async(listener: std::net::TcpListener) -> io::Result<TcpListener> {
     TcpListener::from_std(listener)
+}
+
+/// Who a client of the explicit proxy says that it is.
+fn presented(head: &RequestHead, base: &Target) -> Option<Arc<Presented>> {
+    let mut values = head.headers.all(Name::ProxyAuthorization);
+    let first = values.next().filter(|_| base.front == Front::Explicit)?;
+    // Of two that differ, neither can be meant.
+    let presented = if values.next().is_some() { Presented::Other } else { Presented::parse(first) };
+    Some(Arc::new(presented))
 }
 
 /// The engine and what else a front's tasks share on their worker.

@@ -1,15 +1,19 @@
-//! SOCKS5 (RFC 1928) on the explicit proxy's port: CONNECT, without authentication. A client that insists on a password
-//! (RFC 1929) is refused: there are no users that it could be.
+//! SOCKS5 (RFC 1928) on the explicit proxy's port: CONNECT, with a name and password (RFC 1929) where `security.auth` wants
+//! them. A client that insists on a password where nobody has one is refused.
 
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use tokio::io::AsyncWriteExt;
 
+use super::inside;
+use crate::config::AuthMode;
 use crate::http::authority::{Authority, Host};
+use crate::http::basic::Presented;
 use crate::net::stream::Downstream;
 use crate::pipeline::failure::Failure;
-use crate::pipeline::{Engine, tunnel};
+use crate::pipeline::{Engine, identify, tunnel};
 use crate::target::Target;
 use crate::telemetry::flow::Protocol;
 use crate::upstream::ConnectError;
@@ -21,7 +25,7 @@ pub(super) const VERSION: u8 = 5;
 pub(super) async fn serve(engine: Rc<Engine>, mut downstream: Downstream, base: Target) {
     let limit = engine.config.server.timeouts.request_head;
     downstream.deadline.arm(limit);
-    let asked = match ask(&mut downstream).await {
+    let (asked, credentials) = match ask(&engine, &mut downstream).await {
         Ok(asked) => asked,
         Err(failure) => {
             tunnel::refuse(&downstream.client, &base, Protocol::Socks5, &failure);
@@ -36,7 +40,13 @@ pub(super) async fn serve(engine: Rc<Engine>, mut downstream: Downstream, base: 
             return downstream.close().await;
         }
     };
-    let target = Target { authority: Some(authority), ..base };
+    let target = Target { authority: Some(authority), credentials, ..base };
+    if identify::has_route(&engine, &target) {
+        if write(&mut downstream, &message(SUCCEEDED)).await.is_ok() {
+            Box::pin(inside::serve(engine, downstream, target, "CONNECT")).await;
+        }
+        return;
+    }
     let opened = tunnel::open(&engine, &downstream.client, &target, Protocol::Socks5, Some("CONNECT")).await;
     let reply = match &opened {
         Ok(_) => SUCCEEDED,
@@ -62,19 +72,64 @@ enum Asked {
     Other(u8, &'static str),
 }
 
-async fn ask(downstream: &mut Downstream) -> Result<Asked, Failure> {
+async fn ask(
+    engine: &Rc<Engine>,
+    downstream: &mut Downstream,
+) -> Result<(Asked, Option<Arc<Presented>>), Failure> {
     let [version, count] = take(downstream).await?;
     if version != VERSION {
         return Err(Failure::BadRequest("not SOCKS5".into()));
     }
     let methods = take_many(downstream, count.into()).await?;
-    if !methods.contains(&WITHOUT_AUTHENTICATION) {
-        write(downstream, &[VERSION, NO_METHOD]).await?;
-        let why =
-            "the SOCKS5 client wants to authenticate, but no users are configured: use it without a password";
-        return Err(Failure::BadRequest(why.into()));
+    let has = |method: u8| methods.contains(&method);
+    let credentials = match identify::mode(engine) {
+        AuthMode::Optional | AuthMode::Required if has(PASSWORD) => {
+            write(downstream, &[VERSION, PASSWORD]).await?;
+            Some(password(engine, downstream).await?)
+        }
+        AuthMode::Off | AuthMode::Optional if has(WITHOUT_AUTHENTICATION) => {
+            write(downstream, &[VERSION, WITHOUT_AUTHENTICATION]).await?;
+            None
+        }
+        mode => {
+            write(downstream, &[VERSION, NO_METHOD]).await?;
+            return Err(Failure::BadRequest(no_method(mode).into()));
+        }
+    };
+    Ok((request(downstream).await?, credentials))
+}
+
+fn no_method(mode: AuthMode) -> &'static str {
+    match mode {
+        AuthMode::Off => {
+            "the SOCKS5 client wants to authenticate, but security.auth.mode is off: use it without a password"
+        }
+        AuthMode::Optional => "the SOCKS5 client takes neither a password nor none",
+        AuthMode::Required => "the SOCKS5 client gives no name and password, and security.auth requires them",
     }
-    write(downstream, &[VERSION, WITHOUT_AUTHENTICATION]).await?;
+}
+
+/// The name and password (RFC 1929 §2); the client has been told whether they are right.
+async fn password(engine: &Rc<Engine>, downstream: &mut Downstream) -> Result<Arc<Presented>, Failure> {
+    let [version] = take(downstream).await?;
+    if version != PASSWORD_VERSION {
+        return Err(Failure::BadRequest("not a SOCKS5 name and password".into()));
+    }
+    let [length] = take(downstream).await?;
+    let name = take_many(downstream, length.into()).await?;
+    let [length] = take(downstream).await?;
+    let password = take_many(downstream, length.into()).await?;
+    let presented = match (String::from_utf8(name), String::from_utf8(password)) {
+        (Ok(name), Ok(password)) => Presented::Basic { name: name.into(), password: password.into() },
+        _ => Presented::Other,
+    };
+    let checked = identify::check(engine, &downstream.client, &presented).await;
+    write(downstream, &[PASSWORD_VERSION, u8::from(checked.is_err())]).await?;
+    checked?;
+    Ok(Arc::new(presented))
+}
+
+async fn request(downstream: &mut Downstream) -> Result<Asked, Failure> {
     let [version, command, _, kind] = take(downstream).await?;
     if version != VERSION {
         return Err(Failure::BadRequest("not a SOCKS5 request".into()));
@@ -125,6 +180,8 @@ async fn write(downstream: &mut Downstream, bytes: &[u8]) -> Result<(), Failure>
 
 const CONNECT: u8 = 1;
 const WITHOUT_AUTHENTICATION: u8 = 0;
+const PASSWORD: u8 = 2;
+const PASSWORD_VERSION: u8 = 1;
 const NO_METHOD: u8 = 0xff;
 const SUCCEEDED: u8 = 0;
 const FAILED: u8 = 1;

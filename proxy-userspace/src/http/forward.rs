@@ -132,8 +132,14 @@ pub fn response(head: &ResponseHead, delivery: Delivery, via: Option<&Pseudonym>
     } else if delivery.upgrade {
         write_upgrade(&head.headers, out);
     }
-    if let Some(via) = via {
-        write_via(head.version, via, out);
+    match via {
+        Some(via) => write_via(head.version, via, out),
+        // RFC 9110 §11.7.1: what a proxy itself asks of its client.
+        None => head.headers.all(Name::ProxyAuthenticate).for_each(|challenge| {
+            out.extend_from_slice(b"Proxy-Authenticate: ");
+            out.extend_from_slice(challenge);
+            out.extend_from_slice(b"\r\n");
+        }),
     }
     out.extend_from_slice(b"\r\n");
 }

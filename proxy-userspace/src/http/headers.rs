@@ -1,15 +1,16 @@
 //! The fields of one head: spans into the bytes that were received, plus what was added.
 //!
 //! A head has some ten to thirty fields and is read a few times; a list with the known names recognised once
-//! is both smaller and faster than a hash map.
+//! is both smaller and faster than a hash map. A head is moved from hand to hand, so what it holds is elsewhere: in memory
+//! that the head before it has left behind.
 
-use smallvec::SmallVec;
+use std::cell::RefCell;
 
 /// The fields of a request or response, in their order.
 #[derive(Debug, Clone, Default)]
 pub struct Headers {
     bytes: Vec<u8>,
-    fields: SmallVec<[Span; 24]>,
+    fields: Vec<Span>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -30,7 +31,17 @@ pub struct Field<'a> {
 impl Headers {
     /// Takes over `bytes`, in which fields will be marked by [`Headers::mark`].
     pub(super) fn over(bytes: Vec<u8>) -> Self {
-        Self { bytes, fields: SmallVec::new() }
+        Self { bytes, fields: Vec::new() }
+    }
+
+    /// The same with a copy of `bytes`, and room for so many fields.
+    pub(super) fn copied(bytes: &[u8], fields: usize) -> Self {
+        let mut headers = SPARE
+            .with_borrow_mut(Vec::pop)
+            .map_or_else(Self::default, |(bytes, fields)| Self { bytes, fields });
+        headers.bytes.extend_from_slice(bytes);
+        headers.fields.reserve(fields);
+        headers
     }
 
     /// Declares that a field's name and value stand at these places of the bytes.
@@ -91,6 +102,35 @@ impl Headers {
 
     fn slice(&self, (start, end): (u32, u32)) -> &[u8] {
         &self.bytes[start as usize..end as usize]
+    }
+}
+
+/// Heads whose memory a worker keeps, and the most that it keeps of one.
+const MAX_SPARE: usize = 64;
+const MAX_SPARE_BYTES: usize = 4 << 10;
+const MAX_SPARE_FIELDS: usize = 128;
+
+thread_local! {
+    static SPARE: RefCell<Vec<(Vec<u8>, Vec<Span>)>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Drop for Headers {
+    fn drop(&mut self) {
+        let fits = (1..=MAX_SPARE_BYTES).contains(&self.bytes.capacity())
+            && self.fields.capacity() <= MAX_SPARE_FIELDS;
+        if !fits {
+            return;
+        }
+        let (mut bytes, mut fields) = (std::mem::take(&mut self.bytes), std::mem::take(&mut self.fields));
+        bytes.clear();
+        fields.clear();
+        // While the thread ends, its spare ones may be gone.
+        let _ = SPARE.try_with(|spare| {
+            let mut spare = spare.borrow_mut();
+            if spare.len() < MAX_SPARE {
+                spare.push((bytes, fields));
+            }
+        });
     }
 }
 

@@ -3,6 +3,7 @@
 //! `h2` and `http` have checked by then what RFC 9113 §8.2 and §8.3 ask: names are tokens in lower case, values hold no
 //! control character, pseudo-fields are complete, connection-specific fields absent. What is left is checked here.
 
+use ::h2::ext::Protocol;
 use ::http::header::{HeaderMap, HeaderName, HeaderValue};
 use ::http::{Method, Request, Response, StatusCode, Uri};
 
@@ -13,6 +14,7 @@ use super::head::{RequestHead, ResponseHead, Version};
 use super::headers::{Headers, Name};
 use super::parse::BadHead;
 use super::trailers::passed_on;
+use super::websocket;
 use crate::config::Limits;
 
 /// The bytes that RFC 9113 §6.5.2 adds to each field's name and value.
@@ -107,8 +109,13 @@ pub fn response(head: &ResponseHead, framing: Framing, via: Option<&Pseudonym>) 
         Framing::Chunked => announce_trailers(&head.headers, fields),
         Framing::None | Framing::UntilClose => {}
     }
-    if let Some(via) = via {
-        append_via(fields, head.version, via);
+    match via {
+        Some(via) => append_via(fields, head.version, via),
+        // RFC 9110 §11.7.1: what a proxy itself asks of its client.
+        None => head
+            .headers
+            .all(Name::ProxyAuthenticate)
+            .for_each(|challenge| append(fields, b"proxy-authenticate", challenge)),
     }
     response
 }
@@ -120,13 +127,20 @@ pub fn onward(head: &RequestHead, form: &Form<'_>, via: &Pseudonym) -> Option<Re
         Scheme::Http => "http",
         Scheme::Https => "https",
     };
+    let websocket = form.upgrade && websocket::is_asked_for(head);
     let uri = Uri::builder().scheme(scheme).authority(form.host.to_string()).path_and_query(form.target);
     let mut request = Request::new(());
     *request.uri_mut() = uri.build().ok()?;
     *request.method_mut() = Method::from_bytes(head.method().as_bytes()).ok()?;
+    if websocket {
+        // RFC 8441 §4.
+        *request.method_mut() = Method::CONNECT;
+        request.extensions_mut().insert(Protocol::from_static("websocket"));
+    }
     let fields = request.headers_mut();
     let replaced = |name: &[u8]| form.forwarded.is_some_and(|forwarded| forwarded.replaces(name));
-    for field in end_to_end_fields(&head.headers).filter(|field| !replaced(field.name)) {
+    let stays = |name: &[u8]| replaced(name) || websocket && websocket::is_of_handshake(name);
+    for field in end_to_end_fields(&head.headers).filter(|field| !stays(field.name)) {
         append(fields, field.name, field.value);
     }
     if let Some(forwarded) = &form.forwarded {

@@ -1,6 +1,7 @@
 //! HTTP as pure functions: parsing, framing, what may be forwarded, heads from one version to another. No I/O, no
 //! policy.
 
+pub mod basic;
 pub mod chunked;
 pub mod coding;
 pub mod date;

@@ -135,7 +135,7 @@ fn is_proxy_protocol(bytes: &[u8]) -> bool {
 }
 
 fn headers(bytes: &[u8], length: usize, fields: &[httparse::Header<'_>]) -> Headers {
-    let mut headers = Headers::over(bytes[..length].to_vec());
+    let mut headers = Headers::copied(&bytes[..length], fields.len());
     for field in fields {
         headers.mark(span(bytes, field.name.as_bytes()), span(bytes, field.value));
     }

@@ -63,6 +63,7 @@ pub struct Watched<S> {
 #[derive(Debug)]
 pub struct Watch<S> {
     objection: Cell<Option<Reason>>,
+    greeted: Cell<bool>,
     raised: Cell<bool>,
     shut_down: Cell<bool>,
     left: RefCell<Option<S>>,
@@ -74,6 +75,12 @@ impl<S> Watch<S> {
     #[must_use]
     pub fn objection(&self) -> Option<Reason> {
         self.objection.get().filter(|_| !self.raised.replace(true))
+    }
+
+    /// Whether the peer's first frame, its SETTINGS, has come.
+    #[must_use]
+    pub fn is_greeted(&self) -> bool {
+        self.greeted.get()
     }
 
     fn objects(&self) -> bool {
@@ -98,6 +105,7 @@ impl<S> Watched<S> {
     pub fn new(stream: S, ahead: Inbox, preface: usize) -> (Self, Rc<Watch<S>>) {
         let watch = Rc::new(Watch {
             objection: Cell::new(None),
+            greeted: Cell::new(false),
             raised: Cell::new(false),
             shut_down: Cell::new(false),
             left: RefCell::new(None),
@@ -120,6 +128,9 @@ impl<S> Watched<S> {
             let skipped = self.skip.min(bytes.len());
             self.skip -= skipped;
             bytes = &bytes[skipped..];
+            if self.begun && self.skip == 0 {
+                self.watch.greeted.set(true);
+            }
             let wanted = (FRAME_HEAD - self.head_length).min(bytes.len());
             self.head[self.head_length..self.head_length + wanted].copy_from_slice(&bytes[..wanted]);
             self.head_length += wanted;

@@ -7,8 +7,9 @@
 use std::cell::RefCell;
 use std::io;
 use std::net::Shutdown;
+use std::os::fd::AsFd;
 use std::pin::Pin;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use socket2::SockRef;
@@ -37,7 +38,7 @@ pub struct Tls {
 /// A socket that can be asked about while a TLS session owns it.
 #[derive(Debug)]
 pub struct Socket {
-    stream: Rc<TcpStream>,
+    stream: Arc<TcpStream>,
     /// Bytes that were read before the session began.
     early: Inbox,
     /// What lies between: the session with a proxy, through which another one goes.
@@ -50,8 +51,9 @@ impl Socket {
     /// A socket, and the same once more for the session: it begins with the bytes that were read already.
     #[must_use]
     pub fn pair(stream: TcpStream, early: Inbox) -> (Self, Self) {
-        let stream = Rc::new(stream);
-        let handle = Self { stream: Rc::clone(&stream), early: Inbox::default(), outer: None, nested: false };
+        let stream = Arc::new(stream);
+        let handle =
+            Self { stream: Arc::clone(&stream), early: Inbox::default(), outer: None, nested: false };
         (handle, Self { stream, early, outer: None, nested: false })
     }
 
@@ -59,9 +61,16 @@ impl Socket {
     #[must_use]
     pub fn within(outer: Tls) -> (Self, Self) {
         let Tls { session, socket } = outer;
-        let (stream, session) = (Rc::clone(&socket.stream), Some(Box::new(session.into_inner())));
-        let handle = Self { stream: Rc::clone(&stream), early: Inbox::default(), outer: None, nested: true };
+        let (stream, session) = (Arc::clone(&socket.stream), Some(Box::new(session.into_inner())));
+        let handle = Self { stream: Arc::clone(&stream), early: Inbox::default(), outer: None, nested: true };
         (handle, Self { stream, early: Inbox::default(), outer: session, nested: true })
+    }
+
+    fn replace(&mut self, stream: &Arc<TcpStream>) {
+        self.stream = Arc::clone(stream);
+        if let Some(outer) = &mut self.outer {
+            outer.get_mut().0.replace(stream);
+        }
     }
 
     /// The socket itself.
@@ -124,6 +133,24 @@ impl Transport {
                     TlsStream::Server(session) => session.get_mut().1.process_new_packets(),
                 };
                 !state.is_ok_and(|state| state.plaintext_bytes_to_read() == 0 && !state.peer_has_closed())
+            }
+        }
+    }
+
+    /// The same connection for the runtime of the calling thread. Nothing may be under way on it.
+    ///
+    /// # Errors
+    /// What taking the socket out of one epoll and putting it into another says. The connection is lost then.
+    pub fn adopted(self) -> io::Result<Self> {
+        match self {
+            Self::Plain(stream) => Ok(Self::Plain(TcpStream::from_std(stream.into_std()?)?)),
+            Self::Tls(mut tls) => {
+                // The session owns its socket for good: it is given a second descriptor, and the first one closed.
+                let socket = std::net::TcpStream::from(tls.socket.stream.as_fd().try_clone_to_owned()?);
+                let stream = Arc::new(TcpStream::from_std(socket)?);
+                tls.session.get_mut().get_mut().0.replace(&stream);
+                tls.socket.stream = stream;
+                Ok(Self::Tls(tls))
             }
         }
     }

@@ -1,18 +1,22 @@
 //! What weir adds to the head of a response: Date, and fields that keep browsers out of trouble. What the server says
-//! itself stands.
+//! itself stands, but for what a rewritten request's client has to be told, and for what rules change.
 
 use std::time::Duration;
 
 use super::Engine;
+use super::request::Request;
+use super::rewriting;
 use crate::config::SecurityHeaders;
+use crate::filters;
 use crate::http::authority::Scheme;
 use crate::http::date;
 use crate::http::head::ResponseHead;
 use crate::http::headers::Headers;
-use crate::target::{Front, Target};
+use crate::target::Front;
 
 /// Adds what is missing.
-pub(super) fn complete(engine: &Engine, target: &Target, head: &mut ResponseHead) {
+pub(super) fn complete(engine: &Engine, request: &Request, head: &mut ResponseHead) {
+    let Request { target, path, .. } = request;
     // RFC 9110 §6.6.1: whoever receives a response without one, and has a clock, adds it.
     if !has(&head.headers, "date") {
         date::with_now(|now| head.headers.push(b"Date", now));
@@ -27,6 +31,9 @@ pub(super) fn complete(engine: &Engine, target: &Target, head: &mut ResponseHead
     if wanted {
         protect(settings, target.scheme, &mut head.headers);
     }
+    rewriting::map_back(request, head);
+    let policy = engine.policy.current();
+    filters::change(filters::Response { head, target, path, rules: &policy.header_rules });
 }
 
 fn protect(settings: &SecurityHeaders, scheme: Scheme, headers: &mut Headers) {

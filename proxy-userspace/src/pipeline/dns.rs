@@ -25,7 +25,7 @@ use crate::net::transport::Transport;
 use crate::target::Target;
 use crate::telemetry::flow::Protocol;
 use crate::telemetry::metrics;
-use crate::upstream::{Addresses, Speaks};
+use crate::upstream::{Addresses, Few, Speaks};
 
 /// Queries on one connection whose answers may be outstanding; beyond, the oldest are taken for forgotten.
 const MAX_OUTSTANDING: usize = 64;
@@ -35,7 +35,7 @@ pub async fn relay(engine: &Engine, inspection: &Inspection, mut downstream: Dow
     let mut flow = Recording::begin(&downstream.client, target, Protocol::Dns);
     let Some(server) = target.original_destination else { return };
     let addresses = Addresses {
-        addresses: vec![server],
+        addresses: Few::from_elem(server, 1),
         vantage: target.vantage.clone(),
         tls: None,
         speaks: Speaks::Http1,

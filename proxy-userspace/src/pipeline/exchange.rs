@@ -1,11 +1,12 @@
 //! One request and its response over one upstream connection, new or kept.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::pin::pin;
 
 use super::caching::{Fetch, Verdict, store_and_deliver};
 use super::compression::compress;
-use super::failure::Failure;
+use super::failure::{Cut, Failure};
 use super::hop::http1::Http1;
 use super::hop::http2::Http2;
 use super::recording::Recording;
@@ -13,6 +14,7 @@ use super::request::{Request, body_limit};
 use super::response::{deliver, final_head, within};
 use super::sending::Sending;
 use super::side::{Afterwards, Answer, DownstreamSide, Manner, Onward, Reply, UpstreamSide};
+use super::tunnel::Upgraded;
 use super::{Engine, additions};
 use crate::http::authority::Shown;
 use crate::http::forward;
@@ -21,7 +23,6 @@ use crate::http::head::{ResponseHead, Version};
 use crate::http::headers::{Headers, Name};
 use crate::http::websocket;
 use crate::net::deadline::Deadline;
-use crate::net::transport::Transport;
 use crate::relay::body::{BodyError, Patience, Terms, transfer};
 use crate::relay::stage::Stages;
 use crate::target::{Front, Hop};
@@ -34,9 +35,9 @@ pub(super) enum Ending {
     /// The response went out whole; `sent` if so did the request.
     Complete { sent: bool },
     /// The response was cut off, and the client must see that.
-    Abort,
-    /// The upstream connection goes on in another protocol.
-    Upgraded(Transport),
+    Abort(Cut),
+    /// The upstream connection or stream goes on in another protocol.
+    Upgraded(Upgraded),
     /// The answer was for the cache alone; the client has got nothing yet.
     Withheld(Box<ResponseHead>),
 }
@@ -56,8 +57,8 @@ pub(super) struct Exchange<'a, 'f> {
 }
 
 /// How a conversation left both sides.
-enum Conversed {
-    SwitchedProtocols,
+enum Conversed<S> {
+    SwitchedProtocols(S),
     Responded { ending: Ending, upstream: Afterwards },
 }
 
@@ -85,6 +86,10 @@ impl Exchange<'_, '_> {
             match Box::pin(self.open(downstream, own)).await {
                 // A shared connection may be ended by the server just now, too.
                 Err((Failure::NoAnswer, true)) if self.may_repeat() && !had_shared => had_shared = true,
+                // RFC 9113 §8.7: whatever it asks for, as long as it is still there to be sent.
+                Err((Failure::Unprocessed, true)) if self.framing == Framing::None && !had_shared => {
+                    had_shared = true;
+                }
                 // Nothing was sent: whatever it is, it may be tried again.
                 Err((Failure::Connect(error), _)) if left > 0 && error.is_passing() => {
                     left -= 1;
@@ -110,6 +115,11 @@ impl Exchange<'_, '_> {
                 let addresses = Addresses { speaks: Speaks::Http2, owner, ..self.addresses.clone() };
                 upstream.open(&addresses).await
             }
+            Front::Explicit | Front::Gateway
+                if self.addresses.speaks != Speaks::Http1 && websocket::is_asked_for(head) =>
+            {
+                upstream.open_websocket(self.addresses).await
+            }
             // What an upgrade asks for needs a connection of its own.
             front if front == Front::Captured || forward::wants_upgrade(head) => {
                 let addresses = Addresses { speaks: Speaks::Http1, ..self.addresses.clone() };
@@ -132,10 +142,13 @@ impl Exchange<'_, '_> {
     }
 
     async fn on(&mut self, place: Place, downstream: &mut impl DownstreamSide) -> Result<Ending, Failure> {
-        let side = Http2::on(place).await?;
-        match self.converse(side, downstream, &mut false).await? {
+        let mut side = Http2::on(place).await?;
+        match self.converse(&mut side, downstream, &mut false).await? {
             Conversed::Responded { ending, .. } => Ok(ending),
-            Conversed::SwitchedProtocols => Err(Failure::BadAnswer("101 in HTTP/2".into())),
+            Conversed::SwitchedProtocols(Some(stream)) => {
+                Ok(Ending::Upgraded(Upgraded::Stream(Box::new(side.carrying(stream)))))
+            }
+            Conversed::SwitchedProtocols(None) => Err(Failure::BadAnswer("101 in HTTP/2".into())),
         }
     }
 
@@ -165,9 +178,9 @@ impl Exchange<'_, '_> {
     ) -> Result<Ending, Failure> {
         self.flow.upstream = Some(connection.address);
         let mut authenticates = authenticates_connection(&self.request.head.headers, Name::Authorization);
-        let side = Http1::over(&mut connection.stream);
-        match self.converse(side, downstream, &mut authenticates).await? {
-            Conversed::SwitchedProtocols => Ok(Ending::Upgraded(connection.stream)),
+        let mut side = Http1::over(&mut connection.stream);
+        match self.converse(&mut side, downstream, &mut authenticates).await? {
+            Conversed::SwitchedProtocols(()) => Ok(Ending::Upgraded(Upgraded::Connection(connection.stream))),
             Conversed::Responded { ending, upstream } => {
                 self.put_away(connection, upstream, authenticates, own);
                 Ok(ending)
@@ -195,12 +208,12 @@ impl Exchange<'_, '_> {
         }
     }
 
-    async fn converse(
+    async fn converse<U: UpstreamSide>(
         &mut self,
-        mut upstream: impl UpstreamSide,
+        upstream: &mut U,
         downstream: &mut impl DownstreamSide,
         authenticates: &mut bool,
-    ) -> Result<Conversed, Failure> {
+    ) -> Result<Conversed<U::Stream>, Failure> {
         let (engine, request) = (self.engine, self.request);
         let progress = self.flow.progress();
         let sending_deadline = Deadline::new();
@@ -208,29 +221,35 @@ impl Exchange<'_, '_> {
         let target = self.request_target(Shown(&host, scheme));
         let form = self.form(&target, Shown(&host, scheme));
         metrics::with(|metrics| metrics.upstream_requests.increment());
-        let (sink, mut answer) = upstream.begin(&Onward { head: &request.head, form, via: &engine.via })?;
-        let downstream = downstream.open(self.framing);
+        let (mut sink, mut answer) =
+            upstream.begin(&Onward { head: &request.head, form, via: &engine.via })?;
+        let mut downstream = downstream.open(self.framing);
         let (mut reply, patience) = (downstream.reply, self.patience(downstream.deadline));
+        // By reference: a future holds twice what it is given, and all of this is moved in memory for each request.
         let sending = pin!(transfer(
-            downstream.content,
-            sink,
+            &mut downstream.content,
+            &mut sink,
             Terms {
                 patience: self.patience(&sending_deadline),
                 limit: body_limit(engine, &request.target),
+                // A call of gRPC may be a stream, with pauses as long as both sides like.
+                paces_streams: self.framing == Framing::Chunked && !is_grpc(&request.head.headers),
                 moved: Some(&progress.sent),
             },
         ));
-        let mut sending = Sending::new(sending);
+        let under_way = Cell::new(true);
+        let mut sending = Sending::new(sending, &under_way, patience);
 
         let limits = &engine.config.server.limits;
         let mut head = {
-            let head = pin!(final_head(&mut answer, &mut reply, limits, &engine.via, patience));
+            let head = pin!(final_head(&mut answer, &mut reply, limits, &engine.via, patience, &under_way));
             sending.beside(head).await?
         };
-        additions::complete(engine, &request.target, &mut head);
+        // As the server has said it, whatever rules make of it.
+        *authenticates |= authenticates_connection(&head.headers, Name::WwwAuthenticate);
+        additions::complete(engine, request, &mut head);
         self.flow.timings.ttfb_us = Some(crate::telemetry::flow::micros(sending.ended().elapsed()));
         self.flow.status = Some(head.status);
-        *authenticates |= authenticates_connection(&head.headers, Name::WwwAuthenticate);
         if head.status == 407 && matches!(self.hop, Hop::Parent { tunnel: false, .. }) {
             let why = "it is a parent proxy that wants credentials, or others than those in upstream.parent";
             return Err(Failure::BadAnswer(why.into()));
@@ -238,20 +257,20 @@ impl Exchange<'_, '_> {
         if head.status == 101 {
             self.check_upgrade(&head, sending.is_complete())?;
             within(patience, reply.switch_protocols(&head, &engine.via, answer.beyond())).await?;
-            return Ok(Conversed::SwitchedProtocols);
+            return Ok(Conversed::SwitchedProtocols(answer.switched()));
         }
         self.pass_on(head, &mut answer, &mut reply, &mut sending, patience).await
     }
 
     /// Delivers the response behind a final head, or what the cache makes of it.
-    async fn pass_on<S: Future<Output = Result<(), BodyError>>>(
+    async fn pass_on<A: Answer, S: Future<Output = Result<(), BodyError>>>(
         &mut self,
         mut head: ResponseHead,
-        answer: &mut impl Answer,
+        answer: &mut A,
         reply: &mut impl Reply,
         sending: &mut Sending<'_, S>,
         patience: Patience<'_>,
-    ) -> Result<Conversed, Failure> {
+    ) -> Result<Conversed<A::Stream>, Failure> {
         let progress = self.flow.progress();
         let framing = answer
             .framing(&head, self.request.head.method())
@@ -290,18 +309,24 @@ impl Exchange<'_, '_> {
                 reply.head(&head, Manner { framing, via, may_keep });
             }
         }
-        let body = answer.body(framing);
         let received = &progress.received;
         let result = match (storing, &mut self.fetch) {
             (Some(storing), Some(fetch)) => {
                 let ways = (reply, &mut stages);
                 // Boxed: who stores nothing does not carry its state.
-                let mut storing =
-                    Box::pin(store_and_deliver(body, *storing, fetch, ways, received, patience));
+                let mut storing = Box::pin(store_and_deliver(
+                    answer.body(framing),
+                    *storing,
+                    fetch,
+                    ways,
+                    received,
+                    patience,
+                ));
                 sending.beside(storing.as_mut()).await
             }
             _ => {
-                let delivery = pin!(deliver(body, reply, &mut stages, Some(received), patience));
+                let mut body = answer.body(framing);
+                let delivery = pin!(deliver(&mut body, reply, &mut stages, Some(received), patience));
                 sending.beside(delivery).await
             }
         };
@@ -309,13 +334,16 @@ impl Exchange<'_, '_> {
             Ok(()) => "complete".into(),
             Err(failure) => failure.to_string().into(),
         };
-        let sent = sending.is_complete();
+        let (is_whole, sent) = (result.is_ok(), sending.is_complete());
         Ok(Conversed::Responded {
-            upstream: match result.is_ok() && sent {
+            upstream: match is_whole && sent {
                 true => answer.afterwards(&head, framing),
                 false => Afterwards::Broken,
             },
-            ending: if result.is_ok() { Ending::Complete { sent } } else { Ending::Abort },
+            ending: match result {
+                Ok(()) => Ending::Complete { sent },
+                Err(failure) => Ending::Abort(failure.cut()),
+            },
         })
     }
 
@@ -324,9 +352,13 @@ impl Exchange<'_, '_> {
     fn patience<'a>(&self, deadline: &'a Deadline) -> Patience<'a> {
         let timeouts = &self.engine.config.server.timeouts;
         match self.request.target.front {
-            Front::Captured => Patience { deadline, read: timeouts.tunnel_idle, write: timeouts.tunnel_idle },
+            Front::Captured => {
+                let idle = timeouts.tunnel_idle;
+                Patience { deadline, read: idle, write: idle, least_rate: 0 }
+            }
             Front::Explicit | Front::Gateway => {
-                Patience { deadline, read: timeouts.read, write: timeouts.write }
+                let least_rate = self.engine.config.server.limits.min_rate;
+                Patience { deadline, read: timeouts.read, write: timeouts.write, least_rate }
             }
         }
     }
@@ -346,6 +378,11 @@ impl Exchange<'_, '_> {
         }
         Ok(())
     }
+}
+
+fn is_grpc(headers: &Headers) -> bool {
+    let types = headers.iter().filter(|field| field.name.eq_ignore_ascii_case(b"content-type"));
+    types.into_iter().any(|field| field.value.starts_with(b"application/grpc"))
 }
 
 /// NTLM and Negotiate authenticate the connection, not the request (RFC 4559 §6): whoever uses it next would be

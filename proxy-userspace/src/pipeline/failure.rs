@@ -2,13 +2,15 @@
 
 use std::borrow::Cow;
 
+use h2::Reason;
+
 use crate::filters::Denial;
 use crate::http::framing::BadFraming;
 use crate::http::parse::BadHead;
 use crate::policy::Refusal;
 use crate::policy::acl::Denied;
 use crate::relay::Side;
-use crate::relay::body::BodyError;
+use crate::relay::body::{BodyError, http2};
 use crate::upstream::{AddressError, ConnectError, NoTurn, dns::DnsError};
 
 /// Why a request or tunnel got no answer from its upstream.
@@ -40,6 +42,11 @@ pub enum Failure {
     NoTurn(#[from] NoTurn),
     #[error("the upstream closed the connection without an answer")]
     NoAnswer,
+    /// RFC 9113 §8.7: in HTTP/2 a server says so of a stream.
+    #[error("the upstream has refused the request, and done nothing of it")]
+    Unprocessed,
+    #[error("the upstream has reset the stream: {0}")]
+    Reset(Reason),
     #[error("the upstream's answer is not valid: {0}")]
     BadAnswer(String),
     #[error("the upstream did not answer in time")]
@@ -56,9 +63,22 @@ pub enum Failure {
     NotCached,
     #[error("{0}")]
     Internal(&'static str),
+    /// Nothing more is to be said to it.
+    #[error("its context was released")]
+    Released,
     /// The client is gone; nobody is there to answer to.
     #[error("the client closed the connection")]
     ClientGone,
+}
+
+/// How a client's request ends that gets no whole answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// Nothing of it has reached anybody: it may be sent again.
+    Unsent,
+    /// As its server has ended it.
+    Reset(Reason),
+    Broken,
 }
 
 impl Failure {
@@ -89,16 +109,20 @@ impl Failure {
             Self::NoTurn(_) => (503, "connection_limit_reached"),
             Self::NotCached => (504, "destination_unavailable"),
             Self::Internal(_) => (500, "proxy_internal_error"),
-            Self::NoAnswer => (502, "connection_terminated"),
+            Self::NoAnswer | Self::Unprocessed | Self::Reset(_) => (502, "connection_terminated"),
             Self::BadAnswer(_) => (502, "http_protocol_error"),
             Self::AnswerTimedOut => (504, "http_response_timeout"),
             Self::RequestBody(BodyError::Malformed(_)) => (400, "http_request_error"),
-            Self::RequestTimedOut | Self::RequestBody(BodyError::TimedOut(Side::Downstream)) => {
-                (408, "http_request_error")
-            }
-            Self::RequestBody(BodyError::TimedOut(Side::Upstream)) => (504, "connection_write_timeout"),
+            Self::RequestTimedOut
+            | Self::RequestBody(
+                BodyError::TimedOut(Side::Downstream) | BodyError::TooSlow(Side::Downstream, _),
+            ) => (408, "http_request_error"),
+            Self::RequestBody(
+                BodyError::TimedOut(Side::Upstream) | BodyError::TooSlow(Side::Upstream, _),
+            ) => (504, "connection_write_timeout"),
             Self::RequestBody(BodyError::Truncated(_) | BodyError::Io(Side::Downstream, _))
             | Self::ResponseBody(_)
+            | Self::Released
             | Self::ClientGone => {
                 return None;
             }
@@ -106,10 +130,32 @@ impl Failure {
         })
     }
 
+    /// What a client that is told by its stream's end alone is told.
+    #[must_use]
+    pub fn cut(&self) -> Cut {
+        match self {
+            Self::Connect(_) | Self::Unresolved(_) | Self::NoTurn(_) | Self::Unprocessed => Cut::Unsent,
+            Self::Reset(reason) => Cut::Reset(*reason),
+            Self::ResponseBody(BodyError::Io(Side::Upstream, error))
+            | Self::RequestBody(BodyError::Io(Side::Upstream, error)) => {
+                http2::reset_reason(error).map_or(Cut::Broken, Cut::Reset)
+            }
+            _ => Cut::Broken,
+        }
+    }
+
     /// Whether the upstream could not be asked at all, or gave no answer (RFC 9111 §4.2.4: "disconnected").
     #[must_use]
     pub fn is_upstreams_absence(&self) -> bool {
-        matches!(self, Self::Unresolved(_) | Self::Connect(_) | Self::NoAnswer | Self::AnswerTimedOut)
+        matches!(
+            self,
+            Self::Unresolved(_)
+                | Self::Connect(_)
+                | Self::NoAnswer
+                | Self::Unprocessed
+                | Self::Reset(_)
+                | Self::AnswerTimedOut
+        )
     }
 
     /// Whether the upstream is to blame: then a captured client, which knows of no proxy, must see its connection
@@ -117,9 +163,19 @@ impl Failure {
     #[must_use]
     pub fn is_upstreams(&self) -> bool {
         match self {
-            Self::Connect(_) | Self::NoAnswer | Self::BadAnswer(_) | Self::AnswerTimedOut => true,
+            Self::Connect(_)
+            | Self::NoAnswer
+            | Self::Unprocessed
+            | Self::Reset(_)
+            | Self::BadAnswer(_)
+            | Self::AnswerTimedOut => true,
             Self::RequestBody(error) => {
-                matches!(error, BodyError::Io(Side::Upstream, _) | BodyError::TimedOut(Side::Upstream))
+                matches!(
+                    error,
+                    BodyError::Io(Side::Upstream, _)
+                        | BodyError::TimedOut(Side::Upstream)
+                        | BodyError::TooSlow(Side::Upstream, _)
+                )
             }
             _ => false,
         }
@@ -129,6 +185,15 @@ impl Failure {
     #[must_use]
     pub fn is_behind_the_gateway(&self) -> bool {
         self.is_upstreams() || matches!(self, Self::Unresolved(_) | Self::Denied(_))
+    }
+
+    /// Fields that its answer has beside those that all have.
+    #[must_use]
+    pub fn fields(&self) -> &[(&'static str, String)] {
+        match self {
+            Self::Refused(refusal) => &refusal.fields,
+            _ => &[],
+        }
     }
 
     /// The rule that refused, where it has a name.

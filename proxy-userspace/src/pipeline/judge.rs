@@ -3,7 +3,7 @@
 use super::Engine;
 use super::failure::Failure;
 use crate::http::authority::Host;
-use crate::policy::{Passed, Subject};
+use crate::policy::{Passed, Policy, Subject};
 use crate::target::{Hop, Target};
 
 /// Judges what is asked for. What is left to judge once addresses are known is judged by [`Engine::addresses`].
@@ -16,6 +16,22 @@ pub(super) async fn judge(
     target: &Target,
 ) -> Result<Passed, Failure> {
     let policy = engine.policy.current();
+    let passed = judge_by(&policy, engine, subject, target).await?;
+    match subject.own_policy() {
+        None => Ok(passed),
+        Some(own) => match (passed, judge_by(own, engine, subject, target).await?) {
+            (Passed::Whole, Passed::Whole) => Ok(Passed::Whole),
+            _ => Ok(Passed::UntilAddress),
+        },
+    }
+}
+
+async fn judge_by(
+    policy: &Policy,
+    engine: &Engine,
+    subject: &Subject<'_>,
+    target: &Target,
+) -> Result<Passed, Failure> {
     if policy.is_idle() {
         return Ok(Passed::Whole);
     }

@@ -10,6 +10,7 @@ mod exchange;
 pub mod failure;
 mod form;
 mod hop;
+pub mod identify;
 mod judge;
 mod max_forwards;
 #[cfg(not(feature = "compression"))]
@@ -18,6 +19,7 @@ mod recording;
 pub mod request;
 mod respond;
 mod response;
+pub mod rewriting;
 mod sending;
 pub mod side;
 pub mod tunnel;
@@ -34,7 +36,9 @@ use crate::dns::Inspection;
 use crate::http::authority::{Authority, Host};
 use crate::http::forward::Pseudonym;
 use crate::policy::acl::Acl;
+use crate::policy::auth::Auth;
 use crate::policy::current::Follower;
+use crate::policy::limits::Limits;
 use crate::policy::{Policy, Subject};
 use crate::relay;
 use crate::route;
@@ -49,6 +53,9 @@ pub struct Engine {
     pub config: Arc<Config>,
     pub acl: Acl,
     pub policy: Follower<Policy>,
+    /// Who clients can be; shared by all workers.
+    pub auth: Arc<Auth>,
+    pub limits: Arc<Limits>,
     pub via: Pseudonym,
     pub upstream: Upstream,
     /// Shared by all workers; None where nothing is cached.
@@ -67,15 +74,21 @@ impl Engine {
             self.check_behind(authority, subject)?;
         }
         let policy = self.policy.current();
+        // What either refuses is refused, what either lifts is lifted.
+        let check = |address| {
+            let lifted = policy.check_address(subject, address)?;
+            let own = subject.own_policy().map(|own| own.check_address(subject, address)).transpose()?;
+            Ok::<_, Failure>(lifted || own == Some(true))
+        };
         let allow = |address| {
             let named = match hop {
                 // What is asked for behind it has been judged.
                 Hop::Parent { .. } => true,
                 Hop::Backend(_) => {
-                    policy.check_address(subject, address)?;
+                    check(address)?;
                     true
                 }
-                Hop::Authority(..) | Hop::Address(..) => policy.check_address(subject, address)?,
+                Hop::Authority(..) | Hop::Address(..) => check(address)?,
             };
             let checked = if named { self.acl.check_named(address) } else { self.acl.check(address) };
             checked.map_err(Failure::Denied)

@@ -3,7 +3,9 @@
 use std::cell::Cell;
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
+use std::sync::Arc;
 
+use crate::policy::auth::Identity;
 use crate::target::{Client, Target};
 use crate::telemetry::flow::{Flow, Protocol};
 use crate::telemetry::flows;
@@ -13,6 +15,7 @@ use crate::telemetry::flows;
 pub(super) struct Recording {
     flow: Option<Box<Flow>>,
     progress: Rc<Progress>,
+    identity: Option<Arc<Identity>>,
 }
 
 /// Bytes of content that have passed so far; counted by whoever moves them.
@@ -25,7 +28,22 @@ pub(super) struct Progress {
 impl Recording {
     /// A flow that begins now.
     pub(super) fn begin(client: &Client, target: &Target, protocol: Protocol) -> Self {
-        Self { flow: Some(Box::new(Flow::begin(client, target, protocol))), progress: Rc::default() }
+        Self {
+            flow: Some(Box::new(Flow::begin(client, target, protocol))),
+            progress: Rc::default(),
+            identity: None,
+        }
+    }
+
+    /// Notes who it is.
+    pub(super) fn identify(&mut self, identity: Arc<Identity>) {
+        self.user = Some(Arc::clone(&identity.name));
+        self.identity = Some(identity);
+    }
+
+    /// Who it is, where that is known.
+    pub(super) fn identity(&self) -> Option<&Arc<Identity>> {
+        self.identity.as_ref()
     }
 
     /// What is to be counted in.
@@ -53,6 +71,9 @@ impl Drop for Recording {
         if let Some(mut flow) = self.flow.take() {
             flow.sent += self.progress.sent.get();
             flow.received += self.progress.received.get();
+            if let Some(context) = self.identity.as_ref().and_then(|identity| identity.context.as_ref()) {
+                context.counters.count(flow.verdict.is_some(), flow.sent, flow.received);
+            }
             flows::record(*flow);
         }
     }

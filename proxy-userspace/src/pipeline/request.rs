@@ -1,15 +1,18 @@
 //! The way of an HTTP request, from its head to its record.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::Engine;
 use super::caching::{self, Fetch};
 use super::exchange::{Ending, Exchange};
-use super::failure::Failure;
+use super::failure::{Cut, Failure};
+use super::identify::identify;
 use super::judge::judge;
 use super::max_forwards::{self, Reach};
 use super::recording::Recording;
 use super::respond::{self, Ask};
+use super::rewriting::{self, Rewritten};
 use super::side::{DownstreamSide, Manner};
 use super::tunnel::Opened;
 use crate::filters;
@@ -18,6 +21,7 @@ use crate::http::framing::Framing;
 use crate::http::head::{RequestHead, ResponseHead, Version};
 use crate::http::status::Form;
 use crate::http::{date, forward, pac};
+use crate::policy::auth::Identity;
 use crate::policy::{Passed, Subject};
 use crate::relay::Side;
 use crate::relay::body::held::Held;
@@ -35,13 +39,30 @@ pub struct Request {
     pub path: String,
     /// It is not the first on its connection.
     pub follows: bool,
+    /// Who asks, once that is known.
+    pub identity: Option<Arc<Identity>>,
+    /// What it was, if it was led elsewhere.
+    pub rewritten: Option<Box<Rewritten>>,
 }
 
 impl Request {
+    /// A request as a front has found it.
+    #[must_use]
+    pub fn new(head: RequestHead, target: Target, path: String, follows: bool) -> Self {
+        Self { head, target, path, follows, identity: None, rewritten: None }
+    }
+
     /// The same request with another head.
     #[must_use]
     pub(super) fn with_head(&self, head: RequestHead) -> Self {
-        Self { head, target: self.target.clone(), path: self.path.clone(), follows: self.follows }
+        Self {
+            head,
+            target: self.target.clone(),
+            path: self.path.clone(),
+            follows: self.follows,
+            identity: self.identity.clone(),
+            rewritten: self.rewritten.clone(),
+        }
     }
 }
 
@@ -51,7 +72,7 @@ pub enum Next {
     /// Goes on, or ends it in order: the response went out whole. `sent` if the request was read to its end.
     Done { sent: bool },
     /// Resets it: the response is not whole, and the client must see that.
-    Abort,
+    Abort(Cut),
     /// Relays: it has changed its protocol.
     Tunnel(Opened),
 }
@@ -60,21 +81,21 @@ pub enum Next {
 pub async fn serve(
     engine: &Rc<Engine>,
     downstream: &mut impl DownstreamSide,
-    request: &Request,
+    request: &mut Request,
     own: &mut Option<Idle>,
 ) -> Next {
     metrics::with(|metrics| metrics.requests.increment());
     let mut flow = Recording::begin(downstream.client(), &request.target, downstream.protocol());
     flow.method = Some(request.head.method().to_owned());
     flow.url = Some(redact::url(&request.target, &request.path));
-    let failure = match answer(engine, downstream, request, own, &mut flow).await {
+    let failure = match answer_known(engine, downstream, request, own, &mut flow).await {
         Ok(Ending::Complete { sent }) => return Next::Done { sent },
-        Ok(Ending::Abort) => return Next::Abort,
+        Ok(Ending::Abort(cut)) => return Next::Abort(cut),
         Ok(Ending::Upgraded(upstream)) => {
             return Next::Tunnel(Opened::upgraded(flow, upstream, &request.target));
         }
         // Only what the cache has sent on its own behalf ends so, and there it ends.
-        Ok(Ending::Withheld(_)) => return Next::Abort,
+        Ok(Ending::Withheld(_)) => return Next::Abort(Cut::Broken),
         Err(failure) => failure,
     };
     refuse(engine, downstream, request, &mut flow, &failure).await
@@ -91,6 +112,32 @@ pub async fn refuse_head(
     respond::failure(engine, downstream, &mut flow, failure, Ask::Unknown).await
 }
 
+/// Answers whoever it turns out to be.
+async fn answer_known(
+    engine: &Rc<Engine>,
+    downstream: &mut impl DownstreamSide,
+    request: &mut Request,
+    own: &mut Option<Idle>,
+    flow: &mut Recording,
+) -> Result<Ending, Failure> {
+    request.identity = identify(engine, downstream.client(), &request.target, flow).await?;
+    rewriting::rewrite(request, flow);
+    match request.identity.as_ref().and_then(|identity| identity.context.as_ref()) {
+        None => answer(engine, downstream, request, own, flow).await,
+        Some(context) => {
+            let released = context.ended();
+            // Boxed: who is in no context does not carry its state.
+            Box::pin(async {
+                tokio::select! {
+                    answered = answer(engine, downstream, request, own, flow) => answered,
+                    () = released => Err(Failure::Released),
+                }
+            })
+            .await
+        }
+    }
+}
+
 async fn answer(
     engine: &Rc<Engine>,
     downstream: &mut impl DownstreamSide,
@@ -100,7 +147,8 @@ async fn answer(
 ) -> Result<Ending, Failure> {
     let framing = downstream.framing(&request.head)?;
     check_length(framing, body_limit(engine, &request.target))?;
-    filters::check(filters::Request { head: &request.head, target: &request.target, via: &engine.via })?;
+    let changed = filtered(engine, request)?;
+    let request = changed.as_ref().unwrap_or(request);
     if serves_pac(engine, request) {
         let (head, file) = pac(request)?;
         return answer_itself(engine, downstream, request, flow, (head, file.as_bytes())).await;
@@ -115,8 +163,9 @@ async fn answer(
     };
     let request = counted.as_deref().unwrap_or(request);
     match &engine.cache {
-        // Who asks for another protocol wants a connection, not a response.
-        Some(cache) if !forward::wants_upgrade(&request.head) => {
+        // Who asks for another protocol wants a connection, not a response; what was led elsewhere is told to each client in
+        // its own way.
+        Some(cache) if !forward::wants_upgrade(&request.head) && request.rewritten.is_none() => {
             // Boxed: who has no cache does not carry its state.
             Box::pin(caching::serve(engine, cache, downstream, request, framing, own, flow)).await
         }
@@ -150,8 +199,18 @@ pub(super) async fn forward(
         .await
 }
 
+/// What the filters make of it, if that is something else.
+fn filtered(engine: &Engine, request: &Request) -> Result<Option<Request>, Failure> {
+    let policy = engine.policy.current();
+    let Request { head, target, path, .. } = request;
+    let rules = &policy.header_rules;
+    let changed = filters::check(filters::Request { head, target, path, rules, via: &engine.via })?;
+    Ok(changed.map(|head| request.with_head(head)))
+}
+
 fn subject<'a>(client: &Client, request: &'a Request) -> Subject<'a> {
     Subject::of(client, &request.target, Some(request.head.method()), Some(&request.path))
+        .by(request.identity.as_deref())
 }
 
 /// Judges what is asked for, before the cache or anybody else is asked for it.
@@ -235,7 +294,7 @@ async fn refuse(
 ) -> Next {
     if request.target.front == Front::Captured && failure.is_upstreams() {
         respond::note(flow, failure);
-        return Next::Abort;
+        return Next::Abort(failure.cut());
     }
     // The request's body, if any, is still to come.
     let sent = downstream.framing(&request.head) == Ok(Framing::None);
@@ -245,6 +304,6 @@ async fn refuse(
     };
     match respond::failure(engine, downstream, flow, failure, ask).await {
         true => Next::Done { sent },
-        false => Next::Abort,
+        false => Next::Abort(failure.cut()),
     }
 }

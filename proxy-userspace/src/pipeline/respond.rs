@@ -48,7 +48,8 @@ pub(super) async fn failure(
         }
         _ => failure.to_string(),
     };
-    let (head, explanation) = status::answer(status, error, &explanation, form);
+    let (mut head, explanation) = status::answer(status, error, &explanation, form);
+    failure.fields().iter().for_each(|(name, value)| head.headers.push(name.as_bytes(), value.as_bytes()));
     let (may_keep, content) = match ask {
         Ask::Whole { sent, .. } => (sent, explanation.as_bytes()),
         Ask::Head { sent } => (sent, b"".as_slice()),
@@ -71,8 +72,11 @@ pub(super) async fn respond(
     received: Option<&Cell<u64>>,
 ) -> Result<(), Failure> {
     let timeouts = &engine.config.server.timeouts;
+    // Captured programs have not asked for a proxy: they may read as slowly as they like.
+    let is_captured = downstream.client().process.is_some();
+    let least_rate = if is_captured { 0 } else { engine.config.server.limits.min_rate };
     let Directions { mut reply, deadline, .. } = downstream.open(Framing::None);
-    let patience = Patience { deadline, read: timeouts.read, write: timeouts.write };
+    let patience = Patience { deadline, read: timeouts.read, write: timeouts.write, least_rate };
     reply.head(head, manner);
     deliver(body, &mut reply, stages, received, patience).await
 }
@@ -87,6 +91,8 @@ pub(super) fn note(flow: &mut Recording, failure: &Failure) {
                 match refusal.by {
                     By::Access => metrics.denied_by_rules.increment(),
                     By::Filtering => metrics.denied_by_lists.increment(),
+                    By::Authentication => metrics.denied_by_auth.increment(),
+                    By::Limits => metrics.denied_by_limits.increment(),
                 }
             }
         });

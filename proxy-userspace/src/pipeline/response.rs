@@ -14,16 +14,18 @@ use crate::relay::stage::{Staged, Stages};
 /// Interim responses before the final one. There is rarely more than one.
 const MAX_INTERIM: usize = 16;
 
-/// The head of the final response; interim ones are passed on (RFC 9110 §15.2).
+/// The head of the final response; interim ones are passed on (RFC 9110 §15.2). `sending`: whether the request is still on
+/// its way.
 pub(super) async fn final_head(
     answer: &mut impl Answer,
     reply: &mut impl Reply,
     limits: &Limits,
     via: &Pseudonym,
     patience: Patience<'_>,
+    sending: &Cell<bool>,
 ) -> Result<ResponseHead, Failure> {
     for passed_on in 0..=MAX_INTERIM {
-        let head = head(answer, reply, limits, patience).await?;
+        let head = head(answer, reply, limits, patience, sending).await?;
         if head.status == 101 || !(100..200).contains(&head.status) {
             return Ok(head);
         }
@@ -39,12 +41,17 @@ async fn head(
     reply: &mut impl Reply,
     limits: &Limits,
     patience: Patience<'_>,
+    sending: &Cell<bool>,
 ) -> Result<ResponseHead, Failure> {
-    loop {
+    for waits in 0_u64.. {
         if let Some(head) = answer.next_head(limits)? {
             return Ok(head);
         }
-        let more = patience.deadline.limit(patience.read, async {
+        // Once for it to begin, and once for the whole of it: a byte now and then does not keep it going.
+        if waits < 2 {
+            patience.deadline.arm(patience.read);
+        }
+        let more = patience.deadline.race(async {
             tokio::select! {
                 biased;
                 more = answer.more() => more,
@@ -52,8 +59,14 @@ async fn head(
                 () = reply.gone() => Err(Failure::ClientGone),
             }
         });
-        more.await.map_err(|_| Failure::AnswerTimedOut)??;
+        match more.await {
+            Ok(more) => more?,
+            // The request has a pace of its own to keep; the time for the answer begins with its end.
+            Err(_) if sending.get() => patience.deadline.arm(patience.read),
+            Err(_) => return Err(Failure::AnswerTimedOut),
+        }
     }
+    Err(Failure::AnswerTimedOut)
 }
 
 /// Sends a body behind the head that `reply` was given, through `stages` if there are any.
@@ -64,7 +77,7 @@ pub(super) async fn deliver(
     received: Option<&Cell<u64>>,
     patience: Patience<'_>,
 ) -> Result<(), Failure> {
-    let terms = Terms { patience, limit: None, moved: received };
+    let terms = Terms { patience, limit: None, paces_streams: false, moved: received };
     let delivered = match stages.is_empty() {
         true => transfer(body, reply, terms).await,
         false => transfer(body, Staged::new(stages, reply), terms).await,

@@ -83,9 +83,11 @@ pub trait UpstreamSide {
     type Sending<'a>: Sink
     where
         Self: 'a;
-    type Answer<'a>: Answer
+    type Answer<'a>: Answer<Stream = Self::Stream>
     where
         Self: 'a;
+    /// What carries the protocol that was switched to.
+    type Stream;
 
     /// Stages the request's head: it goes out with the first flush of its content.
     ///
@@ -108,6 +110,8 @@ pub trait Answer {
     type Body<'a>: Source
     where
         Self: 'a;
+    /// As [`UpstreamSide::Stream`].
+    type Stream;
 
     /// The next head, if it has arrived.
     ///
@@ -132,6 +136,9 @@ pub trait Answer {
 
     /// What has arrived already in the protocol that was switched to.
     fn beyond(&mut self) -> &[u8];
+
+    /// What carries the protocol that was switched to, once the request was sent.
+    fn switched(self) -> Self::Stream;
 
     /// What the connection is good for, now that the request was sent and its response received.
     fn afterwards(&self, head: &ResponseHead, framing: Framing) -> Afterwards;

@@ -5,29 +5,47 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use h2::Reason;
+
 use super::Engine;
 use super::failure::Failure;
+use super::hop::http2::OnStream;
+use super::identify::identify;
 use super::judge::judge;
 use super::recording::Recording;
 use super::respond::{self, Ask};
+use super::rewriting;
 use super::side::DownstreamSide;
+use crate::http::framing::Framing;
 use crate::net::admission::Admitted;
 use crate::net::stream::Downstream;
 use crate::net::transport::Transport;
 use crate::netns::Namespace;
 use crate::policy::Subject;
+use crate::policy::auth::{self, Identity};
+use crate::relay::body::http1::Arriving;
 use crate::relay::body::{Sink, Source};
+use crate::relay::stream::{Closing, relay_streams, to_connection};
 use crate::relay::{self, End, Side, Tunnel};
 use crate::target::{Client, Target};
 use crate::telemetry::flow::Protocol;
 use crate::telemetry::metrics;
+use crate::upstream::Connection;
 
 /// A tunnel whose upstream is connected. The front now answers, and then calls [`Opened::relay`].
 #[derive(Debug)]
 pub struct Opened {
     flow: Recording,
-    upstream: Transport,
+    upstream: Upgraded,
     namespace: Option<Arc<Namespace>>,
+}
+
+/// What leads to a tunnel's upstream.
+#[derive(Debug)]
+pub enum Upgraded {
+    Connection(Transport),
+    /// A stream on a connection that others share.
+    Stream(Box<OnStream>),
 }
 
 /// A tunnel that was refused or could not be opened. The front answers with [`Refused::answer`], or resets.
@@ -50,9 +68,37 @@ pub async fn open(
 ) -> Result<Opened, Refused> {
     let mut flow = Recording::begin(client, target, protocol);
     flow.method = method.map(str::to_owned);
-    let subject = Subject::of(client, target, method, None);
-    match connect(engine, target, &subject, &mut flow).await {
-        Ok(upstream) => Ok(Opened { flow, upstream, namespace: target.vantage.namespace.clone() }),
+    opened(engine, client, target, method, flow, None).await
+}
+
+/// The same over a connection that an HTTP exchange has left, if there is one.
+///
+/// # Errors
+/// As [`open`].
+pub async fn open_over(
+    engine: &Engine,
+    client: &Client,
+    target: &Target,
+    kept: Option<Connection>,
+) -> Result<Opened, Refused> {
+    let flow = Recording::begin(client, target, Protocol::Opaque);
+    opened(engine, client, target, None, flow, kept).await
+}
+
+async fn opened(
+    engine: &Engine,
+    client: &Client,
+    target: &Target,
+    method: Option<&str>,
+    mut flow: Recording,
+    kept: Option<Connection>,
+) -> Result<Opened, Refused> {
+    match connect(engine, client, target, method, &mut flow, kept).await {
+        Ok(upstream) => Ok(Opened {
+            flow,
+            upstream: Upgraded::Connection(upstream),
+            namespace: target.vantage.namespace.clone(),
+        }),
         Err(failure) => Err(Refused { flow, failure }),
     }
 }
@@ -69,15 +115,32 @@ pub fn refuse(client: &Client, target: &Target, protocol: Protocol, failure: &Fa
 
 async fn connect(
     engine: &Engine,
+    client: &Client,
     target: &Target,
-    subject: &Subject<'_>,
+    method: Option<&str>,
     flow: &mut Recording,
+    kept: Option<Connection>,
 ) -> Result<Transport, Failure> {
-    judge(engine, subject, target).await?;
+    let identity = identify(engine, client, target, flow).await?;
+    let mut led = None;
+    let target = match &identity {
+        Some(identity) if identity.has_route() => {
+            let target = led.insert(target.clone());
+            rewriting::lead(target, Some(identity));
+            flow.authority = target.authority.as_ref().map(ToString::to_string);
+            &*target
+        }
+        _ => target,
+    };
+    let subject = Subject::of(client, target, method, None).by(identity.as_deref());
+    judge(engine, &subject, target).await?;
     let hop = engine.routes.next_hop(target, "").ok_or(Failure::NoRoute("the tunnel has no target"))?;
-    let addresses = engine.addresses(&hop.as_tunnel(), subject).await?;
+    let addresses = engine.addresses(&hop.as_tunnel(), &subject).await?;
     flow.timings.dns_us = addresses.dns_us;
-    let connection = engine.upstream.connect(&addresses).await?;
+    let connection = match kept {
+        Some(kept) => kept,
+        None => engine.upstream.connect(&addresses).await?,
+    };
     flow.upstream = Some(connection.address);
     flow.timings.connect_us = connection.connect_us;
     Ok(connection.stream)
@@ -85,7 +148,7 @@ async fn connect(
 
 impl Opened {
     /// A tunnel on connections that an HTTP exchange has left open after 101.
-    pub(super) fn upgraded(flow: Recording, upstream: Transport, target: &Target) -> Self {
+    pub(super) fn upgraded(flow: Recording, upstream: Upgraded, target: &Target) -> Self {
         Self { flow, upstream, namespace: target.vantage.namespace.clone() }
     }
 
@@ -98,12 +161,34 @@ impl Opened {
 
     /// Relays until the tunnel ends, in a task of its own: the memory of whatever came before is free again.
     pub fn relay(self, engine: &Rc<Engine>, downstream: Downstream) {
+        let upstream = match self.upstream {
+            Upgraded::Connection(upstream) => upstream,
+            Upgraded::Stream(_) => {
+                let engine = Rc::clone(engine);
+                return drop(tokio::task::spawn_local(async move {
+                    self.relay_to_stream(&engine, downstream).await;
+                }));
+            }
+        };
         metrics::with(|metrics| metrics.tunnels.increment());
         let settings = engine.relay_settings();
         let Downstream { stream, inbox, admitted, .. } = downstream;
-        let tunnel = relay::relay(stream, self.upstream, inbox.bytes(), settings);
-        let ended = self.namespace.map(|namespace| Box::pin(namespace.ended()) as Ended);
+        let tunnel = relay::relay(stream, upstream, inbox.bytes(), settings);
+        let ended = ended(self.namespace, self.flow.identity());
         tokio::task::spawn_local(Relaying { tunnel, flow: self.flow, ended, _admitted: admitted });
+    }
+
+    /// From a connection to a stream. The connection that is dropped in the end is reset, unless both have ended in order.
+    async fn relay_to_stream(self, engine: &Engine, downstream: Downstream) {
+        let Downstream { mut stream, mut inbox, admitted: _admitted, .. } = downstream;
+        let (reader, writer) = stream.split();
+        let incoming = Arriving::new(Side::Downstream, reader, &mut inbox, Framing::UntilClose);
+        let mut outgoing = Closing::over(Side::Downstream, writer);
+        let in_order = self.relay_stream(engine, incoming, &mut outgoing).await;
+        drop(outgoing);
+        if in_order {
+            stream.end_in_order();
+        }
     }
 
     /// As [`Opened::relay`], for a tunnel on a stream: until it ends. True if that was in order.
@@ -117,10 +202,27 @@ impl Opened {
         let progress = self.flow.progress();
         let moved = (&progress.sent, &progress.received);
         let settings = engine.relay_settings();
-        let relayed = relay::stream::relay_stream(incoming, outgoing, self.upstream, settings, moved);
-        let namespace_ended = async {
-            match self.namespace {
-                Some(namespace) => namespace.ended().await,
+        let upstream = self.upstream;
+        let relayed = async {
+            match upstream {
+                Upgraded::Connection(upstream) => {
+                    to_connection(incoming, outgoing, upstream, settings, moved).await
+                }
+                Upgraded::Stream(mut upstream) => {
+                    let OnStream { received, sent, .. } = &mut *upstream;
+                    let end = relay_streams((incoming, outgoing), (received, sent), settings, moved).await;
+                    if !matches!(end, End::Complete) {
+                        // RFC 9113 §8.5: a connection that broke is told so.
+                        sent.reset(Reason::CONNECT_ERROR);
+                    }
+                    end
+                }
+            }
+        };
+        let ended = ended(self.namespace, self.flow.identity());
+        let ended = async {
+            match ended {
+                Some(ended) => ended.await,
                 None => std::future::pending().await,
             }
         };
@@ -129,8 +231,8 @@ impl Opened {
                 note_end(&mut self.flow, &end);
                 matches!(end, End::Complete)
             }
-            () = namespace_ended => {
-                note_namespace_ended(&mut self.flow);
+            why = ended => {
+                note_ended(&mut self.flow, why);
                 false
             }
         }
@@ -149,13 +251,38 @@ fn note_end(flow: &mut Recording, end: &End) {
     };
 }
 
-fn note_namespace_ended(flow: &mut Recording) {
+fn note_ended(flow: &mut Recording, why: &'static str) {
     metrics::with(|metrics| metrics.broken_tunnels.increment());
-    flow.end = "its network namespace has ended".into();
+    flow.end = why.into();
 }
 
-/// Ready when nobody lives any more in the network namespace that a tunnel is in.
-type Ended = Pin<Box<dyn Future<Output = ()>>>;
+/// Ready, with the reason, when nobody lives any more in the network namespace that a tunnel is in, or when its context
+/// was released.
+type Ended = Pin<Box<dyn Future<Output = &'static str>>>;
+
+fn ended(namespace: Option<Arc<Namespace>>, identity: Option<&Arc<Identity>>) -> Option<Ended> {
+    let released = identity.and_then(|identity| identity.context.as_ref()).map(auth::Context::ended);
+    let namespace_ended = "its network namespace has ended";
+    Some(match (namespace, released) {
+        (None, None) => return None,
+        (Some(namespace), None) => Box::pin(async move {
+            namespace.ended().await;
+            namespace_ended
+        }),
+        (None, Some(released)) => Box::pin(async move {
+            released.await;
+            CONTEXT_RELEASED
+        }),
+        (Some(namespace), Some(released)) => Box::pin(async move {
+            tokio::select! {
+                () = namespace.ended() => namespace_ended,
+                () = released => CONTEXT_RELEASED,
+            }
+        }),
+    })
+}
+
+const CONTEXT_RELEASED: &str = "its context was released";
 
 /// The task of an open tunnel. Written as a future by hand: an `async fn` would hold its arguments twice, and
 /// there may be many thousand idle tunnels.
@@ -171,9 +298,9 @@ impl Future for Relaying {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         if let Some(ended) = &mut self.ended
-            && ended.as_mut().poll(cx).is_ready()
+            && let Poll::Ready(why) = ended.as_mut().poll(cx)
         {
-            note_namespace_ended(&mut self.flow);
+            note_ended(&mut self.flow, why);
             return Poll::Ready(());
         }
         let end = ready!(Pin::new(&mut self.tunnel).poll(cx));

@@ -204,6 +204,7 @@ mod tests {
             original: None,
             method,
             url: path.as_deref().map(|path| (Scheme::Http, path)),
+            identity: None,
         };
         let address = address.map(|address| address.parse().unwrap()).or(subject.address());
         let decided = match rules.decide(&subject, address) {

@@ -5,8 +5,11 @@
 
 pub mod access;
 pub mod acl;
+pub mod auth;
 pub mod current;
 pub mod filtering;
+pub mod limits;
+pub mod rewrite;
 
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
@@ -15,6 +18,7 @@ use crate::authority::{Authority, Host, Scheme};
 use crate::config;
 use crate::target::{Client, Target};
 use access::{Decision, Rules};
+use auth::Identity;
 use filtering::{Filtering, ListError};
 
 /// What may be asked for.
@@ -22,6 +26,10 @@ use filtering::{Filtering, ListError};
 pub struct Policy {
     rules: Rules,
     pub filtering: Filtering,
+    pub auth: config::Auth,
+    pub rate: config::RateLimiting,
+    /// For `filters`.
+    pub header_rules: Vec<config::HeaderRule>,
     /// Nothing is refused by it.
     idle: bool,
 }
@@ -47,6 +55,8 @@ pub struct Subject<'a> {
     pub method: Option<&'a str>,
     /// Of a request: what is spoken, path and query.
     pub url: Option<(Scheme, &'a str)>,
+    /// Who asks, where that is known.
+    pub identity: Option<&'a Identity>,
 }
 
 /// A refusal, by which rule, and why.
@@ -58,6 +68,8 @@ pub struct Refusal {
     /// The rule, as the configuration or a list has it.
     pub rule: Cow<'static, str>,
     pub reason: String,
+    /// Fields that the answer has beside those that all have.
+    pub fields: Vec<(&'static str, String)>,
 }
 
 /// Which part of the policy refuses.
@@ -67,6 +79,10 @@ pub enum By {
     Access,
     /// `security.filtering`
     Filtering,
+    /// `security.auth`
+    Authentication,
+    /// `security.rate_limiting`
+    Limits,
 }
 
 impl Refusal {
@@ -76,7 +92,12 @@ impl Refusal {
         rule: impl Into<Cow<'static, str>>,
         reason: impl Into<String>,
     ) -> Self {
-        Self { status, by, rule: rule.into(), reason: reason.into() }
+        Self { status, by, rule: rule.into(), reason: reason.into(), fields: Vec::new() }
+    }
+
+    fn with_field(mut self, name: &'static str, value: String) -> Self {
+        self.fields.push((name, value));
+        self
     }
 }
 
@@ -89,7 +110,14 @@ impl Policy {
         let rules = Rules::new(&config.acl.rules);
         let filtering = Filtering::load(&config.filtering)?;
         let idle = rules.is_empty() && filtering.is_idle();
-        Ok(Self { rules, filtering, idle })
+        Ok(Self {
+            rules,
+            filtering,
+            auth: config.auth.clone(),
+            rate: config.rate_limiting,
+            header_rules: config.header_rules.clone(),
+            idle,
+        })
     }
 
     /// Whether nothing is refused by it.
@@ -158,7 +186,20 @@ impl<'a> Subject<'a> {
             original: original.map(|original| original.ip()),
             method,
             url: path.map(|path| (target.scheme, path)),
+            identity: None,
         }
+    }
+
+    /// The same, asked for by somebody.
+    #[must_use]
+    pub fn by(self, identity: Option<&'a Identity>) -> Self {
+        Self { identity, ..self }
+    }
+
+    /// The policy of its context, if there is one.
+    #[must_use]
+    pub fn own_policy(&self) -> Option<&'a Policy> {
+        self.identity?.context.as_ref()?.policy.as_ref()
     }
 
     /// The address, where it is known already.

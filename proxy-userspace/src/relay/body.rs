@@ -4,6 +4,9 @@
 pub mod held;
 pub mod http1;
 pub mod http2;
+mod pace;
+
+pub use pace::Waited;
 
 use std::cell::Cell;
 use std::future::{Future, ready};
@@ -13,7 +16,7 @@ use std::time::Duration;
 use super::tunnel::Side;
 use crate::http::chunked::BadChunk;
 use crate::http::headers::Headers;
-use crate::net::deadline::{Deadline, Expired};
+use crate::net::deadline::{self, Deadline, Expired};
 use crate::telemetry::metrics;
 
 /// What is gathered before it is written: a head and the first part of its body leave in one write.
@@ -27,6 +30,11 @@ const LARGE: usize = 32 << 10;
 pub trait Source {
     /// Whose body it is.
     fn side(&self) -> Side;
+
+    /// Whether it was said at the start how long it is. Else it may be a stream, with its own idea of time.
+    fn has_length(&self) -> bool {
+        false
+    }
 
     /// What has arrived and was not given yet, or why there is no more. Never waits. What it gives counts as used
     /// from the next call on.
@@ -45,6 +53,10 @@ pub trait Source {
 impl<S: Source> Source for &mut S {
     fn side(&self) -> Side {
         S::side(self)
+    }
+
+    fn has_length(&self) -> bool {
+        S::has_length(self)
     }
 
     fn next(&mut self) -> Result<Piece<'_>, BodyError> {
@@ -158,6 +170,8 @@ pub struct Terms<'a> {
     pub patience: Patience<'a>,
     /// More content than this is [`BodyError::TooLarge`].
     pub limit: Option<u64>,
+    /// A source has to keep the pace that [`Patience::least_rate`] says even if its length is not known.
+    pub paces_streams: bool,
     /// Bytes of content that the sink has taken; counted as they go. None for what weir itself says.
     pub moved: Option<&'a Cell<u64>>,
 }
@@ -168,6 +182,8 @@ pub struct Patience<'a> {
     pub deadline: &'a Deadline,
     pub read: Duration,
     pub write: Duration,
+    /// Bytes a second that either must move on average, where it is waited for longer than that in all; 0: any.
+    pub least_rate: u64,
 }
 
 /// Why a body did not get through.
@@ -184,6 +200,8 @@ pub enum BodyError {
     Io(Side, io::Error),
     #[error("nothing moved for too long")]
     TimedOut(Side),
+    #[error("it moved at less than server.limits.min_rate ({1} bytes a second)")]
+    TooSlow(Side, u64),
 }
 
 /// Moves one body, and what the sink has staged before it: its head.
@@ -196,6 +214,8 @@ pub async fn transfer(
     terms: Terms<'_>,
 ) -> Result<(), BodyError> {
     let (mut total, mut uncounted) = (0, 0);
+    let (mut source_waited, mut sink_waited) = (Waited::default(), Waited::default());
+    let paces_source = source.has_length() || terms.paces_streams;
     loop {
         let trailers = match source.next()? {
             Piece::Content(content) => {
@@ -203,27 +223,32 @@ pub async fn transfer(
                 if let Some(limit) = terms.limit.filter(|limit| total > *limit) {
                     return Err(BodyError::TooLarge(limit));
                 }
-                let content = put_large(&mut sink, content, &mut uncounted, terms).await?;
+                let content =
+                    put_large(&mut sink, content, &mut uncounted, (total, &mut sink_waited), terms).await?;
                 // An empty chunk would be the last one.
                 if !content.is_empty() {
                     uncounted += content.len() as u64;
                     sink.put(content)?;
                 }
                 if sink.staged() >= GATHER {
-                    flush(&mut sink, &mut uncounted, terms).await?;
+                    flush(&mut sink, &mut uncounted, (total, &mut sink_waited), terms).await?;
                 }
                 continue;
             }
             Piece::Nothing => {
                 sink.pause()?;
-                flush(&mut sink, &mut uncounted, terms).await?;
+                flush(&mut sink, &mut uncounted, (total, &mut sink_waited), terms).await?;
+                let since = deadline::ticks();
                 fill(&mut source, &mut sink, terms.patience).await?;
+                if paces_source {
+                    source_waited.note(since, terms.patience.read, terms.patience, total, source.side())?;
+                }
                 continue;
             }
             Piece::End(trailers) => trailers,
         };
         sink.end(trailers)?;
-        return flush(&mut sink, &mut uncounted, terms).await;
+        return flush(&mut sink, &mut uncounted, (total, &mut sink_waited), terms).await;
     }
 }
 
@@ -252,10 +277,12 @@ async fn put_large<'a>(
     sink: &mut impl Sink,
     mut content: &'a [u8],
     uncounted: &mut u64,
+    (total, waited): (u64, &mut Waited),
     terms: Terms<'_>,
 ) -> Result<&'a [u8], BodyError> {
     let side = sink.side();
     while content.len() >= LARGE {
+        let since = deadline::ticks();
         let taken = match terms.patience.deadline.limit(terms.patience.write, sink.put_some(content)).await {
             Ok(taken) => taken?,
             Err(Expired::TimedOut | Expired::Drained) => return Err(BodyError::TimedOut(side)),
@@ -265,22 +292,29 @@ async fn put_large<'a>(
             count(side, uncounted, terms);
         }
         content = &content[taken..];
+        waited.note(since, terms.patience.write, terms.patience, total - content.len() as u64, side)?;
     }
     Ok(content)
 }
 
-async fn flush(sink: &mut impl Sink, uncounted: &mut u64, terms: Terms<'_>) -> Result<(), BodyError> {
+async fn flush(
+    sink: &mut impl Sink,
+    uncounted: &mut u64,
+    (total, waited): (u64, &mut Waited),
+    terms: Terms<'_>,
+) -> Result<(), BodyError> {
     let side = sink.side();
     if sink.staged() == 0 {
         return Ok(());
     }
+    let since = deadline::ticks();
     match terms.patience.deadline.limit(terms.patience.write, sink.flush()).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => return Err(BodyError::Io(side, error)),
         Err(Expired::TimedOut | Expired::Drained) => return Err(BodyError::TimedOut(side)),
     }
     count(side, uncounted, terms);
-    Ok(())
+    waited.note(since, terms.patience.write, terms.patience, total, side)
 }
 
 /// Counts what the sink has taken for good.

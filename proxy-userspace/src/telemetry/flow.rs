@@ -22,6 +22,9 @@ pub struct Flow {
     pub front: Front,
     #[serde(flatten)]
     pub client: Client,
+    /// Who the client has proved to be: a user, or a context.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<Arc<str>>,
     /// What the client asked for, as `host:port`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub authority: Option<String>,
@@ -134,6 +137,7 @@ impl Flow {
             started_ms: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| micros(since) / 1000),
             front: target.front,
             client: client.clone(),
+            user: None,
             authority: target.authority.as_ref().map(authority_text),
             original_destination: target.original_destination,
             upstream: None,
@@ -205,6 +209,9 @@ impl fmt::Display for Flow {
         write!(line, " {:.1}ms", self.timings.total_us as f64 / 1000.0)?;
         if let Some(cache) = self.cache {
             write!(line, " cache={}", cache.as_str())?;
+        }
+        if let Some(user) = &self.user {
+            write!(line, " user={user}")?;
         }
         if let Some(rule) = &self.rule {
             write!(line, " rule={rule}")?;

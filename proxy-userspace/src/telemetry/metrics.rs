@@ -23,9 +23,12 @@ pub struct Worker {
     pub denied: Counter,
     pub denied_by_rules: Counter,
     pub denied_by_lists: Counter,
+    pub denied_by_auth: Counter,
+    pub denied_by_limits: Counter,
     pub upstream_connects: Counter,
     pub upstream_failures: Counter,
     pub upstream_reuses: Counter,
+    pub upstream_moves: Counter,
     pub upstream_requests: Counter,
     pub upstream_retries: Counter,
     pub queued_requests: Counter,
@@ -58,7 +61,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    fn each(&self) -> [(&'static str, &'static str, &Counter); 47] {
+    fn each(&self) -> [(&'static str, &'static str, &Counter); 50] {
         [
             (
                 "explicit_connections_total",
@@ -111,6 +114,12 @@ impl Worker {
             ("denied_total", "Requests and tunnels that policy refused.", &self.denied),
             ("denied_by_rules_total", "Those that security.acl.rules refused.", &self.denied_by_rules),
             ("denied_by_lists_total", "Those that security.filtering refused.", &self.denied_by_lists),
+            (
+                "denied_by_auth_total",
+                "Those without credentials that are needed, or with wrong ones.",
+                &self.denied_by_auth,
+            ),
+            ("denied_by_limits_total", "Those of clients that ask too often.", &self.denied_by_limits),
             ("upstream_connects_total", "Connections opened to upstreams.", &self.upstream_connects),
             (
                 "upstream_failures_total",
@@ -121,6 +130,11 @@ impl Worker {
                 "upstream_reuses_total",
                 "Requests sent over a kept upstream connection.",
                 &self.upstream_reuses,
+            ),
+            (
+                "upstream_moves_total",
+                "Kept upstream connections that one worker has taken over from another.",
+                &self.upstream_moves,
             ),
             ("upstream_requests_total", "Requests sent to upstreams.", &self.upstream_requests),
             ("upstream_retries_total", "Refused connections tried again.", &self.upstream_retries),

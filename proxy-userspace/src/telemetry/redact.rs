@@ -114,6 +114,7 @@ mod tests {
             original_destination: None,
             vantage: crate::target::Vantage::default(),
             rule: None,
+            credentials: None,
         };
         assert_eq!(url(&target, path), format!("http://a.example:8080{expected}"));
     }

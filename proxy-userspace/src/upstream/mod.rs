@@ -16,12 +16,14 @@ pub use http2::{Place, Speaks, Way};
 pub use parent::{NoPassage, Through, basic};
 pub use pool::Idle;
 pub use secure::Insecure;
-pub use turns::{NoTurn, Turn, Turns};
+pub use turns::{NoTurn, Turn};
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use smallvec::SmallVec;
 
 use crate::config::{self, ParentKind};
 use crate::http::authority::{Authority, Host, Scheme};
@@ -34,6 +36,7 @@ use connect::connect_any;
 use dns::Resolver;
 use pool::{Key, Pool};
 use secure::secure;
+use turns::Turns;
 
 /// One worker's way out.
 #[derive(Debug)]
@@ -41,16 +44,38 @@ pub struct Upstream {
     settings: config::Upstream,
     tls: Arc<ClientTls>,
     resolver: Resolver,
+    common: Arc<Common>,
+    worker: usize,
+}
+
+/// What the ways out of all workers share.
+#[derive(Debug)]
+pub struct Common {
+    turns: Arc<Turns>,
     pool: Pool,
     shared: http2::Shared,
-    turns: Arc<Turns>,
 }
+
+impl Common {
+    /// What that many workers share.
+    #[must_use]
+    pub fn new(settings: &config::Upstream, workers: usize) -> Arc<Self> {
+        Arc::new(Self {
+            turns: Turns::new(settings),
+            pool: Pool::new(settings, workers),
+            shared: http2::Shared::new(&settings.http2, settings.idle_timeout),
+        })
+    }
+}
+
+/// Mostly one.
+pub type Few<T> = SmallVec<[T; 1]>;
 
 /// Addresses that may be connected to.
 #[derive(Debug, Clone)]
 pub struct Addresses {
     /// In the order to try; never empty.
-    pub addresses: Vec<SocketAddr>,
+    pub addresses: Few<SocketAddr>,
     pub vantage: Vantage,
     /// Whose certificate the server must have; None for a connection in the clear.
     pub tls: Option<Host>,
@@ -89,16 +114,15 @@ pub enum AddressError<Refusal> {
 }
 
 impl Upstream {
-    /// A way out with nothing resolved and nothing pooled. `turns` are those of all workers.
+    /// The way out of one worker.
     #[must_use]
-    pub fn new(settings: &config::Upstream, tls: Arc<ClientTls>, turns: Arc<Turns>) -> Self {
+    pub fn new(settings: &config::Upstream, tls: Arc<ClientTls>, common: Arc<Common>, worker: usize) -> Self {
         Self {
             settings: settings.clone(),
             tls,
             resolver: Resolver::new(settings.dns_cache_ttl, settings.dns_cache_size),
-            pool: Pool::new(settings.idle_per_origin, settings.idle_timeout),
-            shared: http2::Shared::new(&settings.http2, settings.idle_timeout),
-            turns,
+            common,
+            worker,
         }
     }
 
@@ -107,7 +131,7 @@ impl Upstream {
     /// # Errors
     /// [`NoTurn`].
     pub async fn turn(&self, hop: &Hop) -> Result<Option<Box<Turn>>, NoTurn> {
-        self.turns.take(|| hop.authority()).await
+        self.common.turns.take(|| hop.authority()).await
     }
 
     /// The addresses of a hop that `allow` lets through.
@@ -120,7 +144,7 @@ impl Upstream {
         allow: impl Fn(SocketAddr) -> Result<(), Refusal>,
     ) -> Result<Addresses, AddressError<Refusal>> {
         let (mut addresses, vantage, dns_us) = match hop {
-            Hop::Address(address, vantage) => (vec![*address], vantage.clone(), None),
+            Hop::Address(address, vantage) => (Few::from_elem(*address, 1), vantage.clone(), None),
             Hop::Authority(authority, _) => self.resolve(authority).await?,
             Hop::Backend(backend) => self.resolve(&backend.authority).await?,
             Hop::Parent { parent, .. } => self.resolve(&parent.authority).await?,
@@ -175,10 +199,10 @@ impl Upstream {
     async fn resolve<Refusal>(
         &self,
         authority: &Authority,
-    ) -> Result<(Vec<SocketAddr>, Vantage, Option<u64>), AddressError<Refusal>> {
+    ) -> Result<(Few<SocketAddr>, Vantage, Option<u64>), AddressError<Refusal>> {
         match &authority.host {
             Host::Address(address) => {
-                Ok((vec![SocketAddr::new(*address, authority.port)], Vantage::default(), None))
+                Ok((Few::from_elem(SocketAddr::new(*address, authority.port), 1), Vantage::default(), None))
             }
             Host::Name(name) => {
                 let began = Instant::now();
@@ -200,7 +224,7 @@ impl Upstream {
         let (stream, address) = match connect().await {
             // Out of descriptors: those of connections that nobody uses are the first to give back.
             Err(ConnectError::Failed { error, .. }) if is_out_of_files(&error) => {
-                self.pool.close_all();
+                self.common.pool.close_all();
                 connect().await?
             }
             result => result?,
@@ -255,20 +279,23 @@ impl Upstream {
             through: addresses.through.clone(),
             owner: None,
         };
-        let kept = addresses.addresses.iter().find_map(|address| self.pool.take(&key(*address)))?;
+        let kept = addresses
+            .addresses
+            .iter()
+            .find_map(|address| self.common.pool.take(self.worker, &key(*address)))?;
         metrics::with(|metrics| metrics.upstream_reuses.increment());
         Some(kept)
     }
 
     /// Keeps a connection for the next request to its address.
     pub fn keep(&self, idle: Idle) {
-        self.pool.keep(idle);
+        self.common.pool.keep(self.worker, idle);
     }
 
     /// Closes kept connections that have been idle for too long. Called by the worker's tick.
     pub fn sweep(&self) {
-        self.pool.sweep();
-        self.shared.sweep();
+        self.common.pool.sweep(self.worker);
+        self.common.shared.sweep();
     }
 }
 

@@ -1,21 +1,30 @@
-//! Kept HTTP/1 connections to upstreams: one pool a worker, so none is ever waited for.
+//! Kept HTTP/1 connections to upstreams: one pool for all workers, with a shelf for each. A worker takes from its own
+//! shelf, whose lock nobody else wants then. Only where that has nothing to offer it looks at the others', before it opens
+//! a connection: what it finds there moves to its own runtime, for two calls of epoll_ctl(2).
 
-use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::hash::{Hash, Hasher};
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
+use nix::sys::resource::{Resource, getrlimit};
 use socket2::SockRef;
 
 use super::{Addresses, Connection, Through};
+use crate::config;
 use crate::http::authority::Host;
 use crate::target::Vantage;
+use crate::telemetry::metrics;
 
-/// Connections a worker keeps, to all origins together.
-const MAX_IDLE: usize = 4096;
+/// Which part of a full shelf makes room, the oldest first: finding them costs a look at all, so it is not done for each.
+const MAKE_ROOM: usize = 64;
+
+/// The part of the files that the process may open which idle connections may take.
+const SHARE_OF_FILES: usize = 4;
 
 /// A connection on which nothing is under way. Dropping it ends it in order, with FIN.
 #[derive(Debug)]
@@ -90,66 +99,174 @@ fn key(connection: &Connection) -> Key {
     }
 }
 
-/// A worker's idle connections.
+/// The idle connections of all workers.
 #[derive(Debug)]
 pub(super) struct Pool {
     per_origin: usize,
+    most: usize,
     idle_timeout: Duration,
-    idle: RefCell<Kept>,
+    shelves: Box<[Mutex<Shelf>]>,
+    /// On all shelves.
+    count: AtomicUsize,
 }
 
+/// A worker's part, whose sockets are known to that worker's runtime.
 #[derive(Debug, Default)]
-struct Kept {
-    by_key: HashMap<Key, Vec<Idle>>,
+struct Shelf {
+    /// The one that was used last is at the end.
+    by_key: HashMap<Key, VecDeque<Idle>>,
     count: usize,
 }
 
-impl Pool {
-    pub(super) fn new(per_origin: usize, idle_timeout: Duration) -> Self {
-        Self { per_origin, idle_timeout, idle: RefCell::default() }
+impl Shelf {
+    fn pop(&mut self, key: &Key) -> Option<Idle> {
+        let idle = self.by_key.get_mut(key)?.pop_back()?;
+        self.count -= 1;
+        Some(idle)
     }
 
-    /// The connection that was used last, of those that are still quiet.
-    pub(super) fn take(&self, key: &Key) -> Option<Connection> {
-        let mut kept = self.idle.borrow_mut();
+    /// Takes out a part of the oldest.
+    fn oldest(&mut self) -> Vec<Idle> {
+        let mut ages: Vec<_> = self.by_key.values().flatten().map(|idle| idle.since).collect();
+        if ages.is_empty() {
+            return Vec::new();
+        }
+        let (_, limit, _) = ages.select_nth_unstable(self.count / MAKE_ROOM);
+        let limit = *limit;
+        let mut taken = Vec::new();
+        self.by_key.retain(|_, connections| {
+            while let Some(idle) = connections.pop_front_if(|idle| idle.since <= limit) {
+                taken.push(idle);
+            }
+            !connections.is_empty()
+        });
+        self.count -= taken.len();
+        taken
+    }
+}
+
+impl Pool {
+    pub(super) fn new(settings: &config::Upstream, workers: usize) -> Self {
+        let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(usize::MAX, |(soft, _)| clamped(soft));
+        Self {
+            per_origin: settings.idle_per_origin,
+            most: settings.idle.min(files / SHARE_OF_FILES),
+            idle_timeout: settings.idle_timeout,
+            shelves: (0..workers.max(1)).map(|_| Mutex::default()).collect(),
+            count: AtomicUsize::new(0),
+        }
+    }
+
+    /// The connection that was used last, of those that are still quiet. From another worker's shelf if `worker`'s own has
+    /// none.
+    pub(super) fn take(&self, worker: usize, key: &Key) -> Option<Connection> {
         loop {
-            let idle = kept.by_key.get_mut(key)?.pop()?;
-            kept.count -= 1;
+            let kept = self.own(worker).pop(key);
+            let Some(idle) = kept else { break };
+            self.count.fetch_sub(1, Ordering::Relaxed);
             if let Some(connection) = idle.wake() {
                 return Some(connection);
             }
         }
+        if self.count.load(Ordering::Relaxed) == 0 { None } else { self.take_over(worker, key) }
     }
 
-    pub(super) fn keep(&self, idle: Idle) {
-        let mut kept = self.idle.borrow_mut();
-        let Some(key) = idle.connection.as_ref().map(key) else { return };
-        if kept.count < MAX_IDLE {
-            let connections = kept.by_key.entry(key).or_default();
-            if connections.len() < self.per_origin {
-                connections.push(idle);
-                kept.count += 1;
+    fn take_over(&self, worker: usize, key: &Key) -> Option<Connection> {
+        let others = self.shelves.iter().cycle().skip(worker + 1).take(self.shelves.len() - 1);
+        for shelf in others {
+            // Nobody waits for a shelf that is in use just now.
+            while let Some(idle) = tried(shelf).and_then(|mut shelf| shelf.pop(key)) {
+                self.count.fetch_sub(1, Ordering::Relaxed);
+                if let Some(Connection { stream, address, vantage, tls, through, .. }) = idle.wake()
+                    && let Ok(stream) = stream.adopted()
+                {
+                    metrics::with(|metrics| metrics.upstream_moves.increment());
+                    return Some(Connection {
+                        stream,
+                        address,
+                        vantage,
+                        tls,
+                        through,
+                        connect_us: None,
+                        tls_us: None,
+                    });
+                }
             }
         }
+        None
+    }
+
+    /// Keeps a connection that `worker` has used. Those that were not used for longest make room.
+    pub(super) fn keep(&self, worker: usize, idle: Idle) {
+        let Some(key) = idle.connection.as_ref().map(key) else { return };
+        if self.per_origin == 0 || self.most == 0 {
+            return;
+        }
+        if self.count.fetch_add(1, Ordering::Relaxed) >= self.most {
+            self.make_room();
+        }
+        let mut shelf = self.own(worker);
+        let connections = shelf.by_key.entry(key).or_default();
+        connections.push_back(idle);
+        if connections.len() > self.per_origin {
+            let oldest = connections.pop_front();
+            drop(shelf);
+            self.count.fetch_sub(1, Ordering::Relaxed);
+            drop(oldest);
+        } else {
+            shelf.count += 1;
+        }
+    }
+
+    /// Closes the oldest of whoever has most.
+    fn make_room(&self) {
+        let fullest = self.shelves.iter().max_by_key(|shelf| tried(shelf).map_or(0, |shelf| shelf.count));
+        let Some(closed) = fullest.map(|shelf| lock(shelf).oldest()) else { return };
+        self.count.fetch_sub(closed.len(), Ordering::Relaxed);
     }
 
     /// Closes all.
     pub(super) fn close_all(&self) {
-        *self.idle.borrow_mut() = Kept::default();
+        for shelf in &self.shelves {
+            let closed = std::mem::take(&mut *lock(shelf));
+            self.count.fetch_sub(closed.count, Ordering::Relaxed);
+        }
     }
 
-    /// Closes what has been idle for too long, and what the server has closed.
-    pub(super) fn sweep(&self) {
-        let kept = &mut *self.idle.borrow_mut();
-        kept.by_key.retain(|_, connections| {
+    /// Closes what `worker` has had idle for too long, and what the server has closed.
+    pub(super) fn sweep(&self, worker: usize) {
+        let mut shelf = self.own(worker);
+        let before = shelf.count;
+        shelf.by_key.retain(|_, connections| {
             connections.retain(|idle| {
                 let quiet = idle.connection.as_ref().is_some_and(is_quiet);
                 quiet && idle.since.elapsed() < self.idle_timeout
             });
             !connections.is_empty()
         });
-        kept.count = kept.by_key.values().map(Vec::len).sum();
+        shelf.count = shelf.by_key.values().map(VecDeque::len).sum();
+        self.count.fetch_sub(before - shelf.count, Ordering::Relaxed);
     }
+
+    fn own(&self, worker: usize) -> MutexGuard<'_, Shelf> {
+        lock(&self.shelves[worker])
+    }
+}
+
+fn lock(shelf: &Mutex<Shelf>) -> MutexGuard<'_, Shelf> {
+    shelf.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn tried(shelf: &Mutex<Shelf>) -> Option<MutexGuard<'_, Shelf>> {
+    match shelf.try_lock() {
+        Ok(shelf) => Some(shelf),
+        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    }
+}
+
+fn clamped(limit: u64) -> usize {
+    usize::try_from(limit).unwrap_or(usize::MAX)
 }
 
 /// A connection between two requests has nothing to read: neither bytes nor an end.
@@ -160,71 +277,4 @@ fn is_quiet(connection: &Connection) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::net::transport::Transport;
-    use std::io::Write;
-    use std::net::{TcpListener, TcpStream as StdStream};
-
-    /// A connection, and its other end.
-    fn connection(listener: &TcpListener) -> (Connection, StdStream) {
-        let address = listener.local_addr().unwrap();
-        let stream = StdStream::connect(address).unwrap();
-        stream.set_nonblocking(true).unwrap();
-        let stream = tokio::net::TcpStream::from_std(stream).unwrap();
-        let (stream, vantage) = (Transport::Plain(stream), Vantage::default());
-        let connection = Connection {
-            stream,
-            address,
-            vantage,
-            tls: None,
-            through: None,
-            connect_us: Some(1),
-            tls_us: None,
-        };
-        (connection, listener.accept().unwrap().0)
-    }
-
-    #[tokio::test]
-    async fn a_connection_that_is_no_longer_quiet_is_not_used() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let key = Key {
-            address: listener.local_addr().unwrap(),
-            vantage: Vantage::default(),
-            tls: None,
-            through: None,
-            owner: None,
-        };
-        let pool = Pool::new(8, Duration::from_secs(60));
-        let (quiet, _peer) = connection(&listener);
-        let (closed, peer) = connection(&listener);
-        let (spoke, mut speaker) = connection(&listener);
-        for connection in [quiet, closed, spoke] {
-            pool.keep(connection.into());
-        }
-        drop(peer);
-        speaker.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
-        // No turn of the runtime in between: it has not heard of either.
-        assert!(pool.take(&key).is_some());
-        assert!(pool.take(&key).is_none());
-    }
-
-    #[tokio::test]
-    async fn an_origin_has_a_bound_and_old_ones_go() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let key = Key {
-            address: listener.local_addr().unwrap(),
-            vantage: Vantage::default(),
-            tls: None,
-            through: None,
-            owner: None,
-        };
-        let pool = Pool::new(2, Duration::ZERO);
-        let (connections, _peers): (Vec<_>, Vec<_>) = (0..3).map(|_| connection(&listener)).unzip();
-        connections.into_iter().for_each(|connection| pool.keep(connection.into()));
-        assert_eq!(pool.idle.borrow().count, 2);
-        pool.sweep();
-        assert_eq!(pool.idle.borrow().count, 0);
-        assert!(pool.take(&key).is_none());
-    }
-}
+mod tests;

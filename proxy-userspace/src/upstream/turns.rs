@@ -15,7 +15,7 @@ use crate::telemetry::metrics;
 
 /// Everybody's turns.
 #[derive(Debug)]
-pub struct Turns {
+pub(super) struct Turns {
     /// 0: there is no limit.
     limit: usize,
     queue: usize,
@@ -50,8 +50,7 @@ pub struct Turn {
 }
 
 impl Turns {
-    #[must_use]
-    pub fn new(settings: &config::Upstream) -> Arc<Self> {
+    pub(super) fn new(settings: &config::Upstream) -> Arc<Self> {
         let (limit, queue, wait) = (settings.max_per_origin, settings.queue, settings.queue_timeout);
         Arc::new(Self { limit, queue, wait, origins: Mutex::default() })
     }
@@ -60,7 +59,7 @@ impl Turns {
     ///
     /// # Errors
     /// [`NoTurn`].
-    pub async fn take(
+    pub(super) async fn take(
         self: &Arc<Self>,
         authority: impl FnOnce() -> Authority,
     ) -> Result<Option<Box<Turn>>, NoTurn> {

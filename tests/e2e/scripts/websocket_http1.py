@@ -1,7 +1,9 @@
-# A WebSocket client over HTTP/1.1: everything that RFC 6455 has, through a URL given.
+# A WebSocket client over HTTP/1.1: everything that RFC 6455 has, through a URL given. With VERSION, the server
+# is one that tells in which version of HTTP it was asked.
 import asyncio, os, sys, websockets
 
 url = sys.argv[1]
+version = sys.argv[2] if len(sys.argv) > 2 else None
 
 def open():
     return websockets.connect(url, max_size=None, subprotocols=["chat"], compression=None, proxy=None)
@@ -19,6 +21,9 @@ async def closes_with(message, code, reason):
 async def one(number):
     async with open() as peer:
         assert peer.subprotocol == "chat"
+        if version:
+            await peer.send("version")
+            assert await peer.recv() == version
         for size in (0, 1, 125, 126, 65535, 65536, 100_000 + number):
             message = os.urandom(size)
             await peer.send(message)

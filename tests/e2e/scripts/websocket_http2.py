@@ -1,10 +1,11 @@
-# A WebSocket client over HTTP/2 (RFC 8441): many sockets as streams of one connection.
+# A WebSocket client over HTTP/2 (RFC 8441): many sockets as streams of one connection. VERSION as for websocket_http1.py.
 import os, socket, sys
 import h2.connection, h2.config, h2.events, h2.settings
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
 
 weir, origin = int(sys.argv[1]), sys.argv[2]
+version = sys.argv[3] if len(sys.argv) > 3 else None
 sock = socket.create_connection(("127.0.0.1", weir), timeout=30)
 conn = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding="utf-8"))
 conn.initiate_connection()
@@ -83,6 +84,9 @@ for stream in many:
 for stream in many:
     assert stream.message() == sent[stream.id]
 stream = many[0]
+if version:
+    stream.send(TextMessage("version"))
+    assert stream.message() == version
 stream.send(BytesMessage(b"frag", message_finished=False))
 stream.send(Ping(b"now"))
 stream.send(BytesMessage(b"mented"))

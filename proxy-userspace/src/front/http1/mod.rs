@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 
+use super::{inside, presented};
 use crate::config::Timeouts;
+use crate::filters;
 use crate::http::authority::{Authority, BadAuthority, Scheme};
 use crate::http::forward;
 use crate::http::head::{RequestHead, Version};
@@ -18,9 +20,10 @@ use crate::net::stream::Downstream;
 use crate::net::transport::Transport;
 use crate::pipeline::failure::Failure;
 use crate::pipeline::request::{self, Next, Request};
-use crate::pipeline::{Engine, tunnel};
+use crate::pipeline::{Engine, identify, tunnel};
 use crate::target::{Front, Target};
 use crate::telemetry::flow::Protocol;
+use crate::upstream::Idle;
 use side::Http1;
 
 /// Serves requests until the connection ends or becomes a tunnel. `base` is what is known of their target before
@@ -29,18 +32,23 @@ pub(super) async fn serve(engine: Rc<Engine>, mut downstream: Downstream, base: 
     let mut own = None;
     let mut follows = false;
     loop {
-        let head = match read_head(&engine, &mut downstream).await {
-            Ok(Some(head)) => head,
-            Ok(None) => return downstream.close_idle(),
+        let head = match read_head(&engine, &mut downstream, base.front).await {
+            Ok(Read::Head(head)) => head,
+            Ok(Read::End) => return downstream.close_idle(),
+            Ok(Read::ForProxy) => return Box::pin(pass_on(&engine, downstream, &base, own)).await,
             // Boxed, as it is rare: every connection would have the memory.
             Err(failure) => return Box::pin(refuse(&engine, downstream, &base, &failure)).await,
         };
         let (next, keeps) = match aim(head, &base, follows) {
-            Ok(Aim::Request(request)) => {
+            Ok(Aim::Request(mut request)) => {
                 let mut side = Http1::of(&mut downstream, &request.head);
                 // Boxed: between requests, and once it is a tunnel, a connection needs none of that memory.
-                let next = Box::pin(request::serve(&engine, &mut side, &request, &mut own)).await;
+                let next = Box::pin(request::serve(&engine, &mut side, &mut request, &mut own)).await;
                 (next, side.keeps())
+            }
+            Ok(Aim::Tunnel(target)) if identify::has_route(&engine, &target) => {
+                // Boxed, as it is rare.
+                return Box::pin(connect_inside(engine, downstream, target)).await;
             }
             Ok(Aim::Tunnel(target)) => return connect(&engine, downstream, &target).await,
             Err(failure) => return Box::pin(refuse(&engine, downstream, &base, &failure)).await,
@@ -48,26 +56,38 @@ pub(super) async fn serve(engine: Rc<Engine>, mut downstream: Downstream, base: 
         match next {
             Next::Done { sent: true } if keeps => follows = true,
             Next::Done { .. } => return downstream.close().await,
-            Next::Abort => return,
+            Next::Abort(_) => return,
             Next::Tunnel(opened) => return opened.relay(&engine, downstream),
         }
     }
 }
 
-/// Reads the next head. None: the client has ended the connection, or it was idle for too long.
-async fn read_head(engine: &Engine, downstream: &mut Downstream) -> Result<Option<RequestHead>, Failure> {
+/// What a client has sent next.
+enum Read {
+    Head(RequestHead),
+    /// A request that a captured client asks a proxy of its own. It is still in the inbox.
+    ForProxy,
+    /// It has ended the connection, or was idle for too long.
+    End,
+}
+
+/// Reads the next head.
+async fn read_head(engine: &Engine, downstream: &mut Downstream, front: Front) -> Result<Read, Failure> {
     let timeouts = &engine.config.server.timeouts;
     let limits = &engine.config.server.limits;
     if downstream.inbox.bytes().is_empty() && !first_bytes(downstream, timeouts).await {
-        return Ok(None);
+        return Ok(Read::End);
     }
     downstream.deadline.arm(timeouts.request_head);
     loop {
         if !downstream.inbox.bytes().is_empty() {
             match parse::request(downstream.inbox.bytes(), limits)? {
+                Parsed::Complete(head, _) if front == Front::Captured && !is_for_origin(&head) => {
+                    return Ok(Read::ForProxy);
+                }
                 Parsed::Complete(head, length) => {
                     downstream.inbox.consume(length);
-                    return Ok(Some(head));
+                    return Ok(Read::Head(head));
                 }
                 Parsed::Partial => {}
             }
@@ -76,9 +96,29 @@ async fn read_head(engine: &Engine, downstream: &mut Downstream) -> Result<Optio
         match downstream.deadline.race(fill).await {
             Err(_) => return Err(Failure::RequestTimedOut),
             Ok(Ok(1..)) => {}
-            Ok(Ok(0)) if downstream.inbox.bytes().is_empty() => return Ok(None),
+            Ok(Ok(0)) if downstream.inbox.bytes().is_empty() => return Ok(Read::End),
             Ok(Ok(0) | Err(_)) => return Err(Failure::ClientGone),
         }
+    }
+}
+
+/// Whether its form is that for an origin server (RFC 9112 §3.2.1, §3.2.4).
+fn is_for_origin(head: &RequestHead) -> bool {
+    head.target().starts_with('/') || head.target() == "*"
+}
+
+/// A captured client that has asked for something in origin-form speaks to a proxy of its own, after all. What it asks
+/// that one is between the two, as on a connection that begins so (see [`super::detect`]): unread from here on, over the
+/// upstream connection that it has.
+async fn pass_on(engine: &Rc<Engine>, downstream: Downstream, base: &Target, own: Option<Idle>) {
+    if let Some(rule) = &base.rule
+        && let Err(denial) = filters::check_name(&**rule, None)
+    {
+        return tunnel::refuse(&downstream.client, base, Protocol::Opaque, &Failure::Filtered(denial));
+    }
+    match tunnel::open_over(engine, &downstream.client, base, own.and_then(Idle::wake)).await {
+        Ok(opened) => opened.relay(engine, downstream),
+        Err(refused) => refused.reset(downstream),
     }
 }
 
@@ -116,15 +156,22 @@ enum Aim {
 /// Finds a request's target in its form (RFC 9112 §3.2).
 fn aim(head: RequestHead, base: &Target, follows: bool) -> Result<Aim, Failure> {
     check_host(&head)?;
-    let whole = |authority, front, scheme| Target { front, authority, scheme, ..base.clone() };
+    let credentials = presented(&head, base);
+    let whole = |authority, front, scheme| Target {
+        front,
+        authority,
+        scheme,
+        credentials: credentials.clone(),
+        ..base.clone()
+    };
     if base.front == Front::Captured {
         let authority = host_authority(&head, base.scheme)?;
         let path = head.target().to_owned();
-        if !path.starts_with('/') && path != "*" {
-            return Err(Failure::BadRequest("a captured request must be in origin-form".into()));
-        }
-        let request = Request { target: whole(authority, base.front, base.scheme), path, follows, head };
+        let request = Request::new(head, whole(authority, base.front, base.scheme), path, follows);
         return Ok(Aim::Request(Box::new(request)));
+    }
+    if let (Front::Explicit, Some(authority)) = (base.front, &base.authority) {
+        return inside_tunnel(head, base, authority, follows);
     }
     if head.method() == "CONNECT" {
         let authority = Authority::parse(head.target(), None).map_err(bad_target)?;
@@ -146,12 +193,28 @@ fn aim(head: RequestHead, base: &Target, follows: bool) -> Result<Aim, Failure> 
         None if head.target().starts_with('/') || head.target() == "*" => {
             let path = head.target().to_owned();
             let target = whole(host_authority(&head, base.scheme)?, Front::Gateway, base.scheme);
-            return Ok(Aim::Request(Box::new(Request { target, path, follows, head })));
+            return Ok(Aim::Request(Box::new(Request::new(head, target, path, follows))));
         }
         None => return Err(Failure::BadRequest("the request target is in no form that exists".into())),
     };
-    let request = Request { target: whole(authority, base.front, scheme), path, follows, head };
+    let target = whole(authority, base.front, scheme);
+    let request = Request::new(head, target, path, follows);
     Ok(Aim::Request(Box::new(request)))
+}
+
+/// A request inside a tunnel whose target and client are known. A tunnel in there would be one of many.
+fn inside_tunnel(
+    head: RequestHead,
+    base: &Target,
+    authority: &Authority,
+    follows: bool,
+) -> Result<Aim, Failure> {
+    let path = head.target().to_owned();
+    if !is_for_origin(&head) {
+        return Err(Failure::BadRequest("inside this tunnel, requests are in origin-form".into()));
+    }
+    let target = Target { authority: Some(authority.clone()), ..base.clone() };
+    Ok(Aim::Request(Box::new(Request::new(head, target, path, follows))))
 }
 
 /// RFC 9112 §3.2: exactly one Host in HTTP/1.1, never more than one.
@@ -212,12 +275,23 @@ async fn connect(engine: &Rc<Engine>, mut downstream: Downstream, target: &Targe
             return;
         }
     };
-    let write = downstream.stream.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n");
+    let write = downstream.stream.write_all(ESTABLISHED);
     let written = downstream.deadline.limit(engine.config.server.timeouts.write, write).await;
     if matches!(written, Ok(Ok(()))) {
         opened.relay(engine, downstream);
     }
 }
+
+/// As [`connect`], for a client that is led elsewhere: what it speaks is looked at.
+async fn connect_inside(engine: Rc<Engine>, mut downstream: Downstream, target: Target) {
+    let write = downstream.stream.write_all(ESTABLISHED);
+    let written = downstream.deadline.limit(engine.config.server.timeouts.write, write).await;
+    if matches!(written, Ok(Ok(()))) {
+        inside::serve(engine, downstream, target, "CONNECT").await;
+    }
+}
+
+const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection established\r\n\r\n";
 
 /// Answers what is no acceptable request, and ends the connection: where the next one starts is unknown.
 pub(super) async fn refuse(engine: &Engine, mut downstream: Downstream, base: &Target, failure: &Failure) {

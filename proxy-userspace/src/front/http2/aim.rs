@@ -6,6 +6,7 @@ use h2::ext::Protocol;
 use http::Request as Http2Request;
 
 use crate::config::Limits;
+use crate::front::presented;
 use crate::http::authority::{Authority, Host, Scheme};
 use crate::http::head::RequestHead;
 use crate::http::headers::Name;
@@ -29,6 +30,7 @@ pub(super) fn aim(
     limits: &Limits,
 ) -> Result<Aim, Failure> {
     let mut head = http2::request(request, limits)?;
+    let credentials = presented(&head, base);
     let protocol = request.extensions().get::<Protocol>();
     let named = request.uri().authority().map(http::uri::Authority::as_str);
     check_host(&head, named)?;
@@ -38,7 +40,12 @@ pub(super) fn aim(
             return Err(bad("a captured request must not be a CONNECT"));
         }
         let authority = Authority::parse(named, None).map_err(|error| bad_authority(&error))?;
-        return Ok(Aim::Tunnel(Target { authority: Some(authority), scheme: Scheme::Http, ..base.clone() }));
+        return Ok(Aim::Tunnel(Target {
+            authority: Some(authority),
+            scheme: Scheme::Http,
+            credentials,
+            ..base.clone()
+        }));
     }
     let path = head.target().to_owned();
     if !path.starts_with('/') && (path != "*" || head.method() != "OPTIONS") {
@@ -72,8 +79,8 @@ pub(super) fn aim(
         (_, front) => front,
     };
     let scheme = if front == Front::Explicit { scheme } else { base.scheme };
-    let target = Target { front, authority, scheme, ..base.clone() };
-    Ok(Aim::Request(Box::new(Request { head, target, path, follows: true })))
+    let target = Target { front, authority, scheme, credentials, ..base.clone() };
+    Ok(Aim::Request(Box::new(Request::new(head, target, path, true))))
 }
 
 /// RFC 9113 §8.3.1: a Host that says anything else than :authority makes the request malformed.

@@ -24,6 +24,7 @@ use crate::net::frames::{PREFACE, Watch, Watched};
 use crate::net::gathered::Gathered;
 use crate::net::stream::Downstream;
 use crate::net::transport::Transport;
+use crate::pipeline::failure::Cut;
 use crate::pipeline::request::{self, Next};
 use crate::pipeline::side::DownstreamSide;
 use crate::pipeline::{Engine, tunnel};
@@ -192,17 +193,22 @@ async fn serve_stream(front: Front, request: http::Request<RecvStream>, respond:
     let engine = &front.engine;
     let mut side = Http2::new(front.client.clone(), content, respond);
     match aim(&head, &front.base, front.local, &engine.config.server.limits) {
-        Ok(Aim::Request(request)) => {
-            match request::serve(engine, &mut side, &request, &mut None).await {
+        Ok(Aim::Request(mut request)) => {
+            // Boxed, as what follows: a task's future is moved several times before it is first polled.
+            match Box::pin(request::serve(engine, &mut side, &mut request, &mut None)).await {
                 // Dropped before it was read to its end, the request is told that it need not go on.
                 Next::Done { .. } => {}
-                Next::Abort => side.reset(Reason::INTERNAL_ERROR),
-                Next::Tunnel(opened) => relay(engine, side, opened).await,
+                Next::Abort(cut) => side.reset(match cut {
+                    Cut::Unsent => Reason::REFUSED_STREAM,
+                    Cut::Reset(reason) => reason,
+                    Cut::Broken => Reason::INTERNAL_ERROR,
+                }),
+                Next::Tunnel(opened) => Box::pin(relay(engine, side, opened)).await,
             }
         }
-        Ok(Aim::Tunnel(target)) => connect(engine, side, &target).await,
+        Ok(Aim::Tunnel(target)) => Box::pin(connect(engine, side, &target)).await,
         Err(failure) => {
-            if !request::refuse_head(engine, &mut side, &front.base, &failure).await {
+            if !Box::pin(request::refuse_head(engine, &mut side, &front.base, &failure)).await {
                 side.reset(Reason::INTERNAL_ERROR);
             }
         }

@@ -96,6 +96,10 @@ impl Source for Content<'_> {
         Side::Downstream
     }
 
+    fn has_length(&self) -> bool {
+        self.0.as_ref().is_some_and(Source::has_length)
+    }
+
     fn next(&mut self) -> Result<Piece<'_>, BodyError> {
         match &mut self.0 {
             Some(content) => content.next(),

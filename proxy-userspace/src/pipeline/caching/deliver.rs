@@ -170,7 +170,10 @@ impl Ask<'_> {
             Ok(()) => "complete".into(),
             Err(failure) => failure.to_string().into(),
         };
-        Ok(if sent.is_ok() { Ending::Complete { sent: true } } else { Ending::Abort })
+        Ok(match sent {
+            Ok(()) => Ending::Complete { sent: true },
+            Err(failure) => Ending::Abort(failure.cut()),
+        })
     }
 
     /// What is said anew with every use.

@@ -12,12 +12,12 @@ use bytes::Bytes;
 use super::fetch::{Fetch, Storing};
 use crate::cache::body::Body;
 use crate::cache::filling::{Given, Place, Reader, Writer};
-use crate::net::deadline::{Deadline, Expired};
+use crate::net::deadline::{self, Deadline, Expired};
 use crate::pipeline::failure::Failure;
 use crate::pipeline::response::deliver;
 use crate::pipeline::side::Reply;
 use crate::relay::Side;
-use crate::relay::body::{BodyError, Patience, Piece, Source};
+use crate::relay::body::{BodyError, Patience, Piece, Source, Waited};
 use crate::relay::stage::Stages;
 
 /// Stores and delivers a body. It is in store before the client has the last of it: who then asks again finds it.
@@ -77,22 +77,31 @@ async fn fill(
     mut writer: Writer,
     patience: Patience<'_>,
 ) -> Result<Option<Body>, BodyError> {
+    let (mut total, mut waited) = (0, Waited::default());
     for piece in begun {
+        total += piece.len() as u64;
         writer.put(&piece);
         writer.show();
         writer.room().await;
     }
     loop {
         match body.next()? {
-            Piece::Content(content) => writer.put(content),
+            Piece::Content(content) => {
+                total += content.len() as u64;
+                writer.put(content);
+            }
             Piece::Nothing => {
                 writer.show();
                 writer.room().await;
+                let since = deadline::ticks();
                 match patience.deadline.limit(patience.read, body.fill()).await {
                     Ok(filled) => filled?,
                     Err(Expired::TimedOut | Expired::Drained) => {
                         return Err(BodyError::TimedOut(body.side()));
                     }
+                }
+                if body.has_length() {
+                    waited.note(since, patience.read, patience, total, body.side())?;
                 }
             }
             Piece::End(_) => {

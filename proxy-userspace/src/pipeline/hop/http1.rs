@@ -33,6 +33,8 @@ impl UpstreamSide for Http1<'_> {
         = Http1Answer<'a>
     where
         Self: 'a;
+    /// The connection as a whole, which is whoever's it was.
+    type Stream = ();
 
     fn begin<'a>(
         &'a mut self,
@@ -59,6 +61,7 @@ impl<'c> Answer for Http1Answer<'c> {
         = Arriving<'a, &'a mut ReadHalf<'c>>
     where
         Self: 'a;
+    type Stream = ();
 
     fn next_head(&mut self, limits: &Limits) -> Result<Option<ResponseHead>, Failure> {
         match parse::response(self.inbox.bytes(), limits) {
@@ -90,6 +93,8 @@ impl<'c> Answer for Http1Answer<'c> {
     fn beyond(&mut self) -> &[u8] {
         self.inbox.bytes()
     }
+
+    fn switched(self) {}
 
     fn afterwards(&self, head: &ResponseHead, framing: Framing) -> Afterwards {
         if !self.inbox.bytes().is_empty() {

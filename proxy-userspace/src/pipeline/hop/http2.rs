@@ -4,14 +4,14 @@ use std::future::poll_fn;
 use std::io;
 use std::task::Poll;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use h2::client::ResponseFuture;
-use h2::{Reason, RecvStream};
+use h2::{Reason, RecvStream, SendStream};
 
 use crate::config::Limits;
 use crate::http::framing::{BadFraming, Framing};
-use crate::http::head::ResponseHead;
-use crate::http::{framing, http2};
+use crate::http::head::{RequestHead, ResponseHead};
+use crate::http::{framing, http2, websocket};
 use crate::pipeline::failure::Failure;
 use crate::pipeline::side::{Afterwards, Answer, Onward, UpstreamSide};
 use crate::relay::Side;
@@ -23,32 +23,58 @@ use crate::upstream::Place;
 #[derive(Debug)]
 pub(in crate::pipeline) struct Http2(Place);
 
+/// A stream that carries a tunnel.
+#[derive(Debug)]
+pub struct OnStream {
+    pub received: Received,
+    pub sent: Sent,
+    /// It counts as taken for as long.
+    _place: Place,
+}
+
 impl Http2 {
     /// Waits until there is room for one more stream.
     pub(in crate::pipeline) async fn on(mut place: Place) -> Result<Self, Failure> {
         poll_fn(|cx| place.send.poll_ready(cx)).await.map_err(|_| Failure::NoAnswer)?;
         Ok(Self(place))
     }
+
+    /// The stream behind an answer that has switched it to another protocol.
+    pub(in crate::pipeline) fn carrying(self, (received, sent): (RecvStream, SendStream<Bytes>)) -> OnStream {
+        OnStream {
+            received: Received::new(Side::Upstream, received),
+            sent: Sent::behind_head(Side::Upstream, sent, BytesMut::new(), None),
+            _place: self.0,
+        }
+    }
 }
 
 impl UpstreamSide for Http2 {
     type Sending<'a> = Http2Sending;
     type Answer<'a> = Http2Answer;
+    type Stream = Option<(RecvStream, SendStream<Bytes>)>;
 
     fn begin(&mut self, onward: &Onward<'_>) -> Result<(Http2Sending, Http2Answer), Failure> {
         let request = http2::onward(onward.head, &onward.form, onward.via)
             .ok_or_else(|| Failure::BadRequest("its target can't be said in HTTP/2".into()))?;
-        let whole = onward.form.framing == Framing::None;
+        let websocket = onward.form.upgrade.then(|| onward.head.clone());
+        let whole = websocket.is_none() && onward.form.framing == Framing::None;
         let (response, stream) = self.0.send.send_request(request, whole).map_err(|_| Failure::NoAnswer)?;
-        let sent = Sent::behind_head(Side::Upstream, stream, BytesMut::new(), None);
-        Ok((Http2Sending { sent, whole }, Http2Answer { response, heads: Vec::new(), body: None }))
+        let (sent, websocket) = match websocket {
+            // The stream stays open for what comes behind the answer.
+            Some(head) => (None, Some(Asked { head, stream })),
+            None => (Some(Sent::behind_head(Side::Upstream, stream, BytesMut::new(), None)), None),
+        };
+        let sending = Http2Sending { whole: whole || sent.is_none(), sent };
+        Ok((sending, Http2Answer { response, heads: Vec::new(), body: None, websocket }))
     }
 }
 
 /// The request's body on its way.
 #[derive(Debug)]
 pub(in crate::pipeline) struct Http2Sending {
-    sent: Sent,
+    /// None: the stream carries another protocol.
+    sent: Option<Sent>,
     /// It has none, and its head said so.
     whole: bool,
 }
@@ -56,8 +82,10 @@ pub(in crate::pipeline) struct Http2Sending {
 impl Drop for Http2Sending {
     /// A request that is given up before its end is none. (One that is whole takes no harm.)
     fn drop(&mut self) {
-        if !self.whole {
-            self.sent.reset(Reason::CANCEL);
+        if let Some(sent) = &mut self.sent
+            && !self.whole
+        {
+            sent.reset(Reason::CANCEL);
         }
     }
 }
@@ -68,25 +96,33 @@ impl Sink for Http2Sending {
     }
 
     fn put(&mut self, content: &[u8]) -> Result<(), BodyError> {
-        self.sent.put(content)
+        self.sent.as_mut().map_or(Ok(()), |sent| sent.put(content))
     }
 
     fn staged(&self) -> usize {
-        self.sent.staged()
+        self.sent.as_ref().map_or(0, Sink::staged)
     }
 
     fn end(&mut self, trailers: Trailers) -> Result<(), BodyError> {
-        if self.whole { Ok(()) } else { self.sent.end(trailers) }
+        match &mut self.sent {
+            Some(sent) if !self.whole => sent.end(trailers),
+            _ => Ok(()),
+        }
     }
 
     async fn flush(&mut self) -> io::Result<()> {
-        self.sent.flush().await?;
-        self.whole |= self.sent.is_over();
+        if let Some(sent) = &mut self.sent {
+            sent.flush().await?;
+            self.whole |= sent.is_over();
+        }
         Ok(())
     }
 
-    fn gone(&mut self) -> impl Future<Output = ()> {
-        self.sent.gone()
+    async fn gone(&mut self) {
+        match &mut self.sent {
+            Some(sent) => sent.gone().await,
+            None => std::future::pending().await,
+        }
     }
 }
 
@@ -97,10 +133,28 @@ pub(in crate::pipeline) struct Http2Answer {
     /// Heads that have arrived, the last one first.
     heads: Vec<ResponseHead>,
     body: Option<RecvStream>,
+    websocket: Option<Asked>,
+}
+
+/// A WebSocket that was asked for.
+#[derive(Debug)]
+struct Asked {
+    head: RequestHead,
+    stream: SendStream<Bytes>,
+}
+
+impl Drop for Http2Answer {
+    /// A stream that was to carry a WebSocket, and does not.
+    fn drop(&mut self) {
+        if let Some(asked) = &mut self.websocket {
+            asked.stream.send_reset(Reason::CANCEL);
+        }
+    }
 }
 
 impl Answer for Http2Answer {
     type Body<'a> = Received;
+    type Stream = Option<(RecvStream, SendStream<Bytes>)>;
 
     fn next_head(&mut self, limits: &Limits) -> Result<Option<ResponseHead>, Failure> {
         let Some(head) = self.heads.pop() else { return Ok(None) };
@@ -111,7 +165,10 @@ impl Answer for Http2Answer {
         if size > limits.head {
             return Err(Failure::BadAnswer("the head is too large".into()));
         }
-        Ok(Some(head))
+        Ok(Some(match &self.websocket {
+            Some(asked) if (200..300).contains(&head.status) => websocket::accepted(&asked.head, &head),
+            _ => head,
+        }))
     }
 
     async fn more(&mut self) -> Result<(), Failure> {
@@ -144,12 +201,17 @@ impl Answer for Http2Answer {
         })
     }
 
-    fn body(&mut self, _framing: Framing) -> Received {
-        Received::after_head(Side::Upstream, self.body.take())
+    fn body(&mut self, framing: Framing) -> Received {
+        let has_length = matches!(framing, Framing::Length(_));
+        Received::after_head(Side::Upstream, self.body.take()).with_length(has_length)
     }
 
     fn beyond(&mut self) -> &[u8] {
         &[]
+    }
+
+    fn switched(mut self) -> Option<(RecvStream, SendStream<Bytes>)> {
+        Some((self.body.take()?, self.websocket.take()?.stream))
     }
 
     fn afterwards(&self, _head: &ResponseHead, _framing: Framing) -> Afterwards {
@@ -162,7 +224,10 @@ impl Answer for Http2Answer {
 fn failure(error: &h2::Error) -> Failure {
     match error.reason() {
         // RFC 9113 §8.7: nothing of it was worked on.
-        Some(Reason::REFUSED_STREAM) => Failure::NoAnswer,
+        Some(Reason::REFUSED_STREAM) if error.is_remote() => Failure::Unprocessed,
+        // Of a stream that the server still had in hand, it does not say that.
+        Some(_) if error.is_go_away() && error.is_remote() => Failure::Unprocessed,
+        Some(reason) if error.is_reset() && error.is_remote() => Failure::Reset(reason),
         _ if error.is_go_away() || error.is_io() => Failure::NoAnswer,
         _ => Failure::BadAnswer(error.to_string()),
     }

@@ -31,6 +31,7 @@ fn check(filtering: &Filtering, asked: &str, refused_by: Option<&str>) {
         original: host.is_none().then(|| "192.0.2.9".parse::<IpAddr>().unwrap()),
         method: None,
         url: path.as_deref().map(|path| (Scheme::Http, path)),
+        identity: None,
     };
     let rule = filtering.check(&subject).err().map(|refusal| refusal.rule.to_string());
     assert_eq!(rule.as_deref(), refused_by, "{asked}");
@@ -166,6 +167,7 @@ fn many_entries() {
                 original: None,
                 method: None,
                 url: path.map(|path| (Scheme::Https, path)),
+                identity: None,
             };
             refused += u32::from(lists.check(&subject).is_err());
         }

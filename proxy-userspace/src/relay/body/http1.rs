@@ -94,6 +94,10 @@ impl<R: AsyncRead + Unpin> Source for Arriving<'_, R> {
         self.side
     }
 
+    fn has_length(&self) -> bool {
+        matches!(self.framing, Framing::Length(_))
+    }
+
     fn next(&mut self) -> Result<Piece<'_>, BodyError> {
         self.inbox.consume(std::mem::take(&mut self.given));
         self.given = self.content()?;

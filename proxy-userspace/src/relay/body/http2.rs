@@ -23,6 +23,7 @@ pub struct Received {
     /// It was given as content.
     given: bool,
     ended: bool,
+    has_length: bool,
     trailers: Trailers,
 }
 
@@ -37,7 +38,13 @@ impl Received {
     #[must_use]
     pub fn after_head(side: Side, stream: Option<RecvStream>) -> Self {
         let ended = stream.as_ref().is_none_or(RecvStream::is_end_stream);
-        Self { side, stream, part: Bytes::new(), given: false, ended, trailers: None }
+        Self { side, stream, part: Bytes::new(), given: false, ended, has_length: false, trailers: None }
+    }
+
+    /// The same body, of which it is known how long it is.
+    #[must_use]
+    pub fn with_length(self, has_length: bool) -> Self {
+        Self { has_length, ..self }
     }
 
     /// Whether the peer has ended its side of the stream already.
@@ -50,6 +57,10 @@ impl Received {
 impl Source for Received {
     fn side(&self) -> Side {
         self.side
+    }
+
+    fn has_length(&self) -> bool {
+        self.has_length
     }
 
     fn next(&mut self) -> Result<Piece<'_>, BodyError> {
@@ -180,4 +191,11 @@ pub fn into_io(error: h2::Error) -> io::Error {
         Some(kind) => io::Error::new(kind, error),
         None => io::Error::other(error),
     }
+}
+
+/// The code with which the peer has reset its stream, if that is what went wrong.
+#[must_use]
+pub fn reset_reason(error: &io::Error) -> Option<Reason> {
+    let error: &h2::Error = error.get_ref()?.downcast_ref()?;
+    error.reason().filter(|_| error.is_reset() && error.is_remote())
 }
