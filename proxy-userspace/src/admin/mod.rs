@@ -100,6 +100,14 @@ pub enum ListenError {
     Token(#[from] TokenError),
 }
 
+/// Whether the token file would do.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_token(admin: &config::Admin) -> Result<(), TokenError> {
+    Token::read(admin.token_file.as_deref()).map(drop)
+}
+
 impl Listeners {
     /// Binds both sockets, but for those that are `taken` over. A socket file that nobody listens on any more is replaced.
     ///

@@ -5,6 +5,7 @@
 //! end. A worker that ends on its own stops weir, too: the heartbeat of those that are left is not that of a whole.
 
 mod certificates;
+pub mod check;
 mod decisions;
 pub mod handover;
 mod holder;

@@ -90,6 +90,9 @@ pub(super) fn run(command: &Command, admin: Option<&str>) -> Result<(), Failed> 
         Command::RemoveHook(engines) => install::remove(engines),
         Command::Reload => {
             let answer = client::ask(admin, &Method::POST, "/capture/reload")?;
+            if let Some(warning) = answer["warning"].as_str() {
+                say(&format!("warning: {warning}"))?;
+            }
             say(&format!("{} rules in force", answer["rules"]))
         }
         Command::List { json } => {

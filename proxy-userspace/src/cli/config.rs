@@ -3,10 +3,8 @@
 use clap::Subcommand;
 
 use super::{ConfigArguments, Failed, MISUSED, say};
+use crate::app::check;
 use crate::config::{Config, Sources};
-use crate::policy::Policy;
-use crate::tls::client::ClientTls;
-use crate::tls::server::Acceptance;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -22,14 +20,9 @@ pub(super) fn run(command: &Command) -> Result<(), Failed> {
         Command::HashPassword => return hash_password(),
     };
     let config = load(arguments)?;
-    crate::config::warnings(&config).iter().try_for_each(|warning| say(&format!("warning: {warning}")))?;
-    ClientTls::load(&config.upstream.tls)
-        .map_err(|error| Failed::new(MISUSED, format!("upstream.tls: {error}")))?;
-    Acceptance::load(&config.server.tls)
-        .map_err(|error| Failed::new(MISUSED, format!("server.tls: {error}")))?;
-    let policy = Policy::load(&config.security)
-        .map_err(|error| Failed::new(MISUSED, format!("security.filtering: {error}")))?;
-    match policy.filtering.counts() {
+    let warnings = [crate::config::warnings(&config), check::warnings(&config)].concat();
+    warnings.iter().try_for_each(|warning| say(&format!("warning: {warning}")))?;
+    match check::look_up(&config).map_err(|problems| Failed::new(MISUSED, problems.join("\n")))? {
         (0, 0, _) => {}
         (blocked, allowed, left_out) => say(&format!(
             "security.filtering: {blocked} entries blocked, {allowed} allowed, {left_out} lines left out"

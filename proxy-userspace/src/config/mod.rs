@@ -58,7 +58,7 @@ pub use redis::{Redis, RedisPlace, RedisUrl, ValueCoding};
 pub use routing::{Backend, ForwardedFields, Forwarding, HostField, HostPattern, PathPattern, Routing, Rule};
 pub use rules::{Action, CaptureRule, MAX_RULES, Protocol};
 pub use selector::{BadSelector, COMPOSE_LABEL, Selector};
-pub use sources::{DEFAULT_FILE, Sources, load};
+pub use sources::{DEFAULT_FILE, Sources, load, load_again};
 pub use tls::{Identity, ServerTls, TlsDestination, TlsVersion, UpstreamTls};
 
 /// Everything that can be configured.
