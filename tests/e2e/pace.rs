@@ -148,10 +148,12 @@ fn a_client_that_reads_too_slowly_is_cut_off() {
         tell.send(written.is_err()).expect("the test waits");
     });
     let mut client = connect(weir.proxy);
+    // However much the system would let it hold unread.
+    socket2::SockRef::from(&client).set_recv_buffer_size(64 << 10).expect("a socket option");
     write!(client, "GET http://{server}/ HTTP/1.1\r\nHost: x\r\n\r\n").expect("weir takes it");
     let (stop, stopped) = mpsc::channel::<()>();
     let reader = thread::spawn(move || {
-        let mut piece = vec![0; 64 << 10];
+        let mut piece = vec![0; 16 << 10];
         while stopped.recv_timeout(BETWEEN).is_err() && matches!(client.read(&mut piece), Ok(1..)) {}
     });
     assert!(told.recv_timeout(SOON * 3).expect("the server's connection ends"));
