@@ -6,7 +6,7 @@ use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use weir_tests::http::{self, Answer};
-use weir_tests::origin::{Origin, Request, read_answer};
+use weir_tests::origin::{Origin, Request, chunked, read_answer};
 use weir_tests::pattern::Pattern;
 use weir_tests::scripts;
 use weir_tests::weir::{Weir, connect, eventually};
@@ -191,6 +191,24 @@ fn what_is_cut_off_is_never_stored() {
     }
 }
 
+/// Nobody knows beforehand how long it is.
+#[test]
+fn what_comes_in_chunks_is_stored_up_to_the_largest_object() {
+    let weir = Weir::explicit(CACHE);
+    for (length, is_stored) in [(3_000_000, true), (9_000_000, false)] {
+        let content = Pattern::bytes(length, length as usize);
+        let of_origin = content.clone();
+        let origin = Origin::start(move |_| {
+            let head = b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nTransfer-Encoding: chunked\r\n\r\n";
+            [head, &chunked(&of_origin)[..]].concat()
+        });
+        for _ in 0..2 {
+            assert!(get(&weir, &origin, "/", "").body == content, "{length}");
+        }
+        assert_eq!(origin.requests().len(), if is_stored { 1 } else { 2 }, "{length}");
+    }
+}
+
 /// RFC 9111 §4.4
 #[test]
 fn what_is_changed_is_forgotten() {
@@ -288,6 +306,42 @@ fn what_is_stored_can_be_seen_and_removed() {
     assert_eq!(http::get(weir.admin, "/admin/cache/entries?pattern=*").expect("an answer").status, 403);
     let stats = http::get(weir.admin, "/admin/cache/stats").expect("an answer").json();
     assert_eq!((&stats["enabled"], &stats["memory"]["keys"]), (&true.into(), &0.into()));
+}
+
+/// Whoever asks why something is not stored is told, for as long as it is remembered.
+#[test]
+fn what_is_not_stored_can_be_asked_about() {
+    let weir = Weir::explicit(CACHE);
+    let origin = Origin::start(|request: &Request| match request.head.split(' ').nth(1) {
+        Some("/private") => ok("Cache-Control: private\r\n", "x"),
+        Some("/silent") => ok("", "x"),
+        Some("/cut") => {
+            b"HTTP/1.1 200 OK\r\nCache-Control: max-age=9\r\nConnection: close\r\nContent-Length: 9\r\n\r\nx"
+                .to_vec()
+        }
+        _ => ok("Cache-Control: max-age=60\r\nETag: \"a\"\r\n", "x"),
+    });
+    let inspect = |path: &str| {
+        let url = format!("http://{}{path}", origin.address);
+        scripts::stdout(&mut weir.command(&["cache", "inspect", &url]))
+    };
+    for (path, fields, expected) in [
+        ("/private", "", "s ago, private: it is for one user"),
+        ("/silent", "", "s ago, no freshness: it does not say how long it is good for"),
+        ("/", "Authorization: Basic eA==\r\n", "s ago, authorization: the request had"),
+        ("/", "X-Forwarded-Host: y\r\n", "s ago, unkeyed request field: "),
+    ] {
+        get(&weir, &origin, path, fields);
+        assert!(inspect(path).contains(expected), "{}", inspect(path));
+    }
+    let mut client = connect(weir.proxy);
+    write!(client, "GET http://{}/cut HTTP/1.1\r\nHost: x\r\n\r\n", origin.address).expect("weir takes it");
+    let _ = client.read_to_end(&mut Vec::new());
+    assert!(inspect("/cut").contains("ago, cut off: it ended before its end"), "{}", inspect("/cut"));
+    assert!(inspect("/never").contains("nothing is known"), "{}", inspect("/never"));
+    get(&weir, &origin, "/", "");
+    let both = inspect("/");
+    assert!(both.contains("\n  200 1 bytes, age ") && both.contains("not stored"), "{both}");
 }
 
 /// An answer that was on its way when it was removed is older than that.

@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use tempfile::TempDir;
 use weir_tests::folder::files;
 use weir_tests::http::{self, Answer};
-use weir_tests::origin::{Origin, Request, read_answer};
+use weir_tests::origin::{Origin, Request, chunked, read_answer};
 use weir_tests::pattern::Pattern;
 use weir_tests::scripts;
 use weir_tests::weir::{Weir, binary, connect, eventually};
@@ -52,11 +52,13 @@ fn disk(weir: &Weir, name: &str) -> u64 {
 fn origin() -> Origin {
     Origin::start(|request: &Request| {
         let body = body(&request.head, request.field("x-who"));
-        let head = format!(
-            "HTTP/1.1 200 OK\r\nCache-Control: max-age=600\r\nVary: X-Who\r\nETag: \"a\"\r\nContent-Length: {}\r\n\r\n",
-            body.len()
-        );
-        [head.into_bytes(), body].concat()
+        let head = "HTTP/1.1 200 OK\r\nCache-Control: max-age=600\r\nVary: X-Who\r\nETag: \"a\"\r\n";
+        match request.head.split(' ').nth(1) {
+            Some(path) if path.ends_with("/c") => {
+                [head.as_bytes(), b"Transfer-Encoding: chunked\r\n\r\n", &chunked(&body)].concat()
+            }
+            _ => [format!("{head}Content-Length: {}\r\n\r\n", body.len()).as_bytes(), &body].concat(),
+        }
     })
 }
 
@@ -132,6 +134,56 @@ fn what_is_too_large_for_memory_is_answered_from_disk() {
     assert!(output.status.success() && std::fs::read(&out).expect("a file") == whole, "{output:?}");
     assert_eq!(origin.requests().len(), asked);
     assert!(weir.resident_kib() < before + 30_000, "{} KiB, {before} before", weir.resident_kib());
+}
+
+/// Of what comes in chunks nobody knows how much there will be.
+#[test]
+fn what_turns_out_too_large_for_memory_is_answered_from_disk() {
+    let folder = TempDir::new().expect("a folder");
+    let (weir, origin) = (start(folder.path()), origin());
+    let before = weir.resident_kib();
+    for length in [100, 200_000, 3_000_000, LARGE] {
+        let path = format!("/{length}/c");
+        let whole = expected(&path, None);
+        for _ in 0..2 {
+            assert!(get(&weir, &origin, &path, "").body == whole, "{path}");
+        }
+        let part = get(&weir, &origin, &path, "Range: bytes=-50\r\n");
+        assert!(part.status == 206 && part.body == whole[length - 50..], "{}", part.head);
+    }
+    assert_eq!(origin.requests().len(), 4);
+    assert!(weir.resident_kib() < before + 30_000, "{} KiB, {before} before", weir.resident_kib());
+    // Larger than any that is stored.
+    let path = "/110000000/c";
+    for count in 5..=6 {
+        assert!(get(&weir, &origin, path, "").body == expected(path, None));
+        assert_eq!(origin.requests().len(), count);
+    }
+    eventually("nothing to be left of it", || {
+        (!files(folder.path()).iter().any(|file| file.parent().is_some_and(|at| at.ends_with("tmp"))))
+            .then_some(())
+    });
+}
+
+/// What is stored came from somewhere: it is not given out where that is refused now.
+#[test]
+fn what_the_access_list_refuses_is_not_answered_from_store() {
+    let folder = TempDir::new().expect("a folder");
+    let origin = origin();
+    let mut first = start(folder.path());
+    get(&first, &origin, "/100", "");
+    first.signal(Signal::SIGTERM);
+    first.wait();
+    let overlay = format!("cache: {{enabled: true, disk: {{path: '{}'}}}}", folder.path().display());
+    let again = Weir::explicit(&overlay);
+    found_again(&again, &origin, "/100");
+    drop(again);
+    let refuses = format!("{overlay}\nsecurity: {{acl: {{destinations: {{loopback: deny}}}}}}");
+    let strict = Weir::explicit(&refuses);
+    eventually("what is stored to be found", || (disk(&strict, "keys") > 0).then_some(()));
+    assert_eq!(get(&strict, &origin, "/100", "").status, 403);
+    assert_eq!(get(&strict, &origin, "/100", "Cache-Control: only-if-cached\r\n").status, 504);
+    assert_eq!(origin.requests().len(), 1);
 }
 
 #[test]

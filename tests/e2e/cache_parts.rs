@@ -180,11 +180,12 @@ fn without_a_strong_validator_nothing_is_put_together() {
 #[test]
 fn a_rest_that_is_none_is_not_used() {
     type Lie = fn(&[u8], &str) -> Vec<u8>;
-    let lies: [(&str, Lie); 5] = [
+    let lies: [(&str, Lie); 6] = [
         ("another range", |whole, tag| answer(whole, tag, Some("bytes=10001-"))),
         ("another tag", |whole, _| answer(whole, "\"z\"", Some("bytes=10000-"))),
         ("no tag", |whole, _| answer(whole, "", Some("bytes=10000-"))),
         ("another length", |whole, tag| answer(&whole[..LENGTH - 1], tag, Some("bytes=10000-"))),
+        ("304", |_, _| b"HTTP/1.1 304 No\r\nETag: \"a\"\r\n\r\n".to_vec()),
         ("416", |_, _| b"HTTP/1.1 416 No\r\nContent-Length: 0\r\n\r\n".to_vec()),
     ];
     for (name, lie) in lies {

@@ -99,6 +99,9 @@ fn what_one_weir_has_stored_others_find() {
         // What is found is in memory from then on.
         assert!(cached(&second, &origin, "/10").is_some());
         assert_eq!(number(&second, "hits_total"), 6);
+        // An operator sees what is there, and for whom.
+        let seen = scripts::stdout(&mut second.command(&["cache", "inspect", "*/vary"]));
+        assert!(seen.contains("redis: 200 100 bytes") && seen.contains("x-who `you`"), "{seen}");
         let says = scripts::stdout(&mut second.command(&["cache", "stats"]));
         assert!(says.contains("redis (ready): 6 hits, "), "{says}");
         // Nothing stays there for ever.

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use super::problem::Problem;
 use crate::cache::entry::Stored;
 use crate::cache::key::Key;
+use crate::cache::not_stored::Note;
 use crate::cache::purge::Purge;
 use crate::cache::store::Report;
 use crate::cache::{self, Cache};
@@ -168,9 +169,15 @@ async fn entries(
     let found = cache.memory().select(wanted.count, |key, variants| pattern.wants(key, variants));
     let mut entries: BTreeMap<Key, Vec<Value>> = BTreeMap::new();
     for (key, variants) in &found {
-        let described = variants
-            .iter()
-            .map(|entry| describe(&entry.stored, entry.body.len(), Some(entry.weight()), ("memory", now)));
+        let described = variants.iter().map(|entry| {
+            let mut described =
+                describe(&entry.stored, entry.body.len(), Some(entry.weight()), ("memory", now));
+            described["part"] = entry.part.map_or(
+                Value::Null,
+                |(span, length)| json!({ "first": span.start, "last": span.end - 1, "of": length }),
+            );
+            described
+        });
         entries.insert(key.clone(), described.collect());
     }
     for tier in cache.lower() {
@@ -179,8 +186,26 @@ async fn entries(
             entries.entry(key).or_default().push(variant);
         }
     }
-    let entries = entries.iter().map(|(key, variants)| json!({ "key": key.as_str(), "variants": variants }));
+    let mut notes: BTreeMap<Key, Note> =
+        cache.notes().select(wanted.count, |key| pattern.wants_key(key)).into_iter().collect();
+    for key in notes.keys() {
+        entries.entry(key.clone()).or_default();
+    }
+    let entries = entries.iter().map(|(key, variants)| {
+        let not_stored = notes.remove(key).map(|note| describe_note(&note, now));
+        json!({ "key": key.as_str(), "variants": variants, "not_stored": not_stored })
+    });
     Ok(Json(entries.collect()))
+}
+
+/// Why the last response that was not stored was not.
+fn describe_note(note: &Note, now: u64) -> Value {
+    json!({
+        "seconds_ago": now.saturating_sub(note.at) / 1000,
+        "status": note.status,
+        "detail": note.why.to_string(),
+        "explanation": note.why.explanation(),
+    })
 }
 
 fn describe(stored: &Stored, bytes: u64, memory: Option<u64>, (store, now): (&str, u64)) -> Value {

@@ -31,21 +31,23 @@ pub(super) fn open(config: &config::Cache, lock: Option<OwnedFd>) -> Result<Opti
         cache = cache.with_disk(disk?);
     }
     if config.redis.url.is_some() {
-        cache = with_redis(cache, config)?;
+        return with_redis(cache, config).map(Some);
     }
     Ok(Some(Arc::new(cache)))
 }
 
 #[cfg(feature = "redis")]
-fn with_redis(cache: Cache, config: &config::Cache) -> Result<Cache, StartError> {
-    let redis = crate::cache::store::redis::Redis::start(&config.redis, config.max_stale)?;
-    Ok(cache.with(Arc::new(redis)))
+fn with_redis(cache: Cache, config: &config::Cache) -> Result<Arc<Cache>, StartError> {
+    let redis = Arc::new(crate::cache::store::redis::Redis::start(&config.redis, config.max_stale)?);
+    let cache = Arc::new(cache.with(Arc::clone(&redis) as Arc<dyn crate::cache::store::Tier>));
+    redis.tells(&cache);
+    Ok(cache)
 }
 
 /// The configuration is refused before.
 #[cfg(not(feature = "redis"))]
-fn with_redis(cache: Cache, _config: &config::Cache) -> Result<Cache, StartError> {
-    Ok(cache)
+fn with_redis(cache: Cache, _config: &config::Cache) -> Result<Arc<Cache>, StartError> {
+    Ok(Arc::new(cache))
 }
 
 /// Waits until what was stored last is where it belongs.

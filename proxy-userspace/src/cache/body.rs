@@ -1,6 +1,7 @@
 //! The content of a stored response: in memory, or in a file of the disk store.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
@@ -13,7 +14,12 @@ use super::store::disk::Filed;
 pub struct Body {
     content: Content,
     length: u64,
+    /// No other body in memory has it; 0 for those that have none.
+    number: u64,
 }
+
+/// The numbers that were given to bodies.
+static NUMBERS: AtomicU64 = AtomicU64::new(0);
 
 #[derive(Debug, Clone)]
 enum Content {
@@ -25,7 +31,7 @@ enum Content {
 
 impl Default for Body {
     fn default() -> Self {
-        Self { content: Content::Held(Arc::default()), length: 0 }
+        Self { content: Content::Held(Arc::default()), length: 0, number: 0 }
     }
 }
 
@@ -46,7 +52,14 @@ impl Body {
             1..=ONE_PIECE => vec![Bytes::from(pieces.concat())],
             _ => pieces,
         };
-        Self { content: Content::Held(pieces.into()), length }
+        let number = NUMBERS.fetch_add(1, Ordering::Relaxed) + 1;
+        Self { content: Content::Held(pieces.into()), length, number }
+    }
+
+    /// The number of a whole body in memory.
+    #[must_use]
+    pub fn number(&self) -> Option<u64> {
+        (self.number != 0).then_some(self.number)
     }
 
     /// A body that came in one piece: cut into some, so that it goes out in some.
@@ -75,11 +88,18 @@ impl Body {
         Some(Self::of(pieces))
     }
 
+    /// A form that was made of another body.
+    #[must_use]
+    pub fn coded(form: Bytes) -> Self {
+        let length = form.len() as u64;
+        Self { content: Content::Held([form].into()), length, number: 0 }
+    }
+
     /// One that is in a file.
     #[must_use]
     pub fn filed(file: Filed) -> Self {
         let length = file.len();
-        Self { content: Content::Filed(file, 0), length }
+        Self { content: Content::Filed(file, 0), length, number: 0 }
     }
 
     #[must_use]
@@ -117,7 +137,7 @@ impl Body {
             Content::Held(pieces) => pieces,
             Content::Filed(file, start) => {
                 let content = Content::Filed(file.clone(), start + span.start);
-                return Self { content, length: span.end - span.start };
+                return Self { content, length: span.end - span.start, number: 0 };
             }
         };
         let mut start = 0;
@@ -132,7 +152,7 @@ impl Body {
             start = end;
         }
         let length = within.iter().map(|piece| piece.len() as u64).sum();
-        Self { content: Content::Held(within.into()), length }
+        Self { content: Content::Held(within.into()), length, number: 0 }
     }
 
     /// Bytes of memory, roughly.
@@ -156,7 +176,7 @@ mod tests {
             let whole = pieces.concat();
             let nonempty: Vec<_> =
                 pieces.into_iter().filter(|piece| !piece.is_empty()).map(Bytes::from).collect();
-            let body = Body { content: Content::Held(nonempty.into()), length: whole.len() as u64 };
+            let body = Body { content: Content::Held(nonempty.into()), length: whole.len() as u64, number: 0 };
             let end = (start + length).min(whole.len() as u64);
             let start = start.min(end);
             let slice = body.slice(Span { start, end });

@@ -1,5 +1,7 @@
 //! A stored response, whole and immutable: what is changed by a validation is a new entry with the same body.
 
+use std::net::IpAddr;
+
 use super::body::Body;
 use super::conditional::Validators;
 use super::freshness::{self, Exchanged, Freshness};
@@ -20,6 +22,8 @@ pub struct Stored {
     pub validators: Validators,
     /// When it was made, in seconds since 1970-01-01 UTC.
     pub date: u64,
+    /// The address that it came from, if clients had a say in that: it is given out only while that may be connected to.
+    pub from: Option<IpAddr>,
 }
 
 impl Stored {
@@ -33,7 +37,14 @@ impl Stored {
             selection: storable.selection,
             validators: Validators::of(&response.headers),
             date: date_of(response, received),
+            from: None,
         }
+    }
+
+    /// It, from this address.
+    #[must_use]
+    pub fn from(self, from: Option<IpAddr>) -> Self {
+        Self { from, ..self }
     }
 
     /// It after a 304, or after a response to HEAD that speaks of the same representation (RFC 9111 §4.3.4, §4.3.5).
@@ -69,7 +80,7 @@ impl Stored {
         };
         let validators = Validators::of(&merged.headers);
         let date = date_of(&merged, exchanged.received / 1000);
-        let stored = Self { head, freshness, selection, validators, date };
+        let stored = Self { head, freshness, selection, validators, date, from: self.from };
         Some(if is_kept { Updated::Keep(stored) } else { Updated::Once(stored) })
     }
 

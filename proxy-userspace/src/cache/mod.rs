@@ -4,6 +4,7 @@
 //! Nothing here reads from or writes to a connection: `pipeline::caching` does that.
 
 pub mod body;
+pub mod coded;
 pub mod conditional;
 pub mod date;
 pub mod directives;
@@ -13,6 +14,7 @@ pub mod flights;
 pub mod freshness;
 pub mod headers;
 pub mod key;
+pub mod not_stored;
 pub mod parts;
 pub mod purge;
 pub mod range;
@@ -28,9 +30,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use coded::Coded;
 use entry::Entry;
 use flights::{Flights, Lead};
 use key::Key;
+use not_stored::Notes;
 use purge::Purge;
 use store::disk::{Disk, Spool};
 use store::memory::Memory;
@@ -60,8 +64,9 @@ pub struct Cache {
     /// Odd while something is being purged: nothing comes up from a lower store meanwhile.
     purges: AtomicU64,
     purging: tokio::sync::Mutex<()>,
-    /// Keys whose answers were not for everybody, and until when nobody need wait for one of them.
-    personal: quick_cache::sync::Cache<Key, u64>,
+    /// Why the last answers were not stored.
+    notes: Notes,
+    coded: Coded,
     /// Bytes that responses under way may take until their slowest reader is done, and the most of that.
     under_way: Arc<AtomicU64>,
     most_under_way: u64,
@@ -72,6 +77,28 @@ pub struct Cache {
 pub struct Reservation {
     bytes: u64,
     total: Arc<AtomicU64>,
+    most: u64,
+}
+
+impl Reservation {
+    /// What is set aside.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Makes it larger or smaller. False: there is not so much, and it stays.
+    pub fn resize(&mut self, bytes: u64) -> bool {
+        let fits = |taken: u64| {
+            let total = (taken - self.bytes).checked_add(bytes)?;
+            (bytes <= self.bytes || total <= self.most).then_some(total)
+        };
+        let resized = self.total.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok();
+        if resized {
+            self.bytes = bytes;
+        }
+        resized
+    }
 }
 
 impl Drop for Reservation {
@@ -96,9 +123,8 @@ impl Drop for Odd<'_> {
     }
 }
 
-/// Keys that are remembered as [`Cache::personal`], and for how many milliseconds.
-const PERSONAL_KEYS: usize = 4096;
-const PERSONAL_SPAN: u64 = 60_000;
+/// Compressed forms of what is stored take up to this part of its memory, beside it.
+const CODED_PART: u64 = 8;
 
 impl Cache {
     /// An empty cache of `capacity` bytes, for objects of up to `max_object`.
@@ -112,7 +138,8 @@ impl Cache {
             loads: Arc::default(),
             purges: AtomicU64::new(0),
             purging: tokio::sync::Mutex::default(),
-            personal: quick_cache::sync::Cache::new(PERSONAL_KEYS),
+            notes: Notes::default(),
+            coded: Coded::new(capacity / CODED_PART),
             under_way: Arc::default(),
             most_under_way: capacity / 2,
         }
@@ -199,9 +226,10 @@ impl Cache {
         false
     }
 
-    /// A place on disk for a body that is too large for memory. None: there is none.
+    /// A place on disk for a body that is too large for memory, or may become so if its length is not known. None: there
+    /// is none.
     #[must_use]
-    pub fn spool(&self, key: &Key, length: u64) -> Option<Spool> {
+    pub fn spool(&self, key: &Key, length: Option<u64>) -> Option<Spool> {
         self.disk.as_ref()?.spool(key, length)
     }
 
@@ -243,18 +271,37 @@ impl Cache {
 
     /// Forgets what is stored for a key, and what is just being fetched for it (RFC 9111 §4.4).
     pub fn invalidate(&self, key: &Key) -> bool {
+        self.forget_in(key, |_| true)
+    }
+
+    /// The same for a key of which another weir has told that it is forgotten where both look.
+    pub fn forget_here(&self, key: &Key) -> bool {
+        self.forget_in(key, |tier| !tier.is_shared())
+    }
+
+    fn forget_in(&self, key: &Key, takes: impl Fn(&dyn Tier) -> bool) -> bool {
         self.flights.doom(key);
         if self.lower.is_empty() {
             return self.memory.remove(key, || false);
         }
+        let tiers = self.lower.iter().filter(|tier| takes(tier.as_ref()));
         // Nothing can come up from a lower store before it is forgotten everywhere.
         self.loads.doom_with(key, || {
-            self.memory.remove(key, || self.lower.iter().fold(false, |any, tier| tier.remove(key) | any))
+            self.memory.remove(key, || tiers.fold(false, |any, tier| tier.remove(key) | any))
         })
     }
 
     /// Forgets what an operator wants removed, and what is just being fetched of it. Returns how many URLs were stored.
     pub async fn purge(&self, purge: &Purge) -> usize {
+        self.purge_in(purge, |_| true).await
+    }
+
+    /// The same for what another weir has removed where both look.
+    pub async fn purge_here(&self, purge: &Purge) -> usize {
+        self.purge_in(purge, |tier| !tier.is_shared()).await
+    }
+
+    async fn purge_in(&self, purge: &Purge, takes: impl Fn(&dyn Tier) -> bool) -> usize {
         let _one_at_a_time = self.purging.lock().await;
         // Odd from here on. Searches that have begun do not land.
         let during = Odd::begin(&self.purges);
@@ -265,7 +312,7 @@ impl Cache {
         // Memory first: then no validation that is under way renews what is in the lower stores.
         let in_memory = self.memory.purge(|key, variants| purge.wants(key, variants));
         let mut purged: HashSet<u128> = in_memory.iter().map(store::hash).collect();
-        for tier in &self.lower {
+        for tier in self.lower.iter().filter(|tier| takes(tier.as_ref())) {
             purged.extend(tier.purge(purge).await);
         }
         drop(during);
@@ -282,20 +329,21 @@ impl Cache {
     /// Sets memory aside. None: so much is under way that what comes now is only passed on, at its client's pace.
     #[must_use]
     pub fn reserve(&self, bytes: u64) -> Option<Reservation> {
-        let fits = |taken: u64| taken.checked_add(bytes).filter(|total| *total <= self.most_under_way);
-        self.under_way.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).ok()?;
-        Some(Reservation { bytes, total: Arc::clone(&self.under_way) })
+        let total = Arc::clone(&self.under_way);
+        let mut reservation = Reservation { bytes: 0, total, most: self.most_under_way };
+        reservation.resize(bytes).then_some(reservation)
     }
 
-    /// Remembers that the answers for a key are not stored: nobody need wait for another's.
-    pub fn note_personal(&self, key: &Key, now: u64) {
-        self.personal.insert(key.clone(), now + PERSONAL_SPAN);
-    }
-
-    /// Whether waiting for another's answer is likely to be in vain.
+    /// What compression has made of bodies.
     #[must_use]
-    pub fn is_personal(&self, key: &Key, now: u64) -> bool {
-        self.personal.get(key).is_some_and(|until| now < until)
+    pub fn coded(&self) -> &Coded {
+        &self.coded
+    }
+
+    /// Why answers were not stored.
+    #[must_use]
+    pub fn notes(&self) -> &Notes {
+        &self.notes
     }
 }
 
@@ -321,6 +369,11 @@ mod tests {
         assert_eq!(held.len(), 4);
         assert!(cache.reserve(1).is_none());
         drop(held);
+        let mut one = cache.reserve(3 << 20).unwrap();
+        let mut other = cache.reserve(1 << 20).unwrap();
+        assert!(!other.resize(2 << 20) && other.bytes() == 1 << 20);
+        assert!(one.resize(1) && other.resize(2 << 20));
+        drop((one, other));
         assert!(cache.reserve(4 << 20).is_some());
     }
 

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use super::storable::NotStored;
+use super::not_stored::NotStored;
 
 /// Our name in Cache-Status.
 const NAME: &str = "weir";

@@ -3,11 +3,10 @@
 //! Beyond the RFC, what a client could use to make a response that others would not get is not stored: see
 //! [`NotStored::Influenced`].
 
-use std::fmt;
-
 use super::directives::{RequestDirectives, ResponseDirectives};
 use super::freshness::{self, Exchanged, Freshness};
 use super::headers::{has, values};
+use super::not_stored::NotStored;
 use super::vary::Selection;
 use super::{Rules, conditional, range};
 use crate::http::framing::Framing;
@@ -20,34 +19,6 @@ pub struct Storable {
     pub freshness: Freshness,
     pub selection: Selection,
     pub directives: ResponseDirectives,
-}
-
-/// Why a response is not stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NotStored {
-    Method,
-    Status,
-    NotUnderstood,
-    NoStore,
-    RequestNoStore,
-    Private,
-    Authorized,
-    VaryStar,
-    NoFreshness,
-    /// It is stale from the start, and there is nothing to validate it with.
-    Useless,
-    /// The request has a body.
-    Body,
-    /// The request has a field that no Vary names, and that origins act on.
-    Influenced,
-    /// A part of nobody knows what, or several.
-    Partial,
-    /// More content than `cache.max_object`.
-    TooLarge,
-    /// Too much is under way.
-    Busy,
-    /// It ends with its connection: whether it is whole can't be told.
-    NoEnd,
 }
 
 /// Judges a final response, before its body. `names_itself`: its Content-Location is the request's own target.
@@ -245,46 +216,6 @@ fn may_guess(request: &RequestHead, response: &ResponseHead, directives: &Respon
         .flat_map(list_items)
         .any(|item| item.eq_ignore_ascii_case(b"no-cache"));
     (by_status || directives.public) && !personal && !against
-}
-
-impl NotStored {
-    /// Whether the same is likely to be said of the answers to other requests for the key.
-    #[must_use]
-    pub fn is_for_all(self) -> bool {
-        matches!(
-            self,
-            Self::NoStore
-                | Self::Private
-                | Self::VaryStar
-                | Self::NoFreshness
-                | Self::Useless
-                | Self::TooLarge
-                | Self::NoEnd
-        )
-    }
-}
-
-impl fmt::Display for NotStored {
-    fn fmt(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {
-        text.write_str(match self {
-            Self::Method => "method",
-            Self::Status => "status",
-            Self::NotUnderstood => "status not understood",
-            Self::NoStore => "no-store",
-            Self::RequestNoStore => "request no-store",
-            Self::Private => "private",
-            Self::Authorized => "authorization",
-            Self::VaryStar => "vary",
-            Self::NoFreshness => "no freshness",
-            Self::Useless => "stale without validator",
-            Self::Body => "request body",
-            Self::Influenced => "unkeyed request field",
-            Self::Partial => "partial",
-            Self::TooLarge => "too large",
-            Self::NoEnd => "no framing",
-            Self::Busy => "busy",
-        })
-    }
 }
 
 #[cfg(test)]

@@ -106,12 +106,18 @@ fn inspect(arguments: &Inspect, admin: Option<&str>) -> Result<(), Failed> {
     }
     let entries = entries.as_array().map(Vec::as_slice).unwrap_or_default();
     if entries.is_empty() {
-        return say("nothing is stored for that; Cache-Status of a response says why (`detail`)");
+        return say("nothing is stored for that, and nothing is known of answers that were not");
     }
     for entry in entries {
         say(entry["key"].as_str().unwrap_or_default())?;
         for variant in entry["variants"].as_array().into_iter().flatten() {
             say(&format!("  {}", variant_line(variant)))?;
+        }
+        if let Some(detail) = entry["not_stored"]["detail"].as_str() {
+            let note = &entry["not_stored"];
+            let explanation = note["explanation"].as_str().unwrap_or_default();
+            let (status, ago) = (&note["status"], &note["seconds_ago"]);
+            say(&format!("  {status} not stored {ago} s ago, {detail}: {explanation}"))?;
         }
     }
     Ok(())
@@ -130,10 +136,14 @@ fn variant_line(variant: &Value) -> String {
         format!(", {} {value}", selector["field"].as_str().unwrap_or_default())
     });
     let selected: String = selected.collect();
+    let part = match &variant["part"] {
+        Value::Null => String::new(),
+        part => format!(" ({} to {} of {})", part["first"], part["last"], part["of"]),
+    };
     let store = variant["store"].as_str().unwrap_or("memory");
     let place = if store == "memory" { String::new() } else { format!("{store}: ") };
     format!(
-        "{place}{} {} bytes, age {} s, {state}{guess}{selected}",
+        "{place}{} {} bytes{part}, age {} s, {state}{guess}{selected}",
         variant["status"], variant["bytes"], variant["age_seconds"]
     )
 }

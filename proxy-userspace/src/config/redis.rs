@@ -15,6 +15,8 @@ use crate::authority::Authority;
 pub struct Redis {
     /// Default none: nothing is stored there.
     pub url: Option<RedisUrl>,
+    /// Authorities to trust with `rediss://`. Default none: those of the system.
+    pub ca: Option<PathBuf>,
     /// What every key begins with. Default `weir:`.
     pub prefix: String,
     /// How long a request waits for it. Default 50ms.
@@ -45,6 +47,8 @@ pub struct RedisUrl {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RedisPlace {
     Tcp(Authority),
+    /// Through TLS.
+    Tls(Authority),
     Unix(PathBuf),
 }
 
@@ -52,6 +56,7 @@ impl Default for Redis {
     fn default() -> Self {
         Self {
             url: None,
+            ca: None,
             prefix: "weir:".to_owned(),
             timeout: Duration::from_millis(50),
             connect_timeout: Duration::from_secs(1),
@@ -66,6 +71,7 @@ pub(super) fn redis(s: &mut Section<'_, '_>) -> Redis {
     let ms = Duration::from_millis;
     Redis {
         url: s.read("url", d.url, url),
+        ca: s.read("ca", d.ca, file),
         prefix: s.read("prefix", d.prefix, prefix),
         timeout: s.read("timeout", d.timeout, duration(ms(1)..=ms(10_000))),
         connect_timeout: s.read("connect_timeout", d.connect_timeout, duration(ms(10)..=ms(60_000))),
@@ -78,7 +84,7 @@ pub(super) fn redis(s: &mut Section<'_, '_>) -> Redis {
     }
 }
 
-/// `redis://[NAME:PASSWORD@]HOST[:PORT][/DATABASE]` or `unix:///PATH`.
+/// `redis://[NAME:PASSWORD@]HOST[:PORT][/DATABASE]`, the same with `rediss`, or `unix:///PATH`.
 fn url(text: &str) -> Result<Option<RedisUrl>, Fault> {
     if text == "none" {
         return Ok(None);
@@ -91,9 +97,11 @@ fn url(text: &str) -> Result<Option<RedisUrl>, Fault> {
         }
         return Ok(Some(RedisUrl { place: RedisPlace::Unix(path.into()), credentials: None, database: 0 }));
     }
-    let rest = text
-        .strip_prefix("redis://")
-        .ok_or_else(|| bad("it does not begin with redis:// or unix:// (TLS is not supported)"))?;
+    let (rest, place): (_, fn(Authority) -> RedisPlace) = match text.split_once("://") {
+        Some(("redis", rest)) => (rest, RedisPlace::Tcp),
+        Some(("rediss", rest)) => (rest, RedisPlace::Tls),
+        _ => return Err(bad("it does not begin with redis://, rediss:// or unix://")),
+    };
     let (credentials, rest) = match rest.rsplit_once('@') {
         Some((credentials, rest)) => {
             (Some(self::credentials(credentials).ok_or_else(|| bad(BAD_USER))?), rest)
@@ -106,7 +114,11 @@ fn url(text: &str) -> Result<Option<RedisUrl>, Fault> {
         number => number.parse().map_err(|_| bad("behind the / there is to be the number of a database"))?,
     };
     let authority = Authority::parse(authority, Some(6379)).map_err(|error| bad(&error.to_string()))?;
-    Ok(Some(RedisUrl { place: RedisPlace::Tcp(authority), credentials, database }))
+    Ok(Some(RedisUrl { place: place(authority), credentials, database }))
+}
+
+fn file(text: &str) -> Result<Option<PathBuf>, Fault> {
+    if text == "none" { Ok(None) } else { super::kinds::path(text).map(Some) }
 }
 
 const BAD_USER: &str = "before the @ there is to be name:password or :password, percent-encoded";
@@ -130,6 +142,7 @@ impl fmt::Display for RedisUrl {
     fn fmt(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.place {
             RedisPlace::Tcp(authority) => write!(text, "redis://{authority}/{}", self.database),
+            RedisPlace::Tls(authority) => write!(text, "rediss://{authority}/{}", self.database),
             RedisPlace::Unix(path) => write!(text, "unix://{}", path.display()),
         }
     }
@@ -150,17 +163,11 @@ mod tests {
         check("redis://[::1]", Some("redis://[::1]:6379/0"));
         check("redis://:secret@r.example/1", Some("redis://r.example:6379/1"));
         check("redis://me:se%40cret@r.example", Some("redis://r.example:6379/0"));
+        check("rediss://:secret@r.example/1", Some("rediss://r.example:6379/1"));
         check("unix:///run/redis.sock", Some("unix:///run/redis.sock"));
-        for wrong in [
-            "rediss://a",
-            "http://a",
-            "a:1",
-            "redis://",
-            "redis://a/x",
-            "redis://a/-1",
-            "redis://me@a",
-            "unix://x",
-        ] {
+        for wrong in
+            ["http://a", "a:1", "redis://", "redis://a/x", "redis://a/-1", "redis://me@a", "unix://x"]
+        {
             check(wrong, None);
         }
         let found = url("redis://me:se%40cret@r.example").unwrap().unwrap();

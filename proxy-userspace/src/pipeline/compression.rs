@@ -24,6 +24,18 @@ pub(super) fn compress(
     framing: Framing,
     stages: &mut Stages,
 ) -> Framing {
+    compress_unless(engine, request, head, framing, stages, |_| None)
+}
+
+/// The same, unless there is something in the coding that was chosen: its length is what `has` returns.
+pub(super) fn compress_unless(
+    engine: &Engine,
+    request: &Request,
+    head: &mut ResponseHead,
+    framing: Framing,
+    stages: &mut Stages,
+    has: impl FnOnce(Coding) -> Option<u64>,
+) -> Framing {
     let settings = &engine.config.compression;
     let wanted = match request.target.front {
         Front::Gateway => settings.gateway,
@@ -53,6 +65,10 @@ pub(super) fn compress(
     if is_for_head {
         describe(coding, &mut head.headers);
         return framing;
+    }
+    if let Some(length) = has(coding) {
+        describe(coding, &mut head.headers);
+        return Framing::Length(length);
     }
     let Some(stage) = Compress::with(coding, settings.effort, settings.max_streams) else {
         metrics::with(|metrics| metrics.compression_skipped.increment());

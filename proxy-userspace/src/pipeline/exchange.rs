@@ -5,15 +5,14 @@ use std::net::SocketAddr;
 use std::pin::pin;
 
 use super::caching::{Fetch, Verdict, store_and_deliver};
-use super::compression::compress;
 use super::failure::{Cut, Failure};
 use super::hop::http1::Http1;
 use super::hop::http2::Http2;
 use super::recording::Recording;
 use super::request::{Request, body_limit};
-use super::response::{deliver, final_head, within};
+use super::response::{deliver, final_head, give_head, within};
 use super::sending::Sending;
-use super::side::{Afterwards, Answer, DownstreamSide, Manner, Onward, Reply, UpstreamSide};
+use super::side::{Afterwards, Answer, DownstreamSide, Onward, Reply, UpstreamSide};
 use super::tunnel::Upgraded;
 use super::{Engine, additions};
 use crate::http::authority::Shown;
@@ -24,7 +23,6 @@ use crate::http::headers::{Headers, Name};
 use crate::http::websocket;
 use crate::net::deadline::Deadline;
 use crate::relay::body::{BodyError, Patience, Terms, transfer};
-use crate::relay::stage::Stages;
 use crate::target::{Front, Hop};
 use crate::telemetry::metrics;
 use crate::upstream::{Addresses, Backoff, Connection, Idle, Place, Speaks, Way};
@@ -276,7 +274,12 @@ impl Exchange<'_, '_> {
             .framing(&head, self.request.head.method())
             .map_err(|error| Failure::BadAnswer(error.to_string()))?;
         let verdict = match &mut self.fetch {
-            Some(fetch) => fetch.judge(&mut head, framing),
+            Some(fetch) => {
+                // What the operator has named is no question of the access list.
+                let by_client = matches!(self.hop, Hop::Authority(..) | Hop::Address(..));
+                let from = self.flow.upstream.filter(|_| by_client).map(|address| address.ip());
+                fetch.judge(&mut head, framing, from)
+            }
             None => Verdict::Pass,
         };
         if matches!(verdict, Verdict::Withhold) {
@@ -293,22 +296,15 @@ impl Exchange<'_, '_> {
             }
             _ => (None, None),
         };
-        // Who inspects or changes the body adds a stage of his own here, and says so in the head before it goes out. What
-        // is stored was taken from it above, as it came.
-        let mut stages = Stages::new();
         let may_keep = sending.may_end_well();
-        let via = Some(&self.engine.via);
-        match instead {
-            Some((mut head, framing)) => {
-                self.flow.status = Some(head.status);
-                let framing = compress(self.engine, self.request, &mut head, framing, &mut stages);
-                reply.head(&head, Manner { framing, via, may_keep });
+        let (engine, request) = (self.engine, self.request);
+        let mut stages = match instead {
+            Some((mut told, framing)) => {
+                self.flow.status = Some(told.status);
+                give_head(engine, request, (&mut told, framing), may_keep, reply)
             }
-            None => {
-                let framing = compress(self.engine, self.request, &mut head, framing, &mut stages);
-                reply.head(&head, Manner { framing, via, may_keep });
-            }
-        }
+            None => give_head(engine, request, (&mut head, framing), may_keep, reply),
+        };
         let received = &progress.received;
         let result = match (storing, &mut self.fetch) {
             (Some(storing), Some(fetch)) => {

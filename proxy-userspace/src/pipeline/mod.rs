@@ -96,6 +96,16 @@ impl Engine {
         Ok(self.upstream.addresses(hop, allow).await?)
     }
 
+    /// Whether a rule lets this client reach an address that its class would keep it from.
+    fn lifts(&self, subject: &Subject<'_>, address: SocketAddr) -> bool {
+        let policy = self.policy.current().check_address(subject, address);
+        let own = subject.own_policy().map(|own| own.check_address(subject, address));
+        match (policy, own) {
+            (Err(_), _) | (_, Some(Err(_))) => false,
+            (Ok(lifted), own) => lifted || matches!(own, Some(Ok(true))),
+        }
+    }
+
     /// What a parent proxy is asked for it resolves itself; what can be told without that is checked here.
     fn check_behind(&self, authority: &Authority, subject: &Subject<'_>) -> Result<(), Failure> {
         let address = match &authority.host {

@@ -208,7 +208,7 @@ fn filtered(engine: &Engine, request: &Request) -> Result<Option<Request>, Failu
     Ok(changed.map(|head| request.with_head(head)))
 }
 
-fn subject<'a>(client: &Client, request: &'a Request) -> Subject<'a> {
+pub(super) fn subject<'a>(client: &Client, request: &'a Request) -> Subject<'a> {
     Subject::of(client, &request.target, Some(request.head.method()), Some(&request.path))
         .by(request.identity.as_deref())
 }

@@ -3,10 +3,14 @@
 use std::cell::Cell;
 use std::io;
 
+use super::Engine;
+use super::compression::compress;
 use super::failure::Failure;
-use super::side::{Answer, Reply};
+use super::request::Request;
+use super::side::{Answer, Manner, Reply};
 use crate::config::Limits;
 use crate::http::forward::Pseudonym;
+use crate::http::framing::Framing;
 use crate::http::head::ResponseHead;
 use crate::relay::body::{Patience, Source, Terms, transfer};
 use crate::relay::stage::{Staged, Stages};
@@ -67,6 +71,22 @@ async fn head(
         }
     }
     Err(Failure::AnswerTimedOut)
+}
+
+/// Gives the client a head. Returns what the body behind it is to pass.
+pub(super) fn give_head(
+    engine: &Engine,
+    request: &Request,
+    (head, framing): (&mut ResponseHead, Framing),
+    may_keep: bool,
+    reply: &mut impl Reply,
+) -> Stages {
+    // Who inspects or changes the body adds a stage of his own here, and says so in the head before it goes out. What is
+    // stored was taken from it before, as it came.
+    let mut stages = Stages::new();
+    let framing = compress(engine, request, head, framing, &mut stages);
+    reply.head(head, Manner { framing, via: Some(&engine.via), may_keep });
+    stages
 }
 
 /// Sends a body behind the head that `reply` was given, through `stages` if there are any.

@@ -34,8 +34,7 @@ pub struct Filling {
     taken: watch::Sender<u64>,
     /// Readers beside the first.
     followers: AtomicUsize,
-    _reserved: Option<Reservation>,
-    /// Where it is written to, if it is too large for memory.
+    /// Where it is written to, if it is too large for memory, or once it is so.
     spool: Option<Spool>,
 }
 
@@ -50,6 +49,9 @@ struct State {
     /// What was written has become this.
     filed: Option<Body>,
     filled: u64,
+    reserved: Option<Reservation>,
+    /// It is written to disk.
+    spooling: bool,
     /// Too large: pieces are dropped once the first reader has them.
     passing: bool,
     unread: u64,
@@ -96,15 +98,16 @@ impl Filling {
         reserved: Option<Reservation>,
         spool: Option<Spool>,
     ) -> (Writer, Reader) {
+        // What is of unknown length may yet be small.
+        let state = State { reserved, spooling: spool.is_some() && length.is_some(), ..State::default() };
         let filling = Arc::new(Self {
             stored,
             length,
             part,
-            state: Mutex::default(),
+            state: Mutex::new(state),
             written: watch::Sender::new(0),
             taken: watch::Sender::new(0),
             followers: AtomicUsize::new(0),
-            _reserved: reserved,
             spool,
         });
         let reader = Reader {
@@ -114,7 +117,7 @@ impl Filling {
             first: true,
         };
         let taken = filling.taken.subscribe();
-        (Writer { filling, block: BytesMut::new(), taken, most: u64::MAX }, reader)
+        (Writer { filling, block: BytesMut::new(), taken, most: u64::MAX, in_memory: u64::MAX }, reader)
     }
 
     /// A further reader, from the beginning. None if the response may yet turn out too large.
@@ -145,7 +148,7 @@ impl Filling {
     #[must_use]
     pub fn arrived(&self) -> Option<(Body, (Span, u64))> {
         let state = self.state();
-        if state.passing || state.filled == 0 || self.spool.is_some() {
+        if state.passing || state.filled == 0 || state.spooling {
             return None;
         }
         let (start, length) = match self.part {
@@ -159,16 +162,25 @@ impl Filling {
 
     fn has_room(&self) -> bool {
         let state = self.state();
-        match (state.passing, &self.spool) {
+        match (state.passing, state.spooling) {
             (true, _) => state.unread < WINDOW,
-            (false, Some(_)) => state.unwritten() < spooled::WINDOW,
-            (false, None) => true,
+            (false, true) => state.unwritten() < spooled::WINDOW,
+            (false, false) => true,
         }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         // Each change under the lock is complete before anything in it can panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Whether memory is set aside for what has arrived. Where the length was not known, that grows with it.
+    fn has_reserved(&mut self, most: u64) -> bool {
+        let filled = self.filled;
+        let Some(reserved) = &mut self.reserved else { return true };
+        filled <= reserved.bytes() || reserved.resize(filled.max(2 * reserved.bytes()).min(most.max(filled)))
     }
 }
 
@@ -179,6 +191,7 @@ pub struct Writer {
     block: BytesMut,
     taken: watch::Receiver<u64>,
     most: u64,
+    in_memory: u64,
 }
 
 impl Writer {
@@ -186,6 +199,13 @@ impl Writer {
     #[must_use]
     pub fn limited_to(mut self, most: u64) -> Self {
         self.most = most;
+        self
+    }
+
+    /// Keeps no more than so many bytes in memory; what is longer goes to disk, if there is one.
+    #[must_use]
+    pub fn in_memory_up_to(mut self, most: u64) -> Self {
+        self.in_memory = most;
         self
     }
 
@@ -220,11 +240,16 @@ impl Writer {
         let mut state = self.filling.state();
         state.filled += piece.len() as u64;
         state.unread += piece.len() as u64;
-        state.passing |= state.filled > self.most;
         state.pieces.push(piece);
+        if !state.spooling && (state.filled > self.in_memory || !state.has_reserved(self.in_memory)) {
+            state.spooling = self.filling.spool.is_some();
+            state.passing |= !state.spooling;
+        }
+        state.passing |= state.filled > self.most;
+        let spooling = state.spooling;
         drop(state);
         self.filling.written.send_modify(|count| *count += 1);
-        if self.filling.spool.is_some() {
+        if spooling {
             self.filling.write_on();
         }
     }
@@ -246,10 +271,10 @@ impl Writer {
         self.show();
         let mut state = self.filling.state();
         state.end = Some(End::Whole);
-        let body = match (state.passing, &self.filling.spool) {
+        let body = match (state.passing, state.spooling) {
             (true, _) => None,
-            (false, Some(_)) => state.filed.take(),
-            (false, None) => Some(Body::of(state.pieces.clone())),
+            (false, true) => state.filed.take(),
+            (false, false) => Some(Body::of(state.pieces.clone())),
         };
         drop(state);
         self.filling.written.send_modify(|count| *count += 1);
@@ -290,7 +315,7 @@ impl Reader {
         let mut state = self.filling.state();
         let place = state.place(self.next);
         let behind = self.next + place.as_ref().map_or(1, |place| place.count);
-        if self.filling.spool.is_some() && state.is_last(behind, self.filling.length) {
+        if state.spooling && state.is_last(behind, self.filling.length) {
             return Given::Nothing;
         }
         if let Some(place) = place {

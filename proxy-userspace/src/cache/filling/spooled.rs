@@ -82,7 +82,7 @@ impl Filling {
     pub(super) fn write_on(self: &Arc<Self>) {
         let Some(spool) = &self.spool else { return };
         let mut state = self.state();
-        if !state.writing && state.next_to_write().is_some() {
+        if state.spooling && !state.writing && state.next_to_write().is_some() {
             state.writing = true;
             drop(state);
             let filling = Arc::clone(self);
@@ -116,6 +116,10 @@ impl Filling {
         self.taken.send_modify(|count| *count += 1);
     }
 
+    fn is_spooling(&self) -> bool {
+        self.state().spooling
+    }
+
     /// It is not going to be stored: its first reader alone goes on.
     fn pass_on(&self) {
         self.state().passing = true;
@@ -127,6 +131,13 @@ impl Filling {
         let (index, offset) = (state.places.len(), state.written());
         state.places.push(Place { offset, length });
         state.pieces[index] = Bytes::new();
+        if self.length.is_none() && state.unwritten() < WINDOW {
+            // What grew with it was written.
+            if let Some(reserved) = &mut state.reserved {
+                // It never fails to become less.
+                let _ = reserved.resize(MEMORY.min(reserved.bytes()));
+            }
+        }
         drop(state);
         self.taken.send_modify(|count| *count += 1);
     }
@@ -145,7 +156,7 @@ impl Filling {
 impl Writer {
     /// Before anything is put: makes sure that there is room on disk. If there is not, the response is only passed on.
     pub async fn prepare(&mut self) {
-        if self.filling.spool.is_none() {
+        if !self.filling.is_spooling() {
             return;
         }
         let filling = Arc::clone(&self.filling);
@@ -158,13 +169,13 @@ impl Writer {
     /// After all was put: waits until it is on disk.
     pub async fn settle(&mut self) {
         self.show();
-        while self.filling.spool.is_some() && !self.is_settled() {
+        while self.filling.is_spooling() && !self.is_settled() {
             self.taken.borrow_and_update();
             if !self.is_settled() {
                 self.wait_for_taken().await;
             }
         }
-        if self.filling.spool.is_some() && !self.filling.state().passing {
+        if self.filling.is_spooling() && self.filling.is_stored() {
             let filling = Arc::clone(&self.filling);
             if self.done(move || filling.finish()).await.is_none() {
                 self.filling.pass_on();
@@ -174,7 +185,7 @@ impl Writer {
 
     /// Waits until the disk, or the first reader, has taken something. A disk that takes nothing is not waited for.
     pub(super) async fn wait_for_taken(&mut self) {
-        let spools = self.filling.spool.is_some() && !self.filling.state().passing;
+        let spools = self.filling.is_spooling() && self.filling.is_stored();
         // The filling, which has the sender, is ours too: it can't fail.
         if !spools {
             let _ = self.taken.changed().await;

@@ -1,4 +1,5 @@
 use super::*;
+use crate::cache::Cache;
 use crate::cache::directives::ResponseDirectives;
 use crate::cache::freshness::{Exchanged, Freshness};
 use crate::cache::key::Key;
@@ -86,6 +87,53 @@ async fn what_is_too_large_is_passed_on_with_a_bound_and_not_kept() {
     assert_eq!(content.len(), 6_400_000);
 }
 
+/// Memory for a body of unknown length is set aside as it arrives; if there is none, it is passed on.
+#[tokio::test]
+async fn one_of_unknown_length_takes_memory_as_it_grows() {
+    for (others, is_kept) in [(0, true), (7 << 19, false)] {
+        let cache = Cache::new(8 << 20, 4 << 20);
+        let _others = cache.reserve(others).unwrap();
+        let stored = Arc::clone(&begin(None).0.filling).stored.clone();
+        let (writer, mut reader) = Filling::begin(stored, None, None, cache.reserve(1 << 16), None);
+        let mut writer = writer.in_memory_up_to(2 << 20);
+        let mut content = Vec::new();
+        for _ in 0..20 {
+            writer.put(&[7; 100_000]);
+            writer.show();
+            content.extend(read(&mut reader).0);
+            writer.room().await;
+        }
+        assert_eq!(writer.complete().map(|body| body.len()), is_kept.then_some(2_000_000));
+        assert_eq!(content.len(), 2_000_000);
+        assert_eq!(cache.reserve(2 << 20).is_some(), is_kept, "no more than twice of what it needs");
+        drop(reader);
+    }
+}
+
+/// What turns out too large for memory goes to disk.
+#[tokio::test]
+async fn one_of_unknown_length_goes_to_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let content = pattern(5 << 20);
+    let disk = Disk::open(folder.path(), 64 << 20, 8 << 20).unwrap();
+    for length in [100_000, content.len()] {
+        let spool = disk.spool(&Key::from_text("http://a.example:80/"), None);
+        let stored = Arc::clone(&begin(None).0.filling).stored.clone();
+        let (writer, reader) = Filling::begin(stored, None, None, None, spool);
+        let mut writer = writer.in_memory_up_to(1 << 20);
+        writer.prepare().await;
+        for piece in content[..length].chunks(90_000) {
+            writer.put(piece);
+            writer.show();
+            writer.room().await;
+        }
+        writer.settle().await;
+        let body = writer.complete().unwrap();
+        assert_eq!((body.len(), body.held().is_some()), (length as u64, length < 1 << 20));
+        assert!(read_all(reader).await == (content[..length].to_vec(), "whole"));
+    }
+}
+
 #[tokio::test]
 async fn readers_of_other_threads_are_woken() {
     let (mut writer, _first) = begin(Some(100_000));
@@ -113,7 +161,7 @@ async fn readers_of_other_threads_are_woken() {
 /// A response that is written to a store in this folder.
 fn begin_spooled(folder: &std::path::Path, length: u64) -> (Disk, Writer, Reader) {
     let disk = Disk::open(folder, 64 << 20, 8 << 20).unwrap();
-    let spool = disk.spool(&Key::from_text("http://a.example:80/"), length).unwrap();
+    let spool = disk.spool(&Key::from_text("http://a.example:80/"), Some(length)).unwrap();
     let stored = Arc::clone(&begin(None).0.filling).stored.clone();
     let (writer, reader) = Filling::begin(stored, Some(length), None, None, Some(spool));
     (disk, writer.limited_to(length), reader)
@@ -218,5 +266,5 @@ async fn a_disk_without_room_is_not_begun() {
     writer.settle().await;
     assert!(writer.complete().is_none());
     assert_eq!(read_all(first).await, (vec![7; 1000], "whole"));
-    assert!(disk.spool(&Key::from_text("x"), 1000).is_none(), "it pauses");
+    assert!(disk.spool(&Key::from_text("x"), Some(1000)).is_none(), "it pauses");
 }

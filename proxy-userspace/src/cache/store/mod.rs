@@ -28,6 +28,11 @@ pub trait Tier: Debug + Send + Sync {
     /// Its name in statistics and metrics.
     fn name(&self) -> &'static str;
 
+    /// Whether other weirs have it, too.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     /// Whether it is worth asking. Never waits.
     fn may_have(&self, key: &Key) -> bool;
 

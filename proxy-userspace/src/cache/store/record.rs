@@ -25,7 +25,7 @@ use crate::cache::stored_head::StoredHead;
 use crate::cache::vary::Selection;
 
 /// Changes with every change of what is written here. What has another is not read.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 const MAGIC: &[u8; 8] = b"weircach";
 
@@ -184,6 +184,7 @@ fn write_meta(key: &Key, stored: &Stored, sums: &[u64], out: &mut Vec<u8>) {
     {
         out.push(switch.into());
     }
+    put_optional(stored.from.map(|from| from.to_string()).as_deref().map(str::as_bytes), out);
     put_optional(stored.validators.etag.as_deref(), out);
     put_optional(stored.validators.last_modified.as_deref(), out);
     write_selection(&stored.selection, out);
@@ -209,11 +210,15 @@ fn read_meta(reader: &mut Reader<'_>, length: u64) -> Option<Meta> {
         forbids_stale: reader.switch()?,
         immutable: reader.switch()?,
     };
+    let from = match reader.optional()? {
+        Some(text) => Some(std::str::from_utf8(&text).ok()?.parse().ok()?),
+        None => None,
+    };
     let validators = Validators { etag: reader.optional()?, last_modified: reader.optional()? };
     let selection = read_selection(reader)?;
     let count = usize::try_from(reader.u64()?).ok().filter(|count| *count <= reader.0.len() / 8)?;
     let sums = (0..count).map(|_| reader.u64()).collect::<Option<_>>()?;
-    Some(Meta { key, stored: Stored { head, freshness, selection, validators, date }, length, sums })
+    Some(Meta { key, stored: Stored { head, freshness, selection, validators, date, from }, length, sums })
 }
 
 fn write_selection(selection: &Selection, out: &mut Vec<u8>) {

@@ -16,6 +16,7 @@ use crate::http::framing::{BadFraming, Framing};
 use crate::http::head::{RequestHead, ResponseHead};
 use crate::net::deadline::Deadline;
 use crate::pipeline::recording::Recording;
+use crate::pipeline::request::subject;
 use crate::pipeline::side::{Directions, DownstreamSide, Manner, Reply};
 use crate::relay::Side;
 use crate::relay::body::held::Held;
@@ -48,6 +49,7 @@ pub(super) fn revalidate(ask: &Ask<'_>, entry: &Arc<Entry>, client: &Client) {
             engine: &engine,
             cache: &cache,
             request: &request,
+            subject: subject(&client, &request),
             framing: Framing::None,
             key,
             directives: RequestDirectives::default(),

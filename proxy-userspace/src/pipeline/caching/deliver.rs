@@ -7,6 +7,7 @@ use super::Ask;
 use super::content::Content;
 use super::fetch::Fetch;
 use super::fill::Follow;
+use super::keep::Keep;
 use crate::cache;
 use crate::cache::body::Body;
 use crate::cache::conditional;
@@ -17,7 +18,7 @@ use crate::cache::report::{Forward, Outcome, Why};
 use crate::cache::stored_head::write_age;
 use crate::http::framing::Framing;
 use crate::http::head::ResponseHead;
-use crate::pipeline::compression::compress;
+use crate::pipeline::compression::{compress, compress_unless};
 use crate::pipeline::exchange::Ending;
 use crate::pipeline::failure::Failure;
 use crate::pipeline::recording::Recording;
@@ -147,7 +148,7 @@ impl Ask<'_> {
         let mut head = stored.head.with(&fields).ok_or(Failure::Internal(DAMAGED))?;
         head.status = status;
         let body = if framing == Framing::None || !self.attended { Body::default() } else { body };
-        self.send(head, framing, Content::of(&body), downstream, flow).await
+        self.send_stored(head, framing, &body, downstream, flow).await
     }
 
     async fn send(
@@ -158,10 +159,45 @@ impl Ask<'_> {
         downstream: &mut impl DownstreamSide,
         flow: &mut Recording,
     ) -> Result<Ending, Failure> {
-        flow.status = Some(head.status);
-        let progress = flow.progress();
         let mut stages = Stages::new();
         let framing = compress(self.engine, self.request, &mut head, framing, &mut stages);
+        self.send_as(head, framing, body, stages, downstream, flow).await
+    }
+
+    /// Sends a body of the store's, compressed if its client takes that: once made, that form is kept.
+    async fn send_stored(
+        &self,
+        mut head: ResponseHead,
+        framing: Framing,
+        body: &Body,
+        downstream: &mut impl DownstreamSide,
+        flow: &mut Recording,
+    ) -> Result<Ending, Failure> {
+        let (mut stages, mut chosen, mut form) = (Stages::new(), None, None);
+        let framing = compress_unless(self.engine, self.request, &mut head, framing, &mut stages, |coding| {
+            let number = body.number()?;
+            chosen = Some((number, coding));
+            form = self.cache.coded().find(number, coding);
+            form.as_ref().map(|form| form.len() as u64)
+        });
+        if let Some((number, coding)) = chosen.filter(|_| !stages.is_empty()) {
+            stages.push(Box::new(Keep::new(self.cache, number, coding, body.len())));
+        }
+        let content = Content::of(&form.map_or_else(|| body.clone(), Body::coded));
+        self.send_as(head, framing, content, stages, downstream, flow).await
+    }
+
+    async fn send_as(
+        &self,
+        head: ResponseHead,
+        framing: Framing,
+        body: impl Source,
+        mut stages: Stages,
+        downstream: &mut impl DownstreamSide,
+        flow: &mut Recording,
+    ) -> Result<Ending, Failure> {
+        flow.status = Some(head.status);
+        let progress = flow.progress();
         let manner = Manner { framing, via: Some(&self.engine.via), may_keep: true };
         let received = Some(&progress.received);
         let sent = respond(self.engine, downstream, (&head, manner), body, &mut stages, received).await;

@@ -1,5 +1,6 @@
 //! What the cache does with the answer to a request that was sent on.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Ask;
@@ -11,9 +12,10 @@ use crate::cache::filling::{Filling, Reader, SPOOLED, Writer};
 use crate::cache::flights::{Boarding, Lead};
 use crate::cache::freshness::Exchanged;
 use crate::cache::key::Key;
+use crate::cache::not_stored::NotStored;
 use crate::cache::range::{self, Span};
 use crate::cache::report::{Forward, Outcome, Why};
-use crate::cache::storable::{self, NotStored};
+use crate::cache::storable;
 use crate::cache::{self, Cache, Rules, headers};
 use crate::http::framing::Framing;
 use crate::http::head::{RequestHead, ResponseHead};
@@ -35,11 +37,13 @@ pub(in crate::pipeline) struct Fetch<'a> {
     /// None: nothing is to be stored.
     lead: Option<Lead>,
     sent: u64,
+    /// The address that answers, if it is the client that leads there.
+    from: Option<IpAddr>,
     max_object: u64,
     max_stale: u64,
 }
 
-/// The largest body of unknown length that is stored: so much is set aside for each that arrives.
+/// Of a body of unknown length, so much is set aside at first; it grows with it.
 const UNKNOWN: u64 = 1 << 20;
 
 /// What becomes of an answer.
@@ -77,6 +81,7 @@ impl<'a> Fetch<'a> {
             seen,
             lead,
             sent: cache::now(),
+            from: None,
             max_object: config.max_object,
             max_stale: millis(config.max_stale),
         }
@@ -114,14 +119,20 @@ impl<'a> Fetch<'a> {
     }
 
     /// Judges a final head. What the client is to know of the cache's part is added to it.
-    pub(in crate::pipeline) fn judge(&mut self, head: &mut ResponseHead, framing: Framing) -> Verdict {
+    pub(in crate::pipeline) fn judge(
+        &mut self,
+        head: &mut ResponseHead,
+        framing: Framing,
+        from: Option<IpAddr>,
+    ) -> Verdict {
+        self.from = from;
         if self.withholds(head) {
             return Verdict::Withhold;
         }
         self.effects(head);
         let mut report = Forward::because(self.why);
         let exchanged = Exchanged { sent: self.sent, received: cache::now() };
-        if self.begun().is_some() && matches!(head.status, 206 | 416) {
+        if self.begun().is_some() && matches!(head.status, 206 | 304 | 416) {
             return match self.complete(head, framing, exchanged) {
                 Some(storing) => Verdict::Store(Box::new(storing)),
                 // Not what was asked for: the client is not to see it.
@@ -135,7 +146,7 @@ impl<'a> Fetch<'a> {
             }
             Err(why) => {
                 report.detail = why;
-                self.let_go(why, exchanged.received);
+                self.let_go(why, head.status);
                 Verdict::Pass
             }
         };
@@ -179,7 +190,7 @@ impl<'a> Fetch<'a> {
             206 => part_of(head, framing)?,
             _ => None,
         };
-        self.begin(Stored::of(head, storable), framing, part)
+        self.begin(Stored::of(head, storable).from(self.from), framing, part)
     }
 
     /// Sets aside what storing a response takes.
@@ -192,20 +203,27 @@ impl<'a> Fetch<'a> {
         let (length, spool) = match framing {
             Framing::Length(length) if length > self.max_object => {
                 // Parts are kept in memory only.
-                let spool = part.is_none().then(|| self.cache.spool(self.key, length)).flatten();
+                let spool = part.is_none().then(|| self.cache.spool(self.key, Some(length))).flatten();
                 (Some(length), Some(spool.ok_or(Some(NotStored::TooLarge))?))
             }
             Framing::Length(length) => (Some(length), None),
             Framing::None => (Some(0), None),
-            Framing::Chunked => (None, None),
+            Framing::Chunked => (None, self.cache.spool(self.key, None)),
             // Its end can't be told from its being cut off.
             Framing::UntilClose => return Err(Some(NotStored::NoEnd)),
         };
-        let most = length.unwrap_or(self.max_object.min(UNKNOWN));
-        let memory = if spool.is_some() { SPOOLED } else { most };
+        let memory = match length {
+            None => self.max_object.min(UNKNOWN),
+            Some(_) if spool.is_some() => SPOOLED,
+            Some(length) => length,
+        };
         let reserved = self.cache.reserve(memory).ok_or(Some(NotStored::Busy))?;
         let (writer, reader) = Filling::begin(stored, length, part, Some(reserved), spool);
-        let writer = writer.limited_to(most);
+        let writer = match length {
+            Some(length) => writer.limited_to(length),
+            // More than the store on disk takes is refused there.
+            None => writer.in_memory_up_to(self.max_object),
+        };
         Ok(Storing { writer, reader, begun: Body::default(), instead: None })
     }
 
@@ -243,7 +261,8 @@ impl<'a> Fetch<'a> {
     pub(in crate::pipeline) fn announce(&mut self, filling: &Arc<Filling>) {
         match &self.lead {
             Some(lead) if filling.is_stored() => lead.announce(filling),
-            _ => self.let_go(None, cache::now()),
+            // There is no room for it on disk.
+            _ => self.let_go(Some(NotStored::Busy), filling.stored.head.status()),
         }
     }
 
@@ -255,11 +274,10 @@ impl<'a> Fetch<'a> {
     }
 
     /// Nothing is going to be stored: who waits need wait no longer, nor need others.
-    fn let_go(&mut self, why: Option<NotStored>, now: u64) {
-        // What was this request's own doing says nothing of others.
+    fn let_go(&mut self, why: Option<NotStored>, status: u16) {
         let for_others = self.lead.take().is_some_and(|lead| lead.is_for_others());
-        if for_others && why.is_some_and(NotStored::is_for_all) {
-            self.cache.note_personal(self.key, now);
+        if let Some(why) = why {
+            self.cache.notes().note(self.key, why, status, for_others, cache::now());
         }
     }
 
@@ -281,7 +299,10 @@ impl<'a> Fetch<'a> {
 
     /// The response was cut off. What had arrived is a part of it (RFC 9111 §3.3), to which the rest can be asked for.
     pub(in crate::pipeline) fn cut_off(&mut self, filling: &Filling) {
+        let why = if filling.is_stored() { NotStored::CutOff } else { NotStored::TooLarge };
         let Some(lead) = self.lead.take() else { return };
+        let status = filling.stored.head.status();
+        self.cache.notes().note(self.key, why, status, lead.is_for_others(), cache::now());
         if let Some((body, part)) = filling.arrived()
             && filling.stored.validators.strong().is_some()
             && filling.stored.head.status() == 200

@@ -119,6 +119,9 @@ impl Ask<'_> {
         }
         let Some(variants) = self.cache.find(&self.key) else { return Found::Nothing { why: Why::UriMiss } };
         let Some(entry) = variants.select(headers) else { return self.look_for_parts(&variants) };
+        if !self.may_come_from(entry) {
+            return Found::Nothing { why: Why::Bypass };
+        }
         let entry = Arc::clone(entry);
         match entry.stored.freshness.usable(&self.directives, cache::now()) {
             Usable::Fresh | Usable::Stale => Found::Usable { entry, revalidate: false },
@@ -139,19 +142,27 @@ impl Ask<'_> {
         }
         let usable = |entry: &Entry| {
             let usable = entry.stored.freshness.usable(&self.directives, cache::now());
-            matches!(usable, Usable::Fresh | Usable::Stale) && self.covers(entry)
+            matches!(usable, Usable::Fresh | Usable::Stale) && self.covers(entry) && self.may_come_from(entry)
         };
         if let Some(entry) = parts.clone().find(|entry| usable(entry)) {
             return Found::Usable { entry: Arc::clone(entry), revalidate: false };
         }
         let begins = |entry: &&Arc<Entry>| {
             let from_start = entry.part.is_some_and(|(span, _)| span.start == 0);
-            from_start && entry.stored.validators.strong().is_some()
+            from_start && entry.stored.validators.strong().is_some() && self.may_come_from(entry)
         };
         match parts.find(begins).filter(|_| self.may_be_completed()) {
             Some(entry) => Found::Begun { entry: Arc::clone(entry) },
             None => Found::Nothing { why: Why::Partial },
         }
+    }
+
+    /// Whether what is stored came from where weir may still connect to: the access list is younger than it, perhaps.
+    fn may_come_from(&self, entry: &Entry) -> bool {
+        entry.stored.from.is_none_or(|from| {
+            let address = SocketAddr::new(from, 0);
+            self.engine.acl.check(address).is_ok() || self.engine.lifts(&self.subject, address)
+        })
     }
 
     /// Whether a part and the rest may answer this request together: it wants all, and whatever is right.
@@ -176,7 +187,7 @@ impl Ask<'_> {
 
     /// Whether a store below memory may have something.
     pub(super) fn is_below(&self) -> bool {
-        self.cache.may_be_below(&self.key) && !self.cache.is_personal(&self.key, cache::now())
+        self.cache.may_be_below(&self.key) && !self.cache.notes().is_personal(&self.key, cache::now())
     }
 
     /// Looks for it there; once for all who want it. Returns whether memory may have it now.
@@ -224,7 +235,7 @@ impl Ask<'_> {
         if self.request.head.method() != "GET" || !for_all {
             return None;
         }
-        let waits = may_wait && !self.cache.is_personal(&self.key, cache::now());
+        let waits = may_wait && !self.cache.notes().is_personal(&self.key, cache::now());
         let wait = match self.cache.flights().board(&self.key) {
             Boarding::Lead(lead) => return Some(Settled::Lead(lead)),
             Boarding::Wait(wait) if waits => wait,

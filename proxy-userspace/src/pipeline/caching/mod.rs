@@ -9,6 +9,7 @@ mod deliver;
 mod fetch;
 mod fill;
 mod invalidate;
+mod keep;
 mod lookup;
 
 use std::rc::Rc;
@@ -21,7 +22,7 @@ use super::Engine;
 use super::exchange::Ending;
 use super::failure::Failure;
 use super::recording::Recording;
-use super::request::{Request, forward};
+use super::request::{Request, forward, subject};
 use super::side::DownstreamSide;
 use crate::cache::directives::RequestDirectives;
 use crate::cache::entry::Entry;
@@ -31,6 +32,7 @@ use crate::cache::range::Wanted;
 use crate::cache::report::Why;
 use crate::cache::{self, Cache, Rules, conditional};
 use crate::http::framing::Framing;
+use crate::policy::Subject;
 use crate::target::Front;
 use crate::telemetry::flow::CacheUse;
 use crate::telemetry::metrics;
@@ -42,6 +44,7 @@ pub(super) struct Ask<'a> {
     pub engine: &'a Rc<Engine>,
     pub cache: &'a Arc<Cache>,
     pub request: &'a Request,
+    pub subject: Subject<'a>,
     pub framing: Framing,
     pub key: Key,
     pub directives: RequestDirectives,
@@ -65,6 +68,7 @@ pub(super) async fn serve(
         engine,
         cache,
         request,
+        subject: subject(downstream.client(), request),
         framing,
         key: Key::new(request.target.scheme, request.target.authority.as_ref(), &request.path, scope),
         directives: RequestDirectives::of(&request.head.headers),
@@ -100,15 +104,15 @@ impl Ask<'_> {
         loop {
             let found = self.look();
             // Whatever is delivered from disk, or may be after its validation, stays open until then.
-            let _open = match found.entry().map(|entry| entry.body.file()) {
-                Some(Some((file, _))) => match file.open().await {
+            let _open = match found.entry().and_then(|entry| Some((entry, entry.body.file()?.0))) {
+                Some((entry, file)) => match file.open().await {
                     Some(open) => Some(open),
                     None => {
-                        found.entry().into_iter().for_each(|lost| self.cache.forget(&self.key, lost));
+                        self.cache.forget(&self.key, entry);
                         continue;
                     }
                 },
-                _ => None,
+                None => None,
             };
             let (why, seen) = match found {
                 Found::Usable { entry, .. } if has_waited => {

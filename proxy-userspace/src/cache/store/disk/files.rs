@@ -3,9 +3,9 @@
 //! torn after a crash of the machine; checksums find that.
 //!
 //! ```text
-//! PATH/ab/ab…-SELECTION-SERIAL-BODY   a record; the first number is that of its key
-//! PATH/ab/ab…-SERIAL.body             a body that is too large to stand in its record
-//! PATH/tmp/SERIAL                     what is being written
+//! PATH/ab/ab…-SELECTION-SERIAL-BODY-HINTS   a record; the first number is that of its key
+//! PATH/ab/ab…-SERIAL.body                   a body that is too large to stand in its record
+//! PATH/tmp/SERIAL                           what is being written
 //! ```
 //!
 //! What has no such name is somebody else's, and left alone.
@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::unistd::{AccessFlags, access};
 
+use crate::cache::purge::Hints;
 use crate::cache::store::record::{self, FIXED, Meta};
 
 /// Why a folder can't be used for a disk store.
@@ -53,6 +54,8 @@ pub(super) struct Name {
     pub serial: u64,
     /// The serial of its body's file; 0 if the body is in the record.
     pub body: u64,
+    /// What it may be found by: operators' questions need not read all records.
+    pub hints: Hints,
 }
 
 /// What was found of a record.
@@ -282,12 +285,14 @@ impl Name {
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (key, rest) = text.split_once('-')?;
         let (selection, rest) = rest.split_once('-')?;
-        let (serial, body) = rest.split_once('-')?;
+        let (serial, rest) = rest.split_once('-')?;
+        let (body, hints) = rest.split_once('-')?;
         let name = Self {
             key: u128::from_str_radix(key, 16).ok()?,
             selection: number(selection)?,
             serial: number(serial)?,
             body: number(body)?,
+            hints: Hints(number(hints)?),
         };
         // Nothing but what we write.
         (name.to_string() == text).then_some(name)
@@ -312,8 +317,8 @@ fn number(text: &str) -> Option<u64> {
 
 impl fmt::Display for Name {
     fn fmt(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { key, selection, serial, body } = self;
-        write!(text, "{key:032x}-{selection:016x}-{serial:016x}-{body:016x}")
+        let Self { key, selection, serial, body, hints: Hints(hints) } = self;
+        write!(text, "{key:032x}-{selection:016x}-{serial:016x}-{body:016x}-{hints:016x}")
     }
 }
 
@@ -323,13 +328,19 @@ mod tests {
 
     #[test]
     fn names() {
-        let name = Name { key: 0xab << 120 | 7, selection: u64::MAX, serial: 3, body: 0 };
+        let name = Name { key: 0xab << 120 | 7, selection: u64::MAX, serial: 3, body: 0, hints: Hints(9) };
         let text = name.to_string();
-        assert!(text.starts_with("ab0000") && text.len() == 83, "{text}");
+        assert!(text.starts_with("ab0000") && text.len() == 100, "{text}");
         assert_eq!(Name::parse(&text), Some(name));
-        for other in
-            ["", "README", "ab-1-2-3", &text.to_uppercase(), &format!("{text}x"), &format!("+{text}")]
-        {
+        for other in [
+            "",
+            "README",
+            "ab-1-2-3-4",
+            &text[..83],
+            &text.to_uppercase(),
+            &format!("{text}x"),
+            &format!("+{text}"),
+        ] {
             assert_eq!(Name::parse(other), None, "{other}");
             assert_eq!(parse_body(other), None, "{other}");
             assert_eq!(parse_temporary(other), None, "{other}");

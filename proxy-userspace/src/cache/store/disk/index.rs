@@ -10,6 +10,7 @@ use quick_cache::sync::Cache;
 use quick_cache::{Lifecycle, OptionsBuilder, Weighter};
 
 use super::files::Name;
+use crate::cache::purge::Hints;
 use crate::cache::store::MAX_VARIANTS;
 
 /// A record on disk.
@@ -18,6 +19,7 @@ pub(super) struct Record {
     pub selection: u64,
     pub serial: u64,
     pub body: u64,
+    pub hints: Hints,
     /// Bytes of its files.
     pub size: u64,
 }
@@ -225,8 +227,10 @@ fn all_of(key: u128, records: &Records) -> Vec<Gone> {
     records.iter().rev().map(gone).collect()
 }
 
-fn name(key: u128, record: &Record) -> Name {
-    Name { key, selection: record.selection, serial: record.serial, body: record.body }
+/// The name of a record's file.
+pub(super) fn name(key: u128, record: &Record) -> Name {
+    let Record { selection, serial, body, hints, .. } = *record;
+    Name { key, selection, serial, body, hints }
 }
 
 #[derive(Debug, Clone)]
@@ -254,7 +258,7 @@ mod tests {
     use super::*;
 
     fn record(selection: u64, serial: u64) -> Record {
-        Record { selection, serial, body: 0, size: 100 }
+        Record { selection, serial, body: 0, hints: Hints(0), size: 100 }
     }
 
     fn put(index: &Index, key: u128, record: Record) -> Vec<u64> {

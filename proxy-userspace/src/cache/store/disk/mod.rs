@@ -31,7 +31,7 @@ use crate::cache::purge::Purge;
 use crate::http::headers::Headers;
 pub use filed::{Filed, Opened};
 pub use files::DiskError;
-use files::{Folder, Name};
+use files::Folder;
 use index::{Gone, Index, Record};
 use pool::Pool;
 pub use spool::Spool;
@@ -147,10 +147,12 @@ impl Disk {
         self.0.max_object
     }
 
-    /// A place for a body of so many bytes that is to be written as it arrives. None: there is none now.
+    /// A place for a body of so many bytes, as far as that is known, that is to be written as it arrives. None: there is
+    /// none now.
     #[must_use]
-    pub fn spool(&self, key: &Key, length: u64) -> Option<Spool> {
-        if length > self.0.max_object || !key.outlives_boot() || self.0.is_paused() {
+    pub fn spool(&self, key: &Key, length: Option<u64>) -> Option<Spool> {
+        let is_too_large = length.is_some_and(|length| length > self.0.max_object);
+        if is_too_large || !key.outlives_boot() || self.0.is_paused() {
             return None;
         }
         Spool::begin(&self.0, hash(key), length)
@@ -312,10 +314,6 @@ impl Shared {
             tracing::debug!(%error, "a file of the disk store can't be removed");
         }
     }
-}
-
-fn name(key: u128, record: &Record) -> Name {
-    Name { key, selection: record.selection, serial: record.serial, body: record.body }
 }
 
 /// Whether there is no such file, or something else in its place.

@@ -61,8 +61,8 @@ fn read_shard(shared: &Shared, entries: ReadDir) {
         };
         let gone = match body {
             Some(body) => {
-                let Name { key, selection, serial, body: file } = *name;
-                shared.index.found(key, Record { selection, serial, body: file, size: size + body })
+                let Name { key, selection, serial, body: file, hints } = *name;
+                shared.index.found(key, Record { selection, serial, body: file, hints, size: size + body })
             }
             None => vec![Gone { name: *name, keep_body: true }],
         };

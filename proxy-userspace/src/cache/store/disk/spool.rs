@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -20,7 +20,10 @@ pub struct Spool {
     shared: Arc<Shared>,
     key: u128,
     serial: u64,
-    length: u64,
+    /// None: it is as long as it turns out to be.
+    length: Option<u64>,
+    /// Bytes of the store's room for such bodies.
+    taken: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -34,12 +37,21 @@ struct State {
 
 impl Spool {
     /// None: there is no room for it now.
-    pub(super) fn begin(shared: &Arc<Shared>, key: u128, length: u64) -> Option<Self> {
-        let most = shared.most_spooled();
-        let fits = |spooled: u64| spooled.checked_add(length).filter(|total| *total <= most);
-        shared.spooled.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).ok()?;
+    pub(super) fn begin(shared: &Arc<Shared>, key: u128, length: Option<u64>) -> Option<Self> {
         let (shared, serial) = (Arc::clone(shared), shared.next_serial());
-        Some(Self { shared, key, serial, length, state: Mutex::default() })
+        let spool = Self { shared, key, serial, length, taken: AtomicU64::new(0), state: Mutex::default() };
+        spool.take(length.unwrap_or(0)).then_some(spool)
+    }
+
+    /// Takes so many bytes more of the room.
+    fn take(&self, bytes: u64) -> bool {
+        let most = self.shared.most_spooled();
+        let fits = |spooled: u64| spooled.checked_add(bytes).filter(|total| *total <= most);
+        let fits = self.shared.spooled.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok();
+        if fits {
+            self.taken.fetch_add(bytes, Ordering::Relaxed);
+        }
+        fits
     }
 
     /// Does `job`, which may block, on a thread of the store.
@@ -53,7 +65,8 @@ impl Spool {
     /// There is no room, or nothing can be written.
     pub fn prepare(&self) -> io::Result<()> {
         let made = self.shared.folder.begin(self.serial).and_then(|file| {
-            let length = i64::try_from(self.length).map_err(io::Error::other)?;
+            let Some(length) = self.length else { return Ok(file) };
+            let length = i64::try_from(length).map_err(io::Error::other)?;
             match fallocate(&file, FallocateFlags::empty(), 0, length) {
                 // Some file systems can't.
                 Ok(()) | Err(nix::errno::Errno::EOPNOTSUPP) => Ok(file),
@@ -71,7 +84,21 @@ impl Spool {
     /// It could not be written.
     pub fn append(&self, content: &[u8]) -> io::Result<()> {
         let mut state = self.state();
-        let file = state.file.clone().ok_or(io::ErrorKind::NotFound)?;
+        let file = match (&state.file, self.length) {
+            (Some(file), _) => Arc::clone(file),
+            (None, Some(_)) => return Err(io::ErrorKind::NotFound.into()),
+            (None, None) => {
+                drop(state);
+                self.prepare()?;
+                state = self.state();
+                state.file.clone().ok_or(io::ErrorKind::NotFound)?
+            }
+        };
+        let grows = self.length.is_none();
+        let is_too_large = state.written + content.len() as u64 > self.shared.max_object;
+        if grows && (is_too_large || !self.take(content.len() as u64)) {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
         // No lock is held while the disk works: readers want to know the file.
         drop(state);
         (&*file).write_all(content).inspect_err(|error| self.shared.trouble(error))?;
@@ -87,14 +114,15 @@ impl Spool {
     /// That can't be done, or something of it is missing.
     pub fn finish(&self) -> io::Result<Filed> {
         let mut state = self.state();
-        if state.written != self.length {
+        let length = state.written;
+        if self.length.is_some_and(|announced| announced != length) {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         let sums = std::mem::take(&mut state.sums).finish();
         self.shared.folder.put_body(self.key, self.serial).inspect_err(|error| self.shared.trouble(error))?;
         state.is_finished = true;
         let place = (self.key, self.serial);
-        Ok(Filed::new(Arc::clone(&self.shared), place, self.length, sums, false))
+        Ok(Filed::new(Arc::clone(&self.shared), place, length, sums, false))
     }
 
     /// Reads some of what was written.
@@ -118,8 +146,9 @@ impl Spool {
 
 impl Drop for Spool {
     fn drop(&mut self) {
-        self.shared.spooled.fetch_sub(self.length, Ordering::Relaxed);
-        if !self.state().is_finished {
+        self.shared.spooled.fetch_sub(*self.taken.get_mut(), Ordering::Relaxed);
+        let was_begun = self.length.is_some() || self.state().file.is_some();
+        if was_begun && !self.state().is_finished {
             let (shared, serial) = (Arc::clone(&self.shared), self.serial);
             self.shared.writing.run(move || shared.folder.abandon(serial));
         }

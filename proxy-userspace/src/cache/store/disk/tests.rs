@@ -51,7 +51,7 @@ async fn content(body: &Body) -> Option<Vec<u8>> {
 
 /// A body that was written as it arrived.
 async fn spooled(disk: &Disk, path: &str, content: &[u8]) -> Arc<Entry> {
-    let spool = disk.spool(&key(path), content.len() as u64).unwrap();
+    let spool = disk.spool(&key(path), Some(content.len() as u64)).unwrap();
     spool.prepare().unwrap();
     content.chunks(100_000).for_each(|piece| spool.append(piece).unwrap());
     let body = Body::filed(spool.finish().unwrap());
@@ -105,7 +105,7 @@ async fn what_is_of_a_network_namespace_is_not_kept() {
     let key = Key::from_text("198.18.0.1:80%7 http://a.example:80/");
     disk.store(&key, &entry("1", b"x"));
     disk.settle().await;
-    assert!(!disk.may_have(&key) && disk.spool(&key, 1000).is_none());
+    assert!(!disk.may_have(&key) && disk.spool(&key, Some(1000)).is_none());
     assert_eq!(files(folder.path()), Vec::<PathBuf>::new());
 }
 
@@ -255,7 +255,7 @@ async fn it_takes_no_more_room_than_it_may() {
     let (keys, bytes) = disk.0.index.size();
     assert!(keys > 3 && bytes <= 7 << 20, "{keys} {bytes}");
     assert_eq!(disk.0.index.evictions(), 80 - keys);
-    assert!(disk.spool(&key("/"), (1 << 20) + 1).is_none());
+    assert!(disk.spool(&key("/"), Some((1 << 20) + 1)).is_none());
 }
 
 /// A body that nobody has noted is nobody's.
@@ -264,7 +264,7 @@ async fn an_abandoned_body_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let disk = open(folder.path());
     drop(spooled(&disk, "/", &[1; 1000]).await);
-    let half = disk.spool(&key("/"), 1000).unwrap();
+    let half = disk.spool(&key("/"), Some(1000)).unwrap();
     half.prepare().unwrap();
     half.append(&[1; 500]).unwrap();
     assert!(half.finish().is_err());
@@ -272,6 +272,25 @@ async fn an_abandoned_body_leaves_nothing() {
     disk.settle().await;
     assert_eq!(files(folder.path()), Vec::<PathBuf>::new());
     assert_eq!(disk.0.spooled.load(Ordering::Relaxed), 0);
+}
+
+/// A body of unknown length takes room as it grows, up to the largest that is stored.
+#[tokio::test]
+async fn a_body_of_unknown_length_is_bounded() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = Disk::open(folder.path(), 8 << 20, 600_000).unwrap();
+    let (a, b, c) = (disk.spool(&key("/"), None), disk.spool(&key("/"), None), disk.spool(&key("/"), None));
+    let (a, b, c) = (a.unwrap(), b.unwrap(), c.unwrap());
+    assert!(a.append(&[1; 400_000]).is_ok() && a.append(&[1; 100_000]).is_ok());
+    assert!(a.append(&[1; 200_000]).is_err(), "it is too large");
+    assert!(b.append(&[2; 500_000]).is_ok());
+    assert!(c.append(&[3; 100_000]).is_err(), "there is no room for it");
+    assert_eq!(b.finish().unwrap().len(), 500_000);
+    drop((a, b, c));
+    disk.settle().await;
+    assert_eq!(files(folder.path()), Vec::<PathBuf>::new());
+    assert_eq!(disk.0.spooled.load(Ordering::Relaxed), 0);
+    assert!(!disk.0.is_paused(), "that says nothing of the disk");
 }
 
 /// What is open can be read to its end, though its file is removed.

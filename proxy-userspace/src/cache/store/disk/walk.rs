@@ -1,11 +1,12 @@
-//! What needs more of records than the index has: their keys and heads. Reads the head of each, so it takes some time,
-//! and is for operators' requests only.
+//! What needs more of records than the index has: their keys and heads. Reads the head of each that may be meant, and is
+//! for operators' requests only: a pattern without a host takes some time.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use super::Shared;
 use super::files::Read;
-use super::{Shared, name};
+use super::index::name;
 use crate::cache::body::Body;
 use crate::cache::entry::Entry;
 use crate::cache::key::Key;
@@ -42,6 +43,9 @@ impl Shared {
     }
 
     fn wants(&self, hash: u128, record: &super::Record, wanted: &Purge) -> Option<(Key, Stored)> {
+        if !record.hints.may_be(wanted) {
+            return None;
+        }
         let mut found = None;
         // Nothing is the right one: only the head is read.
         let read = self.folder.read(&name(hash, record), |meta| {

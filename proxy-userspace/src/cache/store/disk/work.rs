@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::files::Read;
+use super::index::name;
 use super::index::{Record, Ticket};
-use super::{Filed, Shared, is_absence, name};
+use super::{Filed, Shared, is_absence};
 use crate::cache::body::Body;
 use crate::cache::entry::Entry;
 use crate::cache::key::Key;
+use crate::cache::purge::Hints;
 use crate::cache::store::{hash, record};
 use crate::http::headers::Headers;
 
@@ -71,6 +73,7 @@ impl Shared {
             selection: record::selection_hash(&entry.stored.selection),
             serial: ticket.serial,
             body: file.map_or(0, Filed::serial),
+            hints: Hints::of(key, &entry.stored.head),
             size: bytes.len() as u64 + file.map_or(0, Filed::len),
         };
         match self.folder.write(&name(ticket.key, &record), &bytes) {

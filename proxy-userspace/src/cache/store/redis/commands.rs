@@ -7,6 +7,7 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::{RedisResult, pipe};
 
+use super::news::News;
 use super::value::{decode, encode, field, tag, tags, wanted};
 use super::{MAX_VARIANTS, Shared};
 use crate::cache;
@@ -37,7 +38,7 @@ pub(super) enum Trouble {
 const PURGE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Keys looked at in one step of a purge.
-const SCAN_COUNT: usize = 1000;
+pub(super) const SCAN_COUNT: usize = 1000;
 
 /// Fields of one key, tags included. One that has more begins anew.
 const MOST_FIELDS: usize = 256;
@@ -47,7 +48,7 @@ const LONGEST: u64 = 365 * 86_400_000;
 
 impl Server {
     /// One command, within the time that it has.
-    async fn within<T>(
+    pub(super) async fn within<T>(
         &self,
         limit: Duration,
         command: impl Future<Output = RedisResult<T>>,
@@ -164,6 +165,18 @@ impl Server {
         self.within(4 * self.shared.config.timeout, command.query_async(&mut connection)).await
     }
 
+    /// Tells other weirs what was removed. Whether anybody heard it is nobody's concern.
+    pub(super) async fn tell(&self, news: &News) {
+        let mut connection = self.connection.clone();
+        let mut command = redis::cmd("PUBLISH");
+        command.arg(self.shared.channel()).arg(news.encode(self.shared.id));
+        let told =
+            self.within::<i64>(4 * self.shared.config.timeout, command.query_async(&mut connection)).await;
+        if let Err(Trouble::Refused(error)) = told {
+            tracing::debug!(%error, "Redis does not tell others what was removed");
+        }
+    }
+
     pub(super) async fn purge(&self, purge: &Purge) -> Result<HashSet<u128>, Trouble> {
         let mut connection = self.connection.clone();
         let pattern = [&escaped(&self.shared.config.prefix)[..], b"*"].concat();
@@ -183,7 +196,12 @@ impl Server {
         }
     }
 
-    async fn unwanted(&self, purge: &Purge, mut names: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>, Trouble> {
+    /// Those that an operator means.
+    pub(super) async fn unwanted(
+        &self,
+        purge: &Purge,
+        mut names: Vec<Vec<u8>>,
+    ) -> Result<Vec<Vec<u8>>, Trouble> {
         let Purge::Tag(wanted) = purge else {
             // What is no key of ours is nobody's but ours: it has our prefix.
             names.retain(|name| match self.shared.key(name) {
@@ -218,12 +236,12 @@ fn lifetime(freshness: &Freshness, max_stale: u64, now: u64) -> Option<u64> {
 }
 
 /// Does what takes a processor's time elsewhere: answers to others are waited for.
-async fn off_thread<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+pub(super) async fn off_thread<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     tokio::task::spawn_blocking(job).await.ok()
 }
 
 /// A prefix as a pattern that matches nothing else.
-fn escaped(prefix: &str) -> Vec<u8> {
+pub(super) fn escaped(prefix: &str) -> Vec<u8> {
     prefix
         .bytes()
         .flat_map(|byte| if b"*?[]\\".contains(&byte) { vec![b'\\', byte] } else { vec![byte] })

@@ -4,20 +4,24 @@
 
 mod breaker;
 mod commands;
+mod list;
+mod news;
 mod queue;
 mod server;
 mod value;
 
 use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::counts::Counts;
 use super::{Later, MAX_VARIANTS, Report, Stored, Tier};
+use crate::cache::Cache;
 use crate::cache::entry::Entry;
 use crate::cache::key::Key;
 use crate::cache::purge::Purge;
@@ -25,13 +29,13 @@ use crate::config;
 use crate::http::headers::Headers;
 use breaker::Breaker;
 use queue::Queue;
-use server::Search;
+use server::{Question, Search};
 
 /// The store.
 #[derive(Debug)]
 pub struct Redis {
     shared: Arc<Shared>,
-    searches: mpsc::Sender<Search>,
+    questions: mpsc::Sender<Question>,
 }
 
 #[derive(Debug)]
@@ -42,6 +46,10 @@ struct Shared {
     breaker: Breaker,
     queue: Queue,
     counts: Counts,
+    /// Tells this weir from others.
+    id: u64,
+    /// What forgets what others remove.
+    cache: OnceLock<Weak<Cache>>,
 }
 
 /// Searches that may be under way.
@@ -52,6 +60,9 @@ const MOST_THREADS: usize = 4;
 
 /// How long an operator waits for a purge.
 const PURGE_PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long an operator waits to see what there is.
+const LIST_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How often it is looked whether everything has been stored.
 const LOOK: Duration = Duration::from_millis(10);
@@ -68,8 +79,10 @@ impl Redis {
             breaker: Breaker::new(),
             queue: Queue::default(),
             counts: Counts::default(),
+            id: RandomState::new().hash_one(std::process::id()),
+            cache: OnceLock::new(),
         });
-        let (searches, asked) = mpsc::channel(MOST_SEARCHES);
+        let (questions, asked) = mpsc::channel(MOST_SEARCHES);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(MOST_THREADS)
@@ -78,13 +91,23 @@ impl Redis {
         std::thread::Builder::new()
             .name("weir-redis".into())
             .spawn(move || runtime.block_on(server::run(of_thread, asked)))?;
-        Ok(Self { shared, searches })
+        Ok(Self { shared, questions })
+    }
+
+    /// What other weirs remove is to be forgotten by this cache, too.
+    pub fn tells(&self, cache: &Arc<Cache>) {
+        // It is told once, and is the same each time.
+        let _ = self.shared.cache.set(Arc::downgrade(cache));
     }
 }
 
 impl Tier for Redis {
     fn name(&self) -> &'static str {
         "redis"
+    }
+
+    fn is_shared(&self) -> bool {
+        true
     }
 
     fn may_have(&self, key: &Key) -> bool {
@@ -95,7 +118,7 @@ impl Tier for Redis {
         Box::pin(async move {
             let (found, entry) = oneshot::channel();
             let search = Search { key: key.clone(), request: request.clone(), found };
-            self.searches.try_send(search).ok()?;
+            self.questions.try_send(Question::Search(Box::new(search))).ok()?;
             // However busy the thread is.
             let entry = tokio::time::timeout(self.shared.config.timeout, entry).await.ok()?.ok()?;
             // It may have been removed while it was on its way.
@@ -133,9 +156,16 @@ impl Tier for Redis {
         })
     }
 
-    fn select<'a>(&'a self, _most: usize, _wanted: &'a Purge) -> Later<'a, Vec<(Key, Stored)>> {
-        // Whoever wants to know asks the server: its keys are URLs.
-        Box::pin(std::future::ready(Vec::new()))
+    fn select<'a>(&'a self, most: usize, wanted: &'a Purge) -> Later<'a, Vec<(Key, Stored)>> {
+        Box::pin(async move {
+            let (found, listed) = oneshot::channel();
+            let listing = Question::List { most, wanted: wanted.clone(), found };
+            if self.shared.breaker.is_open() || self.questions.try_send(listing).is_err() {
+                return Vec::new();
+            }
+            let listed = tokio::time::timeout(LIST_PATIENCE, listed).await;
+            listed.ok().and_then(Result::ok).unwrap_or_default()
+        })
     }
 
     fn report(&self) -> Report {
@@ -163,6 +193,11 @@ impl Shared {
     fn key(&self, name: &[u8]) -> Option<Key> {
         let text = name.strip_prefix(self.config.prefix.as_bytes())?;
         Some(Key::from_text(std::str::from_utf8(text).ok()?))
+    }
+
+    /// Where weirs tell each other what they remove.
+    fn channel(&self) -> String {
+        format!("{}removed", self.config.prefix)
     }
 
     /// The server, for the log.

@@ -4,17 +4,34 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, RedisResult};
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, RedisResult, TlsCertificates,
+};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use super::Shared;
 use super::commands::{Server, Trouble};
+use super::news::{self, News};
 use super::queue::Order;
 use crate::cache::entry::Entry;
 use crate::cache::key::Key;
+use crate::cache::purge::Purge;
+use crate::cache::store::Stored;
 use crate::config::{Redis, RedisPlace};
 use crate::http::headers::Headers;
+
+/// What the thread is asked.
+#[derive(Debug)]
+pub(super) enum Question {
+    Search(Box<Search>),
+    /// What there is of what an operator means.
+    List {
+        most: usize,
+        wanted: Purge,
+        found: oneshot::Sender<Vec<(Key, Stored)>>,
+    },
+}
 
 /// A search, and who waits for what it finds.
 #[derive(Debug)]
@@ -29,7 +46,7 @@ const FIRST_DELAY: Duration = Duration::from_millis(100);
 const LAST_DELAY: Duration = Duration::from_secs(2);
 
 /// Runs for as long as the store is there.
-pub(super) async fn run(shared: Arc<Shared>, mut searches: mpsc::Receiver<Search>) {
+pub(super) async fn run(shared: Arc<Shared>, mut searches: mpsc::Receiver<Question>) {
     let mut delay = FIRST_DELAY;
     loop {
         match connect(&shared.config).await {
@@ -57,10 +74,17 @@ pub(super) async fn run(shared: Arc<Shared>, mut searches: mpsc::Receiver<Search
     }
 }
 
-async fn connect(config: &Redis) -> RedisResult<MultiplexedConnection> {
+/// A client of the configured server; it connects when it is told to.
+pub(super) fn client(config: &Redis) -> RedisResult<Client> {
     let url = config.url.as_ref().ok_or((redis::ErrorKind::InvalidClientConfig, "no URL"))?;
     let address = match &url.place {
         RedisPlace::Tcp(authority) => ConnectionAddr::Tcp(authority.host.to_string(), authority.port),
+        RedisPlace::Tls(authority) => ConnectionAddr::TcpTls {
+            host: authority.host.to_string(),
+            port: authority.port,
+            insecure: false,
+            tls_params: None,
+        },
         RedisPlace::Unix(path) => ConnectionAddr::Unix(path.clone()),
     };
     let info = address.into_connection_info()?;
@@ -71,11 +95,22 @@ async fn connect(config: &Redis) -> RedisResult<MultiplexedConnection> {
             settings = settings.set_username(&credentials.name);
         }
     }
+    let info = info.set_redis_settings(settings);
+    match (&url.place, &config.ca) {
+        (RedisPlace::Tls(_), Some(path)) => {
+            let root_cert = Some(std::fs::read(path)?);
+            Client::build_with_tls(info, TlsCertificates { client_tls: None, root_cert })
+        }
+        _ => Client::open(info),
+    }
+}
+
+async fn connect(config: &Redis) -> RedisResult<MultiplexedConnection> {
     // Each command has a time limit of its own, here.
     let limits = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(config.connect_timeout))
         .set_response_timeout(None);
-    let client = Client::open(info.set_redis_settings(settings))?;
+    let client = client(config)?;
     let mut connection = client.get_multiplexed_async_connection_with_config(&limits).await?;
     let ping = async { redis::cmd("PING").query_async::<()>(&mut connection).await };
     match tokio::time::timeout(config.connect_timeout, ping).await {
@@ -96,22 +131,34 @@ impl Server {
     }
 
     /// Until it is gone.
-    async fn serve(&self, searches: &mut mpsc::Receiver<Search>) {
+    async fn serve(&self, searches: &mut mpsc::Receiver<Question>) {
         let writer = self.clone();
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             while writer.carry_out(writer.shared.queue.next().await).await {}
             writer.shared.breaker.open();
         });
+        let listener = Arc::clone(&self.shared);
+        tasks.spawn(async move { news::listen(&listener).await });
         loop {
             tokio::select! {
                 () = self.shared.breaker.wait_until_open() => break,
-                search = searches.recv() => {
-                    let Some(search) = search else { return };
+                question = searches.recv() => {
+                    let Some(question) = question else { return };
                     let server = self.clone();
-                    tasks.spawn(async move { server.search(search).await });
+                    tasks.spawn(async move { server.answer(question).await });
                 }
                 Some(_) = tasks.join_next() => {}
+            }
+        }
+    }
+
+    async fn answer(&self, question: Question) {
+        match question {
+            Question::Search(search) => self.search(*search).await,
+            Question::List { most, wanted, found } => {
+                // Whoever asked may not have waited.
+                let _ = found.send(self.list(most, &wanted).await.unwrap_or_default());
             }
         }
     }
@@ -138,9 +185,15 @@ impl Server {
     async fn carry_out(&self, order: Order) -> bool {
         let done = match &order {
             Order::Store { key, entry } => self.store(key, entry).await,
-            Order::Remove(keys) => self.remove(keys.iter().map(|key| self.shared.name(key)).collect()).await,
+            Order::Remove(keys) => {
+                let names = keys.iter().map(|key| self.shared.name(key)).collect();
+                let removed = self.remove(names).await;
+                self.tell(&News::Keys(keys.clone())).await;
+                removed
+            }
             Order::Purge { purge, .. } => match self.purge(purge).await {
                 Ok(purged) => {
+                    self.tell(&News::Purge(purge.clone())).await;
                     self.shared.queue.done(&order);
                     if let Order::Purge { done, .. } = order {
                         // Whoever asked may not have waited.

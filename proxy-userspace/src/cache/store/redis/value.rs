@@ -13,12 +13,12 @@ use bytes::Bytes;
 
 use crate::cache::body::Body;
 use crate::cache::entry::{Entry, Stored};
-use crate::cache::headers::values;
 use crate::cache::key::Key;
+use crate::cache::purge;
 use crate::cache::store::record::{self, FIXED, MAX_META};
 use crate::cache::vary::Selection;
 use crate::config::ValueCoding;
-use crate::http::headers::{Headers, list_items};
+use crate::http::headers::Headers;
 
 /// How hard is tried to make a value small: the fastest that is worth it.
 const LEVEL: i32 = 1;
@@ -86,9 +86,7 @@ fn names(field: &[u8]) -> Option<&str> {
 /// The fields for the tags of a response.
 pub(super) fn tags(stored: &Stored) -> Vec<Vec<u8>> {
     let Some(head) = stored.head.with(b"") else { return Vec::new() };
-    let keys = values(&head.headers, "surrogate-key").flat_map(|keys| keys.split(u8::is_ascii_whitespace));
-    let tags = values(&head.headers, "cache-tag").flat_map(list_items);
-    let all: BTreeSet<Vec<u8>> = keys.chain(tags).filter(|tag| !tag.is_empty()).map(tag).collect();
+    let all: BTreeSet<Vec<u8>> = purge::tags(&head.headers).map(tag).collect();
     all.into_iter().take(MAX_TAGS).collect()
 }
 
