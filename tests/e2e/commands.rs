@@ -98,7 +98,7 @@ fn explain_names_the_rule() {
     let (code, out, _) = run(&mut weir.command(&["explain", "--pid", &pid, "127.0.0.1:80"]));
     assert!(code == Some(0) && out.contains("direct: capture.mode is off"), "{out}");
     let (code, _, error) = run(&mut weir.command(&["explain", "nonsense"]));
-    assert!(code == Some(1) && error.contains("nonsense") && error.contains("port"), "{error}");
+    assert!(code == Some(2) && error.contains("nonsense") && error.contains("port"), "{error}");
 }
 
 #[test]
