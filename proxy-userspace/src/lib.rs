@@ -19,6 +19,7 @@ pub mod net;
 pub mod netns;
 pub mod pipeline;
 pub mod policy;
+pub mod privilege;
 pub mod redirect;
 pub mod relay;
 pub mod route;

@@ -5,7 +5,7 @@ mod predecessors;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -55,6 +55,8 @@ pub struct Running {
     pub executor: Option<Executor>,
     /// Where to ask for another weir in this one's place.
     pub upgrades: mpsc::Sender<Upgrade>,
+    /// Another weir has been told what is captured: a change would be known to one of the two only.
+    pub handing_over: AtomicBool,
     pub predecessors: Predecessors,
 }
 
@@ -96,6 +98,19 @@ impl Running {
     /// The capture state, locked.
     pub fn capture(&self) -> MutexGuard<'_, Capture> {
         self.capture.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The capture state, locked, in order to change what is captured: not while it is being handed over.
+    pub async fn capture_to_change(&self) -> MutexGuard<'_, Capture> {
+        loop {
+            {
+                let capture = self.capture();
+                if !self.handing_over.load(Ordering::Relaxed) {
+                    return capture;
+                }
+            }
+            tokio::time::sleep(HANDING_OVER_LOOK).await;
+        }
     }
 
     /// Waits until nobody else reads the configuration again.
@@ -141,6 +156,9 @@ impl Following {
 
 /// Decisions that a follower may be behind.
 const DECISIONS_KEPT: usize = 1024;
+
+/// How often it is looked whether another weir has taken over.
+const HANDING_OVER_LOOK: Duration = Duration::from_millis(5);
 
 /// How often it is looked whether all have ticked.
 const BEGUN_LOOK: Duration = Duration::from_millis(1);

@@ -350,3 +350,28 @@ fn podmans_containers_are_captured_with_and_without_the_hook() {
     capture(&weir, &[&["remove-hook"][..], &engine].concat());
     assert_eq!(std::fs::read_dir(&hooks).expect("a folder").count(), 0);
 }
+
+#[test]
+fn containers_stay_captured_through_upgrades_also_while_their_engine_is_gone() {
+    netns::enter();
+    let cgroup = weir_tests::weir::new_cgroup();
+    let mut docker = Docker::start_with(&cgroup, &["--live-restore"]);
+    let mut weir = Weir::capturing_in(cgroup, &format!("capture: {{{}}}", docker.setting()));
+    let url = format!("http://{}/", docker.who("plain", &[]));
+    docker.idle("one", &[]);
+    capture(&weir, &["add", "container:one"]);
+    captured(&weir, 1);
+    let ask = |docker: &Docker| docker.docker(&["exec", "one", "wget", "-qO-", &url]);
+    ask(&docker);
+    weir.upgrade(&[]);
+    captured(&weir, 1);
+    ask(&docker);
+    assert_eq!(count(&weir), 1, "by the new one");
+    docker.stop_engine();
+    weir.upgrade(&[]);
+    captured(&weir, 1);
+    docker.start_engine(&["--live-restore"]);
+    ask(&docker);
+    assert_eq!(count(&weir), 1, "by the newest");
+    assert!(stdout(&mut weir.command(&["flows"])).contains(" captured one/wget["), "its name is known");
+}

@@ -4,6 +4,8 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -271,4 +273,42 @@ fn queries_of_captured_programs_are_answered_throughout() {
     assert_eq!(told["failed"], json!([]), "{told}");
     assert!(told["done"].as_u64() > Some(50), "{told}");
     let _ = (child.wait(), kill(weir.pid(), None));
+}
+
+#[test]
+fn what_begins_in_the_middle_is_captured() {
+    netns::enter();
+    let server = who::server(netns::V4);
+    let mut weir = Weir::capturing("");
+    let script = format!("import client; print(client.attempt('{}', {}))", server.ip(), server.port());
+    let ended = AtomicBool::new(false);
+    let exec = |number: usize| weir_exec(&weir, &script, number);
+    let upgraded = thread::scope(|scope| {
+        let (exec, ended) = (&exec, &ended);
+        let starting: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(move || {
+                    let counted = (0..).take_while(|_| !ended.load(Ordering::Relaxed));
+                    counted.map(exec).count()
+                })
+            })
+            .collect();
+        let upgraded: Vec<_> =
+            (0..UPGRADES).map(|_| weir.command(&["upgrade"]).output().expect("weir runs")).collect();
+        ended.store(true, Ordering::Relaxed);
+        let started: usize = starting.into_iter().map(|one| one.join().expect("all were captured")).sum();
+        assert!(started >= UPGRADES, "{started} programs were started");
+        println!("{started} programs started during {UPGRADES} upgrades");
+        upgraded
+    });
+    for output in upgraded {
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    weir.note_successor();
+}
+
+/// Runs a client captured, which must have been when it connected.
+fn weir_exec(weir: &Weir, script: &str, number: usize) {
+    let told = scripts::stdout(&mut weir.exec(&scripts::python(script)));
+    assert_eq!(told, "captured", "program {number}");
 }

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -52,6 +53,9 @@ impl Weir {
 
     fn start(capture: &str, overlay: &str, cgroup: Option<PathBuf>) -> Self {
         let folder = TempDir::new().expect("a temporary folder");
+        // Also for a weir that becomes another user.
+        let everybody = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(folder.path(), everybody).expect("its mode");
         let (port, admin) = (free_port(), free_port());
         let base = folder.path().join("base.yaml");
         let state = folder.path().join("state");

@@ -43,15 +43,15 @@ async fn exec(
     ConnectInfo(caller): ConnectInfo<Caller>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     let (cgroup, events) = {
-        let capture = running.capture();
+        let capture = running.capture_to_change().await;
         let redirect = match &*capture {
             Capture::On(redirect) => redirect,
             Capture::Off => return Err(unavailable("capture.mode is off")),
-            Capture::Detached => return Err(unavailable("weir is stopping")),
+            Capture::Detached => return Err(Problem::of_replaced()),
             Capture::Unavailable(error) => return Err(unavailable(&error.to_string())),
         };
         // It becomes the program, in the network namespace that it lives in.
-        if let Some(pid) = caller.pid {
+        if let Some(pid) = caller.pid.filter(|_| !caller.is_at_home) {
             capture::enter(&running, redirect, pid)
                 .map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
         }

@@ -41,6 +41,7 @@ async fn hook(
     let starting = capture::Starting { id, pid, is_podmans };
     match capture::about_to_start(&running, &starting).await {
         Ok(selector) => Ok(Json(json!({ "target": selector.map(|selector| selector.to_string()) }))),
+        Err(capture::HookError::Replaced) => Err(Problem::of_replaced()),
         Err(error) => {
             tracing::warn!("container {} starts uncaptured: {error}", starting.id);
             Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))

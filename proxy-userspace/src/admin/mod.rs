@@ -48,6 +48,7 @@ pub use rules::reload as reload_rules;
 pub use token::TokenError;
 
 use crate::config;
+use crate::netns;
 use crate::running::{Phase, Running};
 use token::Token;
 
@@ -210,18 +211,23 @@ struct Caller {
     /// The process that connected; None over TCP, if the kernel doesn't tell, or where it lives in a pid namespace that
     /// weir can't see.
     pid: Option<u32>,
+    /// It lives in weir's own network namespace, as far as the kernel tells (Linux 5.14).
+    is_at_home: bool,
 }
 
 impl Connected<IncomingStream<'_, TcpListener>> for Caller {
     fn connect_info(_: IncomingStream<'_, TcpListener>) -> Self {
-        Self { pid: None }
+        Self { pid: None, is_at_home: false }
     }
 }
 
 impl Connected<IncomingStream<'_, UnixListener>> for Caller {
     fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
         let pid = stream.io().peer_cred().ok().and_then(|caller| caller.pid());
-        Self { pid: pid.and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid != 0) }
+        let pid = pid.and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid != 0);
+        // The accepted end of a Unix socket is of the namespace of the one that connected.
+        let is_at_home = netns::is_of_this_thread(stream.io().as_fd());
+        Self { pid, is_at_home }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Errors of the admin API: problem documents (RFC 9457).
 
 use axum::extract::rejection::QueryRejection;
-use axum::http::{Method, StatusCode, Uri, header};
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 
 /// An error, with a sentence about what to do.
@@ -9,11 +9,19 @@ use axum::response::{IntoResponse, Response};
 pub(super) struct Problem {
     status: StatusCode,
     detail: String,
+    /// To ask again may help at once.
+    asks_again: bool,
 }
 
 impl Problem {
     pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into() }
+        Self { status, detail: detail.into(), asks_again: false }
+    }
+
+    /// This weir can't any more; the one that has taken its place, if there is one, can.
+    pub(super) fn of_replaced() -> Self {
+        let detail = "weir is stopping, or another one has taken its place".to_owned();
+        Self { status: StatusCode::SERVICE_UNAVAILABLE, detail, asks_again: true }
     }
 }
 
@@ -31,8 +39,13 @@ impl IntoResponse for Problem {
             "status": self.status.as_u16(),
             "detail": self.detail,
         });
-        (self.status, [(header::CONTENT_TYPE, "application/problem+json")], document.to_string())
-            .into_response()
+        let mut response =
+            (self.status, [(header::CONTENT_TYPE, "application/problem+json")], document.to_string())
+                .into_response();
+        if self.asks_again {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("0"));
+        }
+        response
     }
 }
 

@@ -7,6 +7,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
+use crate::privilege::{self, Assistant};
 use crate::running::{Capture, Running};
 use crate::telemetry::metrics;
 
@@ -27,6 +28,9 @@ async fn status(State(running): State<Arc<Running>>) -> Json<Value> {
         "capture": capture(&running),
         "version": env!("CARGO_PKG_VERSION"),
         "pid": std::process::id(),
+        "user": nix::unistd::geteuid().as_raw(),
+        "capabilities": privilege::held(),
+        "assistant": privilege::assistant().map(Assistant::pid),
         "predecessors": running.predecessors.pids(),
     }))
 }

@@ -36,13 +36,12 @@ async fn add(
     named: Result<Json<Named>, JsonRejection>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     let selector = selector(named)?;
-    match &*running.capture() {
-        Capture::On(_) => {}
+    match &*running.capture_to_change().await {
+        Capture::On(_) => running.targets.add(selector),
         Capture::Off => return Err(unavailable("capture.mode is off")),
-        Capture::Detached => return Err(unavailable("weir is stopping")),
+        Capture::Detached => return Err(Problem::of_replaced()),
         Capture::Unavailable(error) => return Err(unavailable(&error.to_string())),
     }
-    running.targets.add(selector);
     running.targets.look().await;
     Ok((StatusCode::CREATED, Json(running.targets.state())))
 }
@@ -52,7 +51,11 @@ async fn remove(
     named: Result<Json<Named>, JsonRejection>,
 ) -> Result<Json<Value>, Problem> {
     let selector = selector(named)?;
-    match running.targets.remove(&selector) {
+    let removed = match &*running.capture_to_change().await {
+        Capture::Detached => return Err(Problem::of_replaced()),
+        _ => running.targets.remove(&selector),
+    };
+    match removed {
         None => Err(Problem::new(StatusCode::NOT_FOUND, format!("{selector} is no target"))),
         Some(Origin::Config) => Err(Problem::new(
             StatusCode::CONFLICT,

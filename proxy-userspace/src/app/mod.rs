@@ -11,6 +11,7 @@ pub mod handover;
 mod holder;
 mod policy;
 mod predecessors;
+mod privileges;
 mod queries;
 mod rules;
 mod serving;
@@ -22,6 +23,7 @@ mod worker;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use std::time::Instant;
@@ -56,6 +58,8 @@ use serving::{Served, Signals, Wishes};
 use sockets::Explicit;
 use state_file::StateFile;
 use worker::{Plan, Workers};
+
+pub use privileges::give_up_privileges;
 
 /// Why weir could not start, or go on.
 #[derive(Debug, thiserror::Error)]
@@ -185,6 +189,7 @@ async fn run(config: Arc<Config>, sources: Sources, mut taking: Option<Taking>) 
         sources,
         reloading: Mutex::new(()),
         upgrades,
+        handing_over: AtomicBool::new(false),
         predecessors: Predecessors::new(predecessors),
     });
     let (entering, phase) = watch::channel(if taking.is_some() { Phase::Starting } else { Phase::Serving });

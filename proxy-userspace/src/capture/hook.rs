@@ -24,6 +24,8 @@ pub enum HookError {
     Enter(#[from] EnterError),
     #[error("{0}")]
     Kernel(#[from] RedirectError),
+    #[error("weir is stopping, or another one has taken its place")]
+    Replaced,
     #[error("process {pid} is in no cgroup of container {id}: {reason}")]
     Cgroup { id: String, pid: u32, reason: String },
 }
@@ -56,17 +58,23 @@ pub async fn about_to_start(
     let mount = Mount::find()?;
     let path = cgroup(pid, id, &mount).ok_or_else(|| lost("it is not in /proc".into()))?;
     let cgroup = CgroupId::of(&path).map_err(|error| lost(error.to_string()))?;
+    let name = container.name.clone();
+    let container = Some(container);
+    let captured =
+        Captured { id: cgroup, path: path.clone(), selector: selector.clone(), container, problem: None };
+    let known_by = is_podmans.then(|| Instant::now() + UNKNOWN);
     {
-        let capture = running.capture();
-        let Capture::On(redirect) = &*capture else { return Ok(None) };
+        let capture = running.capture_to_change().await;
+        let redirect = match &*capture {
+            Capture::On(redirect) => redirect,
+            Capture::Detached => return Err(HookError::Replaced),
+            _ => return Ok(None),
+        };
         enter(running, redirect, pid)?;
         redirect.capture_cgroup(&path)?;
+        running.targets.note_starting(captured, pid, known_by);
     }
-    tracing::info!("capturing container {} before it starts (by {selector})", container.name);
-    let container = Some(container);
-    let captured = Captured { id: cgroup, path, selector: selector.clone(), container, problem: None };
-    let known_by = is_podmans.then(|| Instant::now() + UNKNOWN);
-    running.targets.note_starting(captured, pid, known_by);
+    tracing::info!("capturing container {name} before it starts (by {selector})");
     Ok(Some(selector))
 }
 

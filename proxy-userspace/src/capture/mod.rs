@@ -7,6 +7,6 @@ mod resolve;
 mod targets;
 
 pub use adopt::adopt;
-pub use hook::{Starting, about_to_start};
+pub use hook::{HookError, Starting, about_to_start};
 pub use inside::enter;
 pub use targets::start;

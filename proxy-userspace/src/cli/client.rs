@@ -104,6 +104,7 @@ pub(super) fn follow(
     })
 }
 
+/// Asks; and again if a weir answers that has just been replaced.
 async fn send(
     admin: Option<&str>,
     method: &Method,
@@ -111,16 +112,21 @@ async fn send(
     body: Bytes,
     limit: Duration,
 ) -> Result<Response<Incoming>, Failed> {
-    let answer = match address(admin, method, path)? {
-        Address::Socket(socket) => match UnixStream::connect(&socket).await {
-            Ok(stream) => request(stream, "localhost", (method, path), body, limit).await,
-            Err(error) => return Err(not_running(&socket.display().to_string(), &error)),
-        },
-        Address::Tcp(host) => match TcpStream::connect(&host).await {
-            Ok(stream) => request(stream, &host, (method, path), body, limit).await,
-            Err(error) => return Err(not_running(&format!("http://{host}"), &error)),
-        },
-    }?;
+    for _ in 1..MOST_TRIES {
+        let answer = send_once(admin, method, path, body.clone(), limit).await?;
+        if !answer.headers().contains_key("retry-after") {
+            return judged(answer).await;
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+    judged(send_once(admin, method, path, body, limit).await?).await
+}
+
+/// How often and when it is asked again.
+const MOST_TRIES: u32 = 50;
+const AGAIN: Duration = Duration::from_millis(20);
+
+async fn judged(answer: Response<Incoming>) -> Result<Response<Incoming>, Failed> {
     if answer.status().is_success() {
         return Ok(answer);
     }
@@ -128,6 +134,25 @@ async fn send(
     let body = answer.into_body().collect().await.map_err(|error| broken(&error))?.to_bytes();
     let problem: Value = serde_json::from_slice(&body).unwrap_or_default();
     Err(Failed::new(FAILED, problem["detail"].as_str().unwrap_or(status.as_str())))
+}
+
+async fn send_once(
+    admin: Option<&str>,
+    method: &Method,
+    path: &str,
+    body: Bytes,
+    limit: Duration,
+) -> Result<Response<Incoming>, Failed> {
+    match address(admin, method, path)? {
+        Address::Socket(socket) => match UnixStream::connect(&socket).await {
+            Ok(stream) => request(stream, "localhost", (method, path), body, limit).await,
+            Err(error) => Err(not_running(&socket.display().to_string(), &error)),
+        },
+        Address::Tcp(host) => match TcpStream::connect(&host).await {
+            Ok(stream) => request(stream, &host, (method, path), body, limit).await,
+            Err(error) => Err(not_running(&format!("http://{host}"), &error)),
+        },
+    }
 }
 
 async fn request(

@@ -3,6 +3,7 @@
 use super::{ConfigArguments, FAILED, Failed, client, config, say};
 use crate::config::{Capture, CaptureMode, Selector};
 use crate::containers::{Engine, Which};
+use crate::privilege;
 use crate::redirect::support::{self, Check, Verdict};
 
 #[derive(Debug, clap::Args)]
@@ -19,6 +20,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failed> {
     let config = config::load(&arguments.config)?;
     let mut checks = support::probe(&config.capture, &config.admin.state_dir);
     checks.extend(check_engines(&config.capture)?);
+    checks.extend(config.server.user.as_deref().map(check_user));
     if arguments.json {
         let checks = serde_json::to_string_pretty(&checks);
         return say(&checks.map_err(|error| Failed::new(FAILED, error.to_string()))?);
@@ -39,6 +41,15 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failed> {
         }
         false => say("weir can't capture on this host; the explicit proxy works all the same"),
     }
+}
+
+/// The user that weir is to become.
+fn check_user(user: &str) -> Check {
+    let (verdict, detail) = match privilege::check_user(user) {
+        Ok(()) => (Verdict::Good, format!("started by root, weir becomes {user} (server.user)")),
+        Err(error) => (Verdict::Bad, error.to_string()),
+    };
+    Check { name: "user", verdict, detail }
 }
 
 /// The container engines that answer. One that does not is worth a word only if a target needs an engine.

@@ -1,5 +1,6 @@
 //! The commands, a file each.
 
+mod assist;
 mod cache;
 mod capture;
 mod client;
@@ -67,6 +68,9 @@ enum Command {
     /// Keeps the programs of a weir attached when it has died. For weir itself to start.
     #[command(hide = true)]
     Hold(hold::Arguments),
+    /// Keeps the privileges that weir gives up. For weir itself to start.
+    #[command(hide = true)]
+    Assist,
     /// Tells weir of a container that is about to start. For container runtimes to start.
     #[command(hide = true)]
     OciHook(oci::Hook),
@@ -123,6 +127,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Cache(command) => cache::run(&command, admin.as_deref()),
         Command::Upgrade(arguments) => upgrade::run(&arguments, admin.as_deref()),
         Command::Hold(arguments) => hold::run(&arguments),
+        Command::Assist => assist::run(),
         Command::OciHook(arguments) => oci::hook(&arguments, admin.as_deref()),
         Command::OciRuntime(arguments) => oci::runtime(&arguments, admin.as_deref()),
         Command::Config(command) => config::run(&command),

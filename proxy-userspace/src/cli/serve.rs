@@ -16,11 +16,14 @@ pub(crate) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failed> {
     let Arguments { config: ConfigArguments { files, overrides }, take_over } = arguments;
     let sources = Sources::of_process(files.clone(), overrides.clone());
-    let config = config::load_sources(&sources).inspect_err(|failed| {
+    let tell_failure = |failed: &Failed| {
         if *take_over {
             crate::app::handover::tell_early_failure(&failed.message);
         }
-    })?;
+    };
+    let config = config::load_sources(&sources).inspect_err(tell_failure)?;
+    let given_up = crate::app::give_up_privileges(&config);
+    given_up.map_err(|error| Failed::new(FAILED, error.to_string())).inspect_err(tell_failure)?;
     let _writing = log::start(&config.logging).map_err(|error| Failed::new(FAILED, error))?;
     crate::config::warnings(&config).iter().for_each(|warning| tracing::warn!("{warning}"));
     crate::app::serve(config, sources, *take_over).map_err(|error| Failed::new(FAILED, error.to_string()))

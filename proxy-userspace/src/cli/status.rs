@@ -27,6 +27,7 @@ pub(super) fn run(arguments: &Arguments, admin: Option<&str>) -> Result<(), Fail
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     say(&format!("weir {} (pid {})", text(&status["version"]), status["pid"]))?;
     say(&format!("proxy        {}", text(&status["proxy_url"])))?;
+    say(&format!("user         {}", who(&status)))?;
     say(&format!("up           {} s", status["uptime_seconds"]))?;
     for pid in status["predecessors"].as_array().into_iter().flatten() {
         say(&format!("             the earlier weir (pid {pid}) still finishes what it had"))?;
@@ -36,6 +37,25 @@ pub(super) fn run(arguments: &Arguments, admin: Option<&str>) -> Result<(), Fail
     say(&format!("forwarded    {} bytes", status["bytes_forwarded"]))?;
     say_capture(&status["capture"])
 }
+
+/// Whom it runs as, and what it may do.
+fn who(status: &Value) -> String {
+    let held: Vec<&str> =
+        status["capabilities"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let held = match held.len() {
+        0 => "no capabilities".to_owned(),
+        1..=MOST_SHOWN => held.join(" "),
+        _ => format!("{} capabilities", held.len()),
+    };
+    let assistant = match status["assistant"].as_u64() {
+        Some(pid) => format!("; its assistant is process {pid}"),
+        None => String::new(),
+    };
+    format!("{} with {held}{assistant}", status["user"])
+}
+
+/// Root has all of them.
+const MOST_SHOWN: usize = 8;
 
 fn say_capture(capture: &Value) -> Result<(), Failed> {
     let state = capture["state"].as_str().unwrap_or("unknown");

@@ -16,6 +16,7 @@ impl Default for Server {
             host: IpAddr::V4(Ipv4Addr::LOCALHOST),
             port: 22180,
             port_range: 22180..=22189,
+            user: None,
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             tls: ServerTls::default(),
             pac: true,

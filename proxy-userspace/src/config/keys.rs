@@ -75,6 +75,7 @@ fn server(s: &mut Section<'_, '_>) -> Server {
         host: s.read("host", d.host, address),
         port: s.read("port", d.port, number(0..=u16::MAX)),
         port_range: s.read("port_range", d.port_range, port_range),
+        user: s.read("user", d.user, |text| Ok((text != "none").then(|| text.to_owned()))),
         workers: s.read("workers", d.workers, auto_or(|| Server::default().workers, number(1..=1024))),
         tls: s.section("tls", tls::server_tls),
         pac: s.read("pac", d.pac, switch),

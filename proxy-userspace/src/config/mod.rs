@@ -88,6 +88,8 @@ pub struct Server {
     pub port: u16,
     /// Ports to try in turn when `port` is taken. Default 22180-22189.
     pub port_range: RangeInclusive<u16>,
+    /// Whom weir becomes once it is started by root; none: nobody else. Default none.
+    pub user: Option<String>,
     /// Data-plane threads; default one per available CPU.
     pub workers: usize,
     pub tls: ServerTls,

@@ -26,7 +26,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::config;
-use crate::netns::Namespace;
+use crate::netns::{self, Namespace};
 use crate::redirect::DnsServers;
 use crate::telemetry::metrics;
 
@@ -229,7 +229,7 @@ impl Inside {
     }
 
     async fn udp_socket(&self, domain: Domain) -> io::Result<Socket> {
-        let new = move || Socket::new(domain, Type::DGRAM.nonblocking().cloexec(), Some(Protocol::UDP));
+        let new = move || netns::socket(domain, Type::DGRAM.nonblocking().cloexec(), Some(Protocol::UDP));
         match &self.namespace {
             None => new(),
             Some(namespace) => namespace.make(new).await,

@@ -10,10 +10,11 @@ use nix::sys::socket::sockopt::Ipv4PacketInfo;
 use nix::sys::socket::{
     ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg, sendmsg, setsockopt,
 };
-use socket2::{Domain, Protocol, SockFilter, Socket, Type};
+use socket2::{Domain, Protocol, SockFilter, Type};
 use tokio::io::Interest;
 
 use super::unreachable::Unreachable;
+use crate::netns;
 use crate::redirect::{Listeners, SERVERS_V6, Slot};
 
 /// Tries to find as many free ports in a row as there are IPv6 servers.
@@ -138,7 +139,7 @@ fn send_v4(
 }
 
 fn bind_v4() -> io::Result<UdpSocket> {
-    let socket = Socket::new(Domain::IPV4, Type::DGRAM.nonblocking().cloexec(), Some(Protocol::UDP))?;
+    let socket = netns::socket(Domain::IPV4, Type::DGRAM.nonblocking().cloexec(), Some(Protocol::UDP))?;
     // Before it has an address: nothing else may come in.
     socket.attach_filter(&SLOTS_ONLY)?;
     setsockopt(&socket, Ipv4PacketInfo, &true)?;
@@ -163,7 +164,7 @@ const NETWORK_HEADER: u32 = (-0x10_0000_i32).cast_unsigned();
 /// Ports in a row, on ::1.
 fn bind_v6() -> io::Result<Vec<UdpSocket>> {
     let bind = |port| {
-        let socket = Socket::new(Domain::IPV6, Type::DGRAM.nonblocking().cloexec(), Some(Protocol::UDP))?;
+        let socket = netns::socket(Domain::IPV6, Type::DGRAM.nonblocking().cloexec(), Some(Protocol::UDP))?;
         socket.set_only_v6(true)?;
         socket.set_freebind_v6(true)?;
         socket.bind(&SocketAddr::from(SocketAddrV6::new(Ipv6Addr::LOCALHOST, port, 0, 0)).into())?;

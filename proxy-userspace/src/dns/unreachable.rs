@@ -5,6 +5,8 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::netns;
+
 /// Raw sockets in one network namespace.
 #[derive(Debug)]
 pub(super) struct Unreachable {
@@ -19,7 +21,7 @@ impl Unreachable {
     #[must_use]
     pub(super) fn open() -> Self {
         let open = |domain, protocol| {
-            let socket = Socket::new(domain, Type::RAW.nonblocking().cloexec(), Some(protocol)).ok()?;
+            let socket = netns::socket(domain, Type::RAW.nonblocking().cloexec(), Some(protocol)).ok()?;
             // Nothing is to be read from it.
             socket.set_recv_buffer_size(0).ok()?;
             Some(socket)

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 
+use crate::netns;
+
 /// Connections that may wait to be accepted; the kernel lowers it to net.core.somaxconn.
 pub const BACKLOG: i32 = 8192;
 
@@ -97,8 +99,11 @@ const NO_SYN: [SockFilter; 4] = [
 ];
 
 fn bound(address: SocketAddr, reuse_port: bool, ahead: bool) -> io::Result<Socket> {
-    let socket =
-        Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
+    let socket = netns::socket(
+        Domain::for_address(address),
+        Type::STREAM.nonblocking().cloexec(),
+        Some(Protocol::TCP),
+    )?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }

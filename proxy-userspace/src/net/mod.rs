@@ -4,7 +4,6 @@ pub mod address;
 pub mod admission;
 pub mod buffered;
 pub mod deadline;
-pub mod descriptors;
 pub mod frames;
 pub mod gathered;
 pub mod listener;

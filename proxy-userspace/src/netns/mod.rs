@@ -1,15 +1,16 @@
 //! Other network namespaces than weir's own: told apart, entered, and used from outside.
 //!
 //! setns(2) is for a thread. A [`Namespace`] has one that lives inside and does there what can't be done from outside:
-//! makes sockets. A socket belongs to the namespace it was made in for good, and can be used from every thread. Which
+//! makes sockets. Where weir has given up the privilege for it (see `privilege`), its assistant makes them instead. A socket belongs to the namespace it was made in for good, and can be used from every thread. Which
 //! namespaces are entered, and for how long, is for others to say. Namespaces are never made here.
 
 mod sys;
 
+use std::cell::RefCell;
 use std::fs::{File, Metadata};
 use std::hash::{Hash, Hasher};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -18,6 +19,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use nix::sched::{CloneFlags, setns};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{oneshot, watch};
+
+use crate::privilege;
 
 pub use sys::{cookie, keep_descriptors, open_process};
 
@@ -48,7 +51,10 @@ impl NetnsId {
     /// # Errors
     /// There is no such process, or it is somebody else's.
     pub fn of_process(pid: u32) -> io::Result<Self> {
-        Self::at(&format!("/proc/{pid}/ns/net"))
+        match privilege::assistant() {
+            Some(_) => Self::of_file(&of_process(pid)?),
+            None => Self::at(&format!("/proc/{pid}/ns/net")),
+        }
     }
 
     /// That of an open namespace file.
@@ -79,7 +85,39 @@ impl NetnsId {
 /// # Errors
 /// There is no such process, or it is somebody else's.
 pub fn of_process(pid: u32) -> io::Result<File> {
-    File::open(format!("/proc/{pid}/ns/net"))
+    match (File::open(format!("/proc/{pid}/ns/net")), privilege::assistant()) {
+        // That of another user's process.
+        (Err(error), Some(assistant)) if error.kind() == io::ErrorKind::PermissionDenied => {
+            assistant.network_namespace(pid)
+        }
+        (opened, _) => opened,
+    }
+}
+
+/// Whether a socket is of the network namespace that this thread is in. Not before Linux 5.14.
+#[must_use]
+pub fn is_of_this_thread(socket: BorrowedFd<'_>) -> bool {
+    let own = Socket::new(Domain::IPV4, Type::DGRAM.cloexec(), None).and_then(|own| cookie(own.as_fd()));
+    matches!((own, cookie(socket)), (Ok(own), Ok(its)) if own == its)
+}
+
+/// As `Socket::new`, in the network namespace that this thread is in: also where only the assistant could enter it.
+///
+/// # Errors
+/// What socket(2) says; or the assistant is gone.
+pub fn socket(domain: Domain, kind: Type, protocol: Option<Protocol>) -> io::Result<Socket> {
+    INSIDE.with_borrow(|inside| match (inside, privilege::assistant()) {
+        (Some(namespace), Some(assistant)) => {
+            let arguments = (domain.into(), kind.into(), protocol.map_or(0, i32::from));
+            assistant.socket(namespace.as_fd(), arguments).map(Socket::from)
+        }
+        _ => Socket::new(domain, kind, protocol),
+    })
+}
+
+thread_local! {
+    /// The namespace that this thread would be in, if it might enter it.
+    static INSIDE: RefCell<Option<File>> = const { RefCell::new(None) };
 }
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -264,8 +302,11 @@ impl Stock {
 
 /// Moves this thread inside for good, and learns the cookie.
 fn go_inside(file: &File) -> io::Result<u64> {
-    setns(file.as_fd(), CloneFlags::CLONE_NEWNET)?;
-    let socket = Socket::new(Domain::IPV4, Type::DGRAM.cloexec(), None)?;
+    match privilege::assistant() {
+        Some(_) => INSIDE.set(Some(file.try_clone()?)),
+        None => setns(file.as_fd(), CloneFlags::CLONE_NEWNET)?,
+    }
+    let socket = socket(Domain::IPV4, Type::DGRAM.cloexec(), None)?;
     cookie(socket.as_fd()).map_err(|error| match error.raw_os_error() {
         Some(libc::ENOPROTOOPT) => io::Error::new(
             io::ErrorKind::Unsupported,
@@ -296,5 +337,5 @@ fn fill(stock: &Weak<Stock>) {
 }
 
 fn new_socket(domain: Domain) -> io::Result<Socket> {
-    Socket::new(domain, Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))
+    socket(domain, Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))
 }

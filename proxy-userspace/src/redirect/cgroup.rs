@@ -14,6 +14,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 
 use super::error::RedirectError;
+use crate::privilege::{self, Assistant};
 
 /// What `bpf_get_current_cgroup_id()` says: the inode number of the cgroup's directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
@@ -135,7 +136,8 @@ impl ExecCgroup {
     pub fn create(parent: &Path) -> Result<Self, RedirectError> {
         let folder = parent.join(OWN_FOLDER);
         let unusable = |source| RedirectError::Cgroup { path: folder.clone(), source };
-        make_dir(&folder).map_err(unusable)?;
+        make_folder(&folder).map_err(unusable)?;
+        let mut is_given = false;
         for number in 0..MAX_EXEC_CGROUPS {
             let path = folder.join(format!("{EXEC_PREFIX}{number}"));
             match fs::create_dir(&path) {
@@ -143,7 +145,13 @@ impl ExecCgroup {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 // The folder went with the last of its children just now.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    make_dir(&folder).map_err(unusable)?;
+                    make_folder(&folder).map_err(unusable)?;
+                }
+                // It is root's: left by another weir.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !is_given => {
+                    let given = privilege::assistant().map_or(Err(error), Assistant::make_exec_folder);
+                    given.map_err(unusable)?;
+                    is_given = true;
                 }
                 Err(error) => return Err(unusable(error)),
             }
@@ -275,6 +283,16 @@ pub fn processes(cgroup: &Path) -> Vec<u32> {
     let below = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
     pids.extend(below.flat_map(|entry| processes(&entry.path())));
     pids
+}
+
+/// Where only root may make it, the assistant does.
+fn make_folder(path: &Path) -> io::Result<()> {
+    match (make_dir(path), privilege::assistant()) {
+        (Err(error), Some(assistant)) if error.kind() == io::ErrorKind::PermissionDenied => {
+            assistant.make_exec_folder()
+        }
+        (made, _) => made,
+    }
 }
 
 fn make_dir(path: &Path) -> io::Result<()> {

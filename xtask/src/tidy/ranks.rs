@@ -30,6 +30,7 @@ const RANKS: &[&[&str]] = &[
     &["telemetry"],
     &["target"],
     &["http", "netns"],
+    &["privilege"],
     &["config"],
     &["authority"],
 ];

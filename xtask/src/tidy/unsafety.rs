@@ -7,8 +7,8 @@ use super::source::{SourceFile, Tree};
 const UNSAFE: &[&str] = &[
     "proxy-common/src/",
     "proxy-ebpf/src/",
-    "proxy-userspace/src/net/descriptors.rs",
     "proxy-userspace/src/netns/sys.rs",
+    "proxy-userspace/src/privilege/descriptors.rs",
     "proxy-userspace/src/redirect/sys.rs",
     "proxy-userspace/tests/redirect/foreign.rs",
 ];

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use crate::admin;
 use crate::app::sockets::Explicit;
 use crate::app::supervisor;
 use crate::cache::store::disk::Disk;
-use crate::net::descriptors;
+use crate::privilege::{self, Assistant, descriptors};
 use crate::redirect::Redirect;
 use crate::running::{Capture, Phase, Running};
 
@@ -59,6 +60,11 @@ pub(in crate::app) enum GiveError {
     Sockets(String),
     #[error("{0} earlier weirs still finish their connections; wait for them, or end one with SIGTERM")]
     TooMany(usize),
+    #[error(
+        "weir's assistant is gone, and without it the new weir could not enter the network namespaces in which this one \
+         captures; stop weir and start it again"
+    )]
+    Unassisted,
     #[error("can't start {}: {error}", .program.display())]
     Start { program: PathBuf, error: io::Error },
     #[error("the new weir (pid {pid}) did not start: {reason}")]
@@ -86,6 +92,10 @@ impl Giver {
         let predecessors = self.running.predecessors.pids();
         if predecessors.len() + 2 > MAX_SIBLINGS {
             return Err(GiveError::TooMany(predecessors.len()));
+        }
+        let is_unassisted = privilege::assistant().is_some_and(|assistant| assistant.another().is_err());
+        if is_unassisted && !self.running.namespaces.state().is_empty() {
+            return Err(GiveError::Unassisted);
         }
         let (stream, its_end) = UnixStream::pair().map_err(|error| GiveError::Sockets(error.to_string()))?;
         let limits = stream.set_read_timeout(Some(PATIENCE)).and(stream.set_write_timeout(Some(PATIENCE)));
@@ -133,7 +143,12 @@ impl Giver {
     fn talk(&self, stream: &UnixStream, pid: u32) -> Result<Given, Unheard> {
         // One that has failed already has told why, and takes no offer.
         let offered = self.offer(stream);
-        match hear(stream).map_err(|error| offered.err().unwrap_or(error))? {
+        if offered.is_err() {
+            stream.set_read_timeout(Some(LAST_WORDS))?;
+        }
+        let heard = hear(stream).map_err(|error| offered.err().unwrap_or(error))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        match heard {
             Answer::Ready => {}
             Answer::Failed { reason } => return Err(Unheard::Failed(reason)),
             Answer::Taken(_) => return Err(io::Error::other("it took what it had not been given").into()),
@@ -160,6 +175,12 @@ impl Giver {
         };
         let disk = running.cache.as_ref().and_then(|cache| cache.disk());
         let cache_lock = disk.map(Disk::lock_descriptor).transpose()?;
+        let assistant = privilege::assistant();
+        let way = assistant.and_then(|assistant| {
+            let way = assistant.another();
+            way.inspect_err(|error| tracing::warn!("the new weir has to do without: {error}")).ok()
+        });
+        let way = way.map(OwnedFd::from);
         let predecessors = running.predecessors.all();
         let admin = &running.config.admin;
         let offer = Offer {
@@ -171,10 +192,11 @@ impl Giver {
             state_dir: admin.state_dir.clone(),
             captures: capture_lock.is_some(),
             has_cache_lock: cache_lock.is_some(),
+            assistant: assistant.filter(|_| way.is_some()).map(Assistant::pid),
             predecessors: predecessors.iter().map(|one| one.pid).collect(),
         };
         let mut descriptors: Vec<BorrowedFd<'_>> = sockets.admin.iter().map(AsFd::as_fd).collect();
-        descriptors.extend(capture_lock.iter().chain(&cache_lock).map(AsFd::as_fd));
+        descriptors.extend(capture_lock.iter().chain(&cache_lock).chain(&way).map(AsFd::as_fd));
         descriptors.extend(predecessors.iter().map(|one| one.process.as_fd()));
         descriptors.extend(sockets.explicit.iter().map(AsFd::as_fd));
         descriptors::send(stream, &serde_json::to_vec(&offer)?, &descriptors)
@@ -182,6 +204,11 @@ impl Giver {
 
     fn state(&self) -> State {
         let running = &self.running;
+        {
+            // Whoever changes anything has this lock.
+            let _changes = running.capture();
+            running.handing_over.store(true, Ordering::Relaxed);
+        }
         let targets = running.targets.added().iter().map(ToString::to_string).collect();
         let captured = running.targets.captured().into_iter().filter_map(|captured| {
             let container = captured.container?;
@@ -203,6 +230,7 @@ impl Giver {
     /// The other one is attached, and knows what was selected: from here on it decides.
     fn release(&self, pid: u32, kept: Kept) -> Given {
         let capture = std::mem::replace(&mut *self.running.capture(), Capture::Detached);
+        self.running.handing_over.store(false, Ordering::Relaxed);
         let redirect = match capture {
             Capture::On(mut redirect) => {
                 redirect.stop_redirecting();
@@ -222,6 +250,7 @@ impl Giver {
 
     /// Puts right what the other one may have touched.
     fn stay(&self) {
+        self.running.handing_over.store(false, Ordering::Relaxed);
         self.tell_siblings(None);
         if let Capture::On(redirect) = &mut *self.running.capture()
             && let Err(error) = redirect.stay()
@@ -272,12 +301,10 @@ fn start(binary: Option<&Path>, stream: UnixStream) -> Result<Child, GiveError> 
     let own = arguments.next().map_or_else(|| "weir".into(), PathBuf::from);
     let program = binary.map_or(own, Path::to_path_buf);
     let arguments = arguments.filter(|argument| argument != TAKE_OVER);
-    Command::new(&program)
-        .args(arguments)
-        .arg(TAKE_OVER)
-        .stdin(OwnedFd::from(stream))
-        .spawn()
-        .map_err(|error| GiveError::Start { program, error })
+    let mut command = Command::new(&program);
+    command.args(arguments).arg(TAKE_OVER).stdin(OwnedFd::from(stream));
+    let started = privilege::pass_on(|| command.spawn()).map_err(io::Error::other);
+    started.flatten().map_err(|error| GiveError::Start { program, error })
 }
 
 /// As `weir serve` knows it.

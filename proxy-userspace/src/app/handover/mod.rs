@@ -26,7 +26,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::net::descriptors;
+use crate::privilege::descriptors;
 use crate::redirect::KnownNames;
 
 pub(super) use giving::{Given, Giver};
@@ -40,7 +40,7 @@ const PROTOCOL: u32 = 1;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Of the running weir. The descriptors come in this order: the admin API's TCP and Unix listener, the locks of the attach
-/// cgroup and of the cache's folder if there are any, the predecessors' processes, the explicit listeners.
+/// cgroup and of the cache's folder if there are any, the way to the assistant if there is one, the predecessors' processes, the explicit listeners.
 #[derive(Debug, Serialize, Deserialize)]
 struct Offer {
     protocol: u32,
@@ -51,6 +51,8 @@ struct Offer {
     state_dir: PathBuf,
     captures: bool,
     has_cache_lock: bool,
+    /// Its process, if there is one.
+    assistant: Option<u32>,
     predecessors: Vec<u32>,
 }
 

@@ -17,8 +17,8 @@ use crate::admin::{self, Taken};
 use crate::capture;
 use crate::config;
 use crate::containers::Asked;
-use crate::net::descriptors;
 use crate::netns;
+use crate::privilege::{self, descriptors};
 use crate::redirect::{RedirectError, Rules};
 use crate::running::{Capture, Predecessor, Running};
 use crate::target::Container;
@@ -90,6 +90,11 @@ impl Taking {
         let admin_unix = Some(descriptors.next()?.into());
         let instance_lock = if offer.captures { Some(descriptors.next()?) } else { None };
         let cache_lock = if offer.has_cache_lock { Some(descriptors.next()?) } else { None };
+        if let Some(pid) = offer.assistant
+            && let Err(error) = privilege::adopt(descriptors.next()?.into(), pid)
+        {
+            return Some(Err(error.into()));
+        }
         let mut predecessors = Vec::new();
         for &pid in &offer.predecessors {
             predecessors.push(Predecessor { pid, process: Arc::new(descriptors.next()?) });
