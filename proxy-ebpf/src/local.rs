@@ -1,13 +1,22 @@
 //! Destinations that never leave for the proxy, and what rules have to say of them all the same: of the proxy's own
 //! explicit listener, which would be a way around every rule, and of loopback where a rule names it.
 
+use aya_ebpf::Global;
+
 use crate::attempt::{Attempt, LOCALHOST_V4, MAPPED, ONE, Transport, is_home, is_mapped};
 use crate::dns;
-use crate::maps::{EXPLICIT_ADDRESS, EXPLICIT_IS_ANY, EXPLICIT_PORT};
 use crate::rules::Rules;
 
 /// 169.254.169.254 is link-local, but cloud metadata is for policy to give or refuse.
 const METADATA: u32 = u32::from_ne_bytes([169, 254, 169, 254]);
+
+/// Where the explicit proxy listens: the port in network byte order, 0: not known; the address, and 1 if it is any.
+#[unsafe(no_mangle)]
+pub static EXPLICIT_PORT: Global<u16> = Global::new(0);
+#[unsafe(no_mangle)]
+pub static EXPLICIT_ADDRESS: Global<[u32; 4]> = Global::new([0; 4]);
+#[unsafe(no_mangle)]
+pub static EXPLICIT_IS_ANY: Global<u8> = Global::new(0);
 
 /// Whose say it is what becomes of a connection.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -73,13 +73,6 @@ pub static DNS_PORT_V6: Global<u16> = Global::new(0);
 /// 53, network byte order; 0: DNS is left alone.
 #[unsafe(no_mangle)]
 pub static DNS_PORT: Global<u16> = Global::new(0);
-/// Where the explicit proxy listens: the port in network byte order, 0: not known; the address, and 1 if it is any.
-#[unsafe(no_mangle)]
-pub static EXPLICIT_PORT: Global<u16> = Global::new(0);
-#[unsafe(no_mangle)]
-pub static EXPLICIT_ADDRESS: Global<[u32; 4]> = Global::new([0; 4]);
-#[unsafe(no_mangle)]
-pub static EXPLICIT_IS_ANY: Global<u8> = Global::new(0);
 /// Age in nanoseconds at which a heartbeat counts as lost.
 #[unsafe(no_mangle)]
 pub static HEARTBEAT_TIMEOUT: Global<u64> = Global::new(0);
