@@ -217,6 +217,7 @@ fn what_a_configuration_names_is_looked_up_before_it_is_called_right() {
         (vec![rule(&format!("destination_files: ['{}']", at("missing")))], "the destinations in"),
         (vec![rule(&format!("domain_files: ['{}']", at("missing")))], "the domains in"),
         (vec![format!("upstream.tls.roots=['{}']", at("missing"))], "upstream.tls"),
+        (vec!["server.user=no-such-user".to_owned()], "server.user"),
         (vec!["cli.enabled=true".to_owned(), "cli.user=no-such-user".to_owned()], "cli.user"),
     ] {
         let arguments: Vec<&str> = settings.iter().flat_map(|setting| ["--set", setting]).collect();

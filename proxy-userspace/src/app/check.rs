@@ -7,6 +7,7 @@ use crate::admin;
 use crate::config::{CaptureMode, Config};
 use crate::execute::Executor;
 use crate::policy::Policy;
+use crate::privilege;
 use crate::redirect::Rules;
 use crate::tls::client::ClientTls;
 use crate::tls::server::Acceptance;
@@ -26,6 +27,8 @@ pub fn look_up(config: &Config) -> Result<(usize, usize, usize), Vec<String>> {
     note("server.tls: ", Acceptance::load(&config.server.tls).err().map(|error| told(&error)));
     // These name their keys themselves.
     note("", admin::check_token(&config.admin).err().map(|error| told(&error)));
+    let user = config.server.user.as_deref().map_or(Ok(()), privilege::check_user);
+    note("", user.err().map(|error| told(&error)));
     note("", Executor::check(&config.cli).err().map(|error| told(&error)));
     if config.capture.mode != CaptureMode::Off {
         note("", Rules::check(&config.capture).err().map(|error| told(&error)));
