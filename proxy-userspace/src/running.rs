@@ -80,7 +80,24 @@ pub struct Upgrade {
     /// Default: what this one was started as.
     pub binary: Option<PathBuf>,
     /// The new one's process, or why there is none.
-    pub answer: oneshot::Sender<Result<u32, String>>,
+    pub answer: oneshot::Sender<Result<u32, NotUpgraded>>,
+}
+
+impl Upgrade {
+    /// There is one under way.
+    pub fn refuse(self) {
+        // Who has asked may have gone.
+        let _ = self.answer.send(Err(NotUpgraded::UnderWay));
+    }
+}
+
+/// Why there is no other weir.
+#[derive(Debug, thiserror::Error)]
+pub enum NotUpgraded {
+    #[error("an upgrade is under way already; `weir status` tells which weir serves")]
+    UnderWay,
+    #[error("{0}")]
+    Failed(String),
 }
 
 /// Whether and what weir captures.

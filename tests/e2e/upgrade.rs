@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use weir_tests::load::{Load, Way};
 use weir_tests::origin::{Origin, read_answer};
 use weir_tests::weir::{Weir, assert_reset, binary, connect, eventually, runs};
@@ -58,8 +59,10 @@ fn a_tunnel_goes_on_in_the_earlier_process_and_ends_as_it_would_have() {
     let (mut client, mut server) = weir.tunnel_ends();
     let mut idle = ask(&weir, &origin);
     let earlier = weir.upgrade(&[]);
-    // Kept connections end as they do when weir stops: between two requests.
-    assert_eq!(idle.read(&mut [0]).expect("FIN, as nothing was lost"), 0);
+    // Who has a kept connection is answered there once more, and told that it was the last time.
+    write!(idle, "GET http://{}/ HTTP/1.1\r\nHost: x\r\n\r\n", origin.address).expect("weir takes it");
+    let answer = http::read_to_end(&mut idle).expect("an answer, and FIN");
+    assert_eq!((answer.status, answer.field("connection")), (200, Some("close")), "{}", answer.head);
     ask(&weir, &origin);
     let log = weir.log();
     assert!(log.contains("another weir has taken over"), "{log}");
@@ -80,6 +83,16 @@ fn a_tunnel_goes_on_in_the_earlier_process_and_ends_as_it_would_have() {
     eventually("it has ended", || (!runs(weir.pid())).then_some(()));
     assert!(!weir.folder().join("state/admin.sock").exists());
     assert!(!weir.folder().join("state/state.json").exists());
+}
+
+#[test]
+fn a_kept_connection_on_which_nothing_comes_ends_as_ever() {
+    let origin = origin();
+    let mut weir = Weir::explicit("server: {timeouts: {idle: 1s}}");
+    let mut idle = ask(&weir, &origin);
+    let earlier = weir.upgrade(&[]);
+    assert_eq!(idle.read(&mut [0]).expect("FIN, as nothing was lost"), 0);
+    eventually("the earlier weir has ended", || (!runs(earlier)).then_some(()));
 }
 
 #[test]
@@ -129,6 +142,28 @@ fn one_that_does_not_come_up_changes_nothing() {
     let told = weir.upgrade_with("die:0");
     assert!(String::from_utf8_lossy(&told.stderr).contains("signal: 9"), "{told:?}");
     assert!(weir.log().contains("no upgrade, and nothing has changed"), "{}", weir.log());
+    let file = weir.folder().join("left");
+    let told = weir.upgrade_with(&format!("leave:{}", file.display()));
+    assert!(String::from_utf8_lossy(&told.stderr).contains("as it was told"), "{told:?}");
+    let left = fs::read_to_string(file).expect("it was started").parse().expect("a pid");
+    eventually("what it had started has ended, too", || (!runs(Pid::from_raw(left))).then_some(()));
+}
+
+#[test]
+fn there_is_one_upgrade_at_a_time_and_none_when_weir_stops() {
+    let mut weir = Weir::explicit("");
+    let folder = weir.folder().to_owned();
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| weir.upgrade_with(&format!("hold:{}", folder.display())));
+        eventually("it is under way", || folder.join("told").exists().then_some(()));
+        let second = weir.command(&["upgrade"]).output().expect("weir runs");
+        let error = String::from_utf8_lossy(&second.stderr);
+        assert!(second.status.code() == Some(1) && error.contains("under way already"), "{error}");
+        weir.signal(Signal::SIGTERM);
+        assert_eq!(first.join().expect("no panic").status.code(), Some(1));
+    });
+    assert_eq!(weir.wait(), Some(0), "{}", weir.log());
+    assert!(weir.log().contains("weir was told to stop, and the new one"), "{}", weir.log());
 }
 
 #[test]
@@ -136,7 +171,9 @@ fn a_running_weir_that_dies_meanwhile_leaves_its_place() {
     let origin = origin();
     for moment in ["kill-before", "kill-after"] {
         let mut weir = Weir::explicit("");
-        assert!(!weir.upgrade_with(moment).status.success(), "who asked is not answered any more");
+        let told = weir.upgrade_with(moment);
+        let error = String::from_utf8_lossy(&told.stderr);
+        assert!(!told.status.success() && error.contains("see `weir status`"), "no answer any more: {error}");
         let earlier = weir.note_successor();
         eventually("the earlier weir has ended", || (!runs(earlier)).then_some(()));
         eventually("the new one serves", || TcpStream::connect(weir.admin).ok());
@@ -179,6 +216,8 @@ fn nobody_else_says_take_over() {
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.code() == Some(1) && error.contains("weir upgrade"), "{error}");
     let weir = Weir::explicit("");
-    let answer = http::get(weir.admin, "/upgrade").expect("an answer");
-    assert_eq!(answer.status, 404, "not over TCP");
+    let output = weir.command(&["--admin", &format!("http://{}", weir.admin), "upgrade"]).output();
+    let output = output.expect("weir runs");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && error.contains("on the Unix socket only"), "{error}");
 }

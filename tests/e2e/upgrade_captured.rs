@@ -173,6 +173,21 @@ fn a_failure_leaves_the_programs_and_the_holder_as_they_were() {
 }
 
 #[test]
+fn a_holder_that_nobody_follows_leaves_no_socket() {
+    netns::enter();
+    let mut weir = Weir::capturing("capture: {fail: closed}");
+    let sockets = |weir: &Weir| {
+        let names = fs::read_dir(weir.folder().join("state")).expect("its folder").flatten();
+        names.filter(|name| name.file_name().to_string_lossy().starts_with("hold-")).count()
+    };
+    weir.upgrade(&[]);
+    assert_eq!((sockets(&weir), &weir.status()["capture"]["kernel"]["holder"]["running"]), (1, &true.into()));
+    fs::write(weir.folder().join("overlay.yaml"), "capture: {fail: open}").expect("a file");
+    weir.upgrade(&[]);
+    eventually("no socket", || (sockets(&weir) == 0).then_some(()));
+}
+
+#[test]
 fn a_captured_weir_does_not_serve_itself_for_ever() {
     netns::enter();
     let load = Load::on(netns::V4);

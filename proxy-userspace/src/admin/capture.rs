@@ -133,7 +133,9 @@ pub fn remove_empty(mut cgroups: Vec<ExecCgroup>) -> Vec<ExecCgroup> {
 async fn remove_when_empty(cgroup: ExecCgroup, events: File, running: Arc<Running>) {
     let path = cgroup.path().display().to_string();
     for _ in 0..MAX_REMOVALS {
-        if let Err(error) = until_left(&events).await {
+        if let Err(error) = until_left(&events).await
+            && !is_removed(&error)
+        {
             tracing::warn!(%error, path, "can't watch the cgroup of a captured program");
         }
         {
@@ -157,8 +159,10 @@ fn remove(cgroup: &ExecCgroup, redirect: &Redirect) -> bool {
     let path = cgroup.path().display();
     match cgroup.remove() {
         Err(error) if error.kind() == io::ErrorKind::ResourceBusy => return false,
-        Err(error) => tracing::warn!(%error, %path, "can't remove the cgroup of a captured program"),
-        Ok(()) => {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(%error, %path, "can't remove the cgroup of a captured program");
+        }
+        _ => {
             if let Err(error) = redirect.release_cgroup(cgroup.id()) {
                 tracing::warn!(%error, %path, "can't release the cgroup of a captured program");
             }
@@ -182,6 +186,12 @@ async fn until_left(events: &File) -> io::Result<()> {
         tokio::time::sleep(LOOK).await;
     }
     Ok(())
+}
+
+/// Whether a cgroup's file can't be read as there is no such cgroup any more: during an upgrade two weirs look after the
+/// same, and one of them removes it.
+fn is_removed(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ENODEV)
 }
 
 /// Whether `cgroup.events` has changed since it was last read.

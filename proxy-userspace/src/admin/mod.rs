@@ -163,9 +163,11 @@ impl Listeners {
         };
         let allowed = guard::AllowedHosts::of(self.address);
         let with_token = for_owner().layer(from_fn_with_state(self.token, token::check));
-        let tcp = questions().merge(with_token).layer(from_fn_with_state(allowed, guard::check));
+        let tcp = questions()
+            .merge(with_token)
+            .merge(upgrade::refused())
+            .layer(from_fn_with_state(allowed, guard::check));
         let tcp = tcp.with_state(Arc::clone(&running));
-        // Who may have any program run in weir's place is weir's user, not who has a token.
         let unix = questions().merge(for_owner()).merge(upgrade::changes()).with_state(running);
         Serving {
             tasks: [

@@ -13,10 +13,21 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::problem::Problem;
-use crate::running::{Running, Upgrade};
+use crate::running::{NotUpgraded, Running, Upgrade};
 
 pub(super) fn changes() -> Router<Arc<Running>> {
     Router::new().route("/upgrade", post(answer))
+}
+
+/// Over TCP, whatever token is given: who may have any program run in weir's place is weir's user.
+pub(super) fn refused() -> Router<Arc<Running>> {
+    let problem = || {
+        Problem::new(
+            StatusCode::FORBIDDEN,
+            "this is answered on the Unix socket only (`weir upgrade` without --admin, or with the socket's path)",
+        )
+    };
+    Router::new().route("/upgrade", post(async move || problem()))
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -38,10 +49,12 @@ async fn answer(State(running): State<Arc<Running>>, body: Bytes) -> Result<Json
     }
     let (answer, answered) = oneshot::channel();
     let asked = running.upgrades.try_send(Upgrade { binary, answer });
-    asked.map_err(|_| Problem::new(StatusCode::CONFLICT, "an upgrade is under way already".to_owned()))?;
+    let under_way = |error: NotUpgraded| Problem::new(StatusCode::CONFLICT, error.to_string());
+    asked.map_err(|_| under_way(NotUpgraded::UnderWay))?;
     match answered.await {
         Ok(Ok(pid)) => Ok(Json(json!({ "pid": pid }))),
-        Ok(Err(reason)) => Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, reason)),
+        Ok(Err(error @ NotUpgraded::UnderWay)) => Err(under_way(error)),
+        Ok(Err(NotUpgraded::Failed(reason))) => Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, reason)),
         Err(_) => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "weir is stopping".to_owned())),
     }
 }

@@ -14,7 +14,7 @@ use super::state_file::StateFile;
 use super::worker::Workers;
 use super::{StartError, store, supervisor};
 use crate::admin;
-use crate::running::{Phase, Running, Upgrade};
+use crate::running::{NotUpgraded, Phase, Running, Upgrade};
 
 /// All that runs.
 pub(super) struct Served {
@@ -42,6 +42,7 @@ impl Served {
     ) -> Result<(), StartError> {
         let Self { running, giver, workers, queries, admin, state_file, tasks } = self;
         let given = until_over(&giver, &workers, queries.as_ref(), &mut signals, &mut wishes).await;
+        wishes.refuse();
         let mut admin = Some(admin);
         if let Some(given) = &given {
             tracing::info!(
@@ -110,9 +111,10 @@ async fn until_over(
             _ = wishes.signal.recv(), if upgrading.is_none() => {
                 upgrading = Some(Upgrading::begin(giver, None, None));
             }
-            Some(wish) = wishes.asked.recv(), if upgrading.is_none() => {
-                upgrading = Some(Upgrading::begin(giver, wish.binary, Some(wish.answer)));
-            }
+            Some(wish) = wishes.asked.recv() => match upgrading {
+                Some(_) => wish.refuse(),
+                None => upgrading = Some(Upgrading::begin(giver, wish.binary, Some(wish.answer))),
+            },
             given = Upgrading::end(&mut upgrading) => match given {
                 Some(given) => return Some(given),
                 None => upgrading = None,
@@ -134,6 +136,14 @@ impl Wishes {
     pub(super) fn new(asked: mpsc::Receiver<Upgrade>) -> std::io::Result<Self> {
         Ok(Self { asked, signal: signal(SignalKind::user_defined2())? })
     }
+
+    /// No other upgrade begins here.
+    fn refuse(&mut self) {
+        self.asked.close();
+        while let Ok(wish) = self.asked.try_recv() {
+            wish.refuse();
+        }
+    }
 }
 
 /// A weir that is being started to take over.
@@ -145,7 +155,7 @@ impl Upgrading {
     fn begin(
         giver: &Arc<Giver>,
         binary: Option<PathBuf>,
-        answer: Option<oneshot::Sender<Result<u32, String>>>,
+        answer: Option<oneshot::Sender<Result<u32, NotUpgraded>>>,
     ) -> Self {
         let giver = Arc::clone(giver);
         let giving = tokio::task::spawn_blocking(move || {
@@ -154,7 +164,10 @@ impl Upgrading {
                 tracing::error!("no upgrade, and nothing has changed: {error}");
             }
             if let Some(answer) = answer {
-                let told = given.as_ref().map(|given| given.pid).map_err(ToString::to_string);
+                let told = given
+                    .as_ref()
+                    .map(|given| given.pid)
+                    .map_err(|error| NotUpgraded::Failed(error.to_string()));
                 // Who has asked may have gone.
                 let _ = answer.send(told);
             }

@@ -200,7 +200,7 @@ async fn run(index: usize, plan: Plan, doors: Doors) -> io::Result<()> {
         Some(ended) = fronts.join_next() => ended.map_err(io::Error::other)?,
     }
     if *phase.borrow() != Phase::Stopping {
-        deadline::drain();
+        deadline::retire();
         tokio::select! {
             () = serve_inside(&mut inside, &mut doors, &shared) => {}
             () = tick(index, &plan.beats, &engine) => {}

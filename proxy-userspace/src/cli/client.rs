@@ -223,7 +223,7 @@ fn held_programs(at: &str) -> Option<hold::LeftBehind> {
 }
 
 fn broken(error: &hyper::Error) -> Failed {
-    Failed::new(FAILED, format!("the connection to weir broke: {error}"))
+    Failed::new(FAILED, format!("the connection to weir broke: {error}; see `weir status`"))
 }
 
 pub(super) fn block_on<T>(task: impl Future<Output = Result<T, Failed>>) -> Result<T, Failed> {

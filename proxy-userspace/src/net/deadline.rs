@@ -5,6 +5,8 @@
 //! precision: a deadline fires up to [`TICK`] (up to [`SWEEP_PERIOD`] with many connections) late.
 //! Short waits use tokio's timers instead.
 
+mod table;
+
 use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
@@ -12,16 +14,14 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use pin_project_lite::pin_project;
-use slab::Slab;
+
+use table::{Slot, Stage, Table};
 
 /// How often a worker ticks: deadlines advance, and the kernel half hears a heartbeat.
 pub const TICK: Duration = Duration::from_millis(100);
 
 /// The longest time between two looks at the same deadline.
 pub const SWEEP_PERIOD: Duration = Duration::from_millis(500);
-
-/// Below this many deadlines, every tick looks at all of them.
-const SMALL_TABLE: usize = 1024;
 
 /// Why a wait ended early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,13 +50,13 @@ impl Deadline {
 
     /// Fires `after` from now; replaces what was set before.
     pub fn arm(&self, after: Duration) {
-        self.set(after, None);
+        self.set(after, None, false);
     }
 
-    /// As [`Deadline::arm`], for a wait in which nothing is under way: into a drain it lasts no longer than
-    /// `in_drain` from now.
+    /// As [`Deadline::arm`], for a wait in which nothing is under way: into a drain or a retirement it lasts no longer
+    /// than `in_drain` from now.
     pub fn arm_idle(&self, after: Duration, in_drain: Duration) {
-        self.set(after, Some(in_drain));
+        self.set(after, Some(in_drain), true);
     }
 
     /// Whether it was armed before: a connection whose deadline never was has not asked for anything yet.
@@ -89,12 +89,12 @@ impl Deadline {
     }
 
     /// `future`, a wait in which nothing is under way: no longer than `after`, and into a drain no longer than
-    /// `in_drain`.
+    /// `in_drain`. A retirement lets it be: the peer, which can't be told, may be about to ask.
     ///
     /// # Errors
     /// [`Expired`] if the time was up or a drain ended it first.
     pub fn limit_idle<F: Future>(&self, after: Duration, in_drain: Duration, future: F) -> Limited<'_, F> {
-        self.arm_idle(after, in_drain);
+        self.set(after, Some(in_drain), false);
         self.race(future)
     }
 
@@ -106,17 +106,17 @@ impl Deadline {
         Limited { deadline: self, future }
     }
 
-    fn set(&self, after: Duration, in_drain: Option<Duration>) {
+    fn set(&self, after: Duration, in_drain: Option<Duration>, retires: bool) {
         TABLE.with_borrow_mut(|table| {
             let due_in_drain = match in_drain {
                 None => u64::MAX,
                 Some(Duration::ZERO) => table.now,
                 Some(in_drain) => table.due(in_drain),
             };
-            let (due, now, draining) = (table.due(after), table.now, table.draining);
+            let (due, now, stage) = (table.due(after), table.now, table.stage);
             let slot = &mut table.slots[self.slot];
-            (slot.due, slot.due_in_drain, slot.expired) = (due, due_in_drain, None);
-            if draining {
+            (slot.due, slot.due_in_drain, slot.retires, slot.expired) = (due, due_in_drain, retires, None);
+            if slot.ends_in(stage) {
                 slot.drain(now);
             }
         });
@@ -174,7 +174,21 @@ pub fn ticks() -> u64 {
 
 /// Ends waits in which nothing is under way on this thread, now and from now on.
 pub fn drain() {
-    let fired = TABLE.with_borrow_mut(Table::drain);
+    enter(Stage::Draining);
+}
+
+/// As [`drain`], but only where the peer can be told, as in HTTP/2. Others are answered once more: see [`is_retired`].
+pub fn retire() {
+    enter(Stage::Retired);
+}
+
+/// Whether no connection of this thread is to be kept after what it is asked now.
+pub fn is_retired() -> bool {
+    TABLE.with_borrow(|table| table.stage > Stage::Serving)
+}
+
+fn enter(stage: Stage) {
+    let fired = TABLE.with_borrow_mut(|table| table.enter(stage));
     fired.into_iter().for_each(Waker::wake);
 }
 
@@ -191,92 +205,6 @@ pub fn end_longest_idle() -> bool {
 
 thread_local! {
     static TABLE: RefCell<Table> = RefCell::new(Table::default());
-}
-
-#[derive(Default)]
-struct Table {
-    slots: Slab<Slot>,
-    /// Ticks since the thread began.
-    now: u64,
-    /// Where the next partial sweep goes on.
-    cursor: usize,
-    draining: bool,
-}
-
-#[derive(Debug)]
-struct Slot {
-    waker: Option<Waker>,
-    /// The tick in which it fires; the last one of all if it was never armed.
-    due: u64,
-    /// The same if weir drains, where that is earlier.
-    due_in_drain: u64,
-    expired: Option<Expired>,
-}
-
-impl Default for Slot {
-    fn default() -> Self {
-        Self { waker: None, due: u64::MAX, due_in_drain: u64::MAX, expired: None }
-    }
-}
-
-impl Slot {
-    fn drain(&mut self, now: u64) {
-        self.due = self.due.min(self.due_in_drain);
-        if self.due_in_drain <= now {
-            self.expired.get_or_insert(Expired::Drained);
-        }
-    }
-}
-
-impl Table {
-    /// The tick by which `after` has passed: one more, as the current tick has begun already.
-    fn due(&self, after: Duration) -> u64 {
-        let ticks = u64::try_from(after.as_nanos().div_ceil(TICK.as_nanos())).unwrap_or(u64::MAX);
-        self.now.saturating_add(ticks).saturating_add(1)
-    }
-
-    fn sweep(&mut self) -> Vec<Waker> {
-        self.now += 1;
-        let end = self.slots.capacity();
-        let per_period = usize::try_from(SWEEP_PERIOD.as_millis() / TICK.as_millis()).unwrap_or(1);
-        let span = SMALL_TABLE.max(end.div_ceil(per_period));
-        let start = if self.cursor >= end { 0 } else { self.cursor };
-        self.cursor = start + span;
-        let now = self.now;
-        let mut fired = Vec::new();
-        for index in start..(start + span).min(end) {
-            if let Some(slot) = self.slots.get_mut(index)
-                && slot.due <= now
-                && slot.expired.is_none()
-            {
-                slot.expired = Some(Expired::TimedOut);
-                fired.extend(slot.waker.take());
-            }
-        }
-        fired
-    }
-
-    fn end_longest_idle(&mut self) -> Option<Waker> {
-        let is_idle =
-            |slot: &Slot| slot.due_in_drain != u64::MAX && slot.expired.is_none() && slot.waker.is_some();
-        let idle = self.slots.iter_mut().map(|(_, slot)| slot).filter(|slot| is_idle(slot));
-        let longest = idle.min_by_key(|slot| slot.due)?;
-        longest.expired = Some(Expired::Drained);
-        longest.waker.take()
-    }
-
-    fn drain(&mut self) -> Vec<Waker> {
-        self.draining = true;
-        let now = self.now;
-        let mut fired = Vec::new();
-        for (_, slot) in &mut self.slots {
-            if slot.expired.is_none() {
-                slot.drain(now);
-                fired.extend(slot.expired.and_then(|_| slot.waker.take()));
-            }
-        }
-        fired
-    }
 }
 
 #[cfg(test)]
@@ -336,6 +264,25 @@ mod tests {
         check(long, Some(short), 4, true, Some(Expired::TimedOut));
         check(short, Some(long), 4, true, Some(Expired::TimedOut));
         check(long, None, 30, true, None);
+    }
+
+    #[test]
+    fn a_retirement_ends_what_can_tell_its_peer() {
+        std::thread::spawn(|| {
+            let mut cx = Context::from_waker(Waker::noop());
+            let (told, kept) = (Deadline::new(), Deadline::new());
+            told.arm_idle(TICK, Duration::ZERO);
+            let mut wait = std::pin::pin!(kept.limit_idle(TICK, Duration::ZERO, pending::<()>()));
+            assert!(!is_retired());
+            retire();
+            assert!(is_retired());
+            assert_eq!(told.poll_expired(&mut cx), Poll::Ready(Expired::Drained));
+            assert!(wait.as_mut().poll(&mut cx).is_pending());
+            drain();
+            assert!(wait.as_mut().poll(&mut cx).is_ready());
+        })
+        .join()
+        .unwrap();
     }
 
     #[test]

@@ -101,9 +101,14 @@ impl Holder {
 }
 
 impl Holder {
-    /// Ends it, and leaves its socket's place to the holder of the weir that takes over.
+    /// Ends it, and leaves its socket's place to the holder of the weir that takes over, if that has one there.
     pub(super) fn end_in_favour_of_another(mut self) {
-        self.socket.clear();
+        let socket = std::mem::take(&mut self.socket);
+        drop(self);
+        let listens = UnixStream::connect(&socket);
+        if listens.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+            let _ = fs::remove_file(&socket);
+        }
     }
 }
 

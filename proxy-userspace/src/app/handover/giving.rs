@@ -1,20 +1,17 @@
 //! The running weir's side.
 
-use std::env;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use proxy_common::MAX_SIBLINGS;
 use tokio::sync::watch;
 
+use super::starting::{LAST_WORDS, Starting};
 use super::{Answer, CapturedContainer, Kept, Offer, PATIENCE, PROTOCOL, Released, State, hear, say};
 use crate::admin;
 use crate::app::sockets::Explicit;
@@ -24,17 +21,22 @@ use crate::privilege::{self, Assistant, descriptors};
 use crate::redirect::Redirect;
 use crate::running::{Capture, Phase, Running};
 
-/// How long a weir that failed may take to end by itself, so that its exit code can be told.
-const LAST_WORDS: Duration = Duration::from_secs(1);
-const LOOK: Duration = Duration::from_millis(10);
-
 /// What is needed to have another weir take this one's place.
 pub(in crate::app) struct Giver {
     running: Arc<Running>,
     phase: watch::Sender<Phase>,
     sockets: Mutex<io::Result<Sockets>>,
+    under_way: Mutex<UnderWay>,
+}
+
+#[derive(Default)]
+enum UnderWay {
+    #[default]
+    Nothing,
     /// The one that is being started; nobody has waited for it yet.
-    under_way: Mutex<Option<Pid>>,
+    Starting(Pid),
+    /// None is to be started any more.
+    Cancelled,
 }
 
 /// Second descriptors of the sockets that go over.
@@ -67,10 +69,14 @@ pub(in crate::app) enum GiveError {
     Unassisted,
     #[error("can't start {}: {error}", .program.display())]
     Start { program: PathBuf, error: io::Error },
+    #[error("weir was told to stop, and the new one (pid {pid}) was ended before it had taken over")]
+    Cancelled { pid: Pid },
+    #[error("the new weir (pid {pid}) was not ready within {} s, and was ended; its log says more", PATIENCE.as_secs())]
+    TimedOut { pid: Pid },
     #[error("the new weir (pid {pid}) did not start: {reason}")]
-    Failed { pid: u32, reason: String },
+    Failed { pid: Pid, reason: String },
     #[error("the new weir (pid {pid}) {ended} before it had taken over ({error}); its log says more")]
-    Lost { pid: u32, ended: String, error: io::Error },
+    Lost { pid: Pid, ended: String, error: io::Error },
 }
 
 impl Giver {
@@ -100,32 +106,58 @@ impl Giver {
         let (stream, its_end) = UnixStream::pair().map_err(|error| GiveError::Sockets(error.to_string()))?;
         let limits = stream.set_read_timeout(Some(PATIENCE)).and(stream.set_write_timeout(Some(PATIENCE)));
         limits.map_err(|error| GiveError::Sockets(error.to_string()))?;
-        let mut child = start(binary, its_end)?;
-        let pid = child.id();
-        *self.under_way() = i32::try_from(pid).ok().map(Pid::from_raw);
-        tracing::info!(pid, "a new weir is starting, to take over");
-        self.tell_siblings(Some(pid));
-        let talked = self.talk(&stream, pid);
-        *self.under_way() = None;
-        let given = talked.map_err(|error| {
-            let ended = end(&mut child);
-            self.stay();
-            match error {
-                Unheard::Failed(reason) => GiveError::Failed { pid, reason },
-                Unheard::Lost(error) => GiveError::Lost { pid, ended, error },
+        let starting = Starting::start(binary, its_end);
+        let starting = starting.map_err(|(program, error)| GiveError::Start { program, error })?;
+        self.begin(&starting);
+        let pid = starting.pid();
+        tracing::info!(%pid, "a new weir is starting, to take over");
+        self.tell_siblings(Some(pid.as_raw().unsigned_abs()));
+        match self.talk(&stream, pid) {
+            Ok(given) => {
+                starting.leave();
+                Ok(given)
             }
-        })?;
-        // Nobody else can wait for it.
-        std::thread::spawn(move || child.wait());
-        Ok(given)
+            Err(unheard) => {
+                let was_cancelled = !self.finish();
+                let ended = starting.end();
+                self.stay();
+                Err(match unheard {
+                    _ if was_cancelled => GiveError::Cancelled { pid },
+                    Unheard::Failed(reason) => GiveError::Failed { pid, reason },
+                    Unheard::Lost(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        GiveError::TimedOut { pid }
+                    }
+                    Unheard::Lost(error) => GiveError::Lost { pid, ended, error },
+                })
+            }
+        }
+    }
+
+    fn begin(&self, starting: &Starting) {
+        let mut under_way = self.under_way();
+        match *under_way {
+            UnderWay::Cancelled => Starting::kill(starting.pid()),
+            _ => *under_way = UnderWay::Starting(starting.pid()),
+        }
+    }
+
+    /// From here on it can't be cancelled. False: it was.
+    fn finish(&self) -> bool {
+        let mut under_way = self.under_way();
+        let was_cancelled = matches!(*under_way, UnderWay::Cancelled);
+        if !was_cancelled {
+            *under_way = UnderWay::Nothing;
+        }
+        !was_cancelled
     }
 
     /// Gives up on the weir that is being started, if it has not taken over yet.
     pub(in crate::app) fn cancel(&self) {
-        if let Some(pid) = *self.under_way() {
-            // It may have ended by itself.
-            let _ = kill(pid, Signal::SIGKILL);
+        let mut under_way = self.under_way();
+        if let UnderWay::Starting(pid) = *under_way {
+            Starting::kill(pid);
         }
+        *under_way = UnderWay::Cancelled;
     }
 
     /// Closes the second descriptors: whoever else has the sockets is alone with them.
@@ -140,7 +172,7 @@ impl Giver {
         self.phase.send_replace(phase);
     }
 
-    fn talk(&self, stream: &UnixStream, pid: u32) -> Result<Given, Unheard> {
+    fn talk(&self, stream: &UnixStream, pid: Pid) -> Result<Given, Unheard> {
         // One that has failed already has told why, and takes no offer.
         let offered = self.offer(stream);
         if offered.is_err() {
@@ -159,7 +191,10 @@ impl Giver {
             Answer::Failed { reason } => return Err(Unheard::Failed(reason)),
             Answer::Ready => return Err(io::Error::other("it is ready again and again").into()),
         };
-        let given = self.release(pid, kept);
+        if !self.finish() {
+            return Err(io::Error::from(io::ErrorKind::Interrupted).into());
+        }
+        let given = self.release(pid.as_raw().unsigned_abs(), kept);
         // If it is gone by now, weir has died.
         let _ = say(stream, &Released {});
         Ok(given)
@@ -269,7 +304,7 @@ impl Giver {
         }
     }
 
-    fn under_way(&self) -> MutexGuard<'_, Option<Pid>> {
+    fn under_way(&self) -> MutexGuard<'_, UnderWay> {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -293,39 +328,4 @@ impl Sockets {
         let [tcp, unix] = admin.descriptors();
         Ok(Self { admin: [second(tcp)?, second(unix)?], explicit: explicit.collect::<io::Result<_>>()? })
     }
-}
-
-/// With this process's own arguments and environment. Its log goes where this one's goes.
-fn start(binary: Option<&Path>, stream: UnixStream) -> Result<Child, GiveError> {
-    let mut arguments = env::args_os();
-    let own = arguments.next().map_or_else(|| "weir".into(), PathBuf::from);
-    let program = binary.map_or(own, Path::to_path_buf);
-    let arguments = arguments.filter(|argument| argument != TAKE_OVER);
-    let mut command = Command::new(&program);
-    command.args(arguments).arg(TAKE_OVER).stdin(OwnedFd::from(stream));
-    let started = privilege::pass_on(|| command.spawn()).map_err(io::Error::other);
-    started.flatten().map_err(|error| GiveError::Start { program, error })
-}
-
-/// As `weir serve` knows it.
-const TAKE_OVER: &str = "--take-over";
-
-/// Waits for a little while, then ends it. How it ended, for people.
-fn end(child: &mut Child) -> String {
-    let waited = (0..LAST_WORDS.as_millis() / LOOK.as_millis()).find_map(|_| {
-        let status = child.try_wait().ok().flatten();
-        if status.is_none() {
-            std::thread::sleep(LOOK);
-        }
-        status
-    });
-    let shown = |status: ExitStatus| format!("ended with {status}");
-    waited.map_or_else(
-        || {
-            let _ = child.kill();
-            let _ = child.wait();
-            "was ended".to_owned()
-        },
-        shown,
-    )
 }

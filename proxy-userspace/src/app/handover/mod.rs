@@ -15,6 +15,7 @@
 //! can follow one another; only these messages have a version.
 
 mod giving;
+mod starting;
 mod taking;
 
 use std::io;

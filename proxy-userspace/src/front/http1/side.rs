@@ -6,6 +6,7 @@ use crate::http::forward::{self, Delivery, Pseudonym, wants_keep_alive};
 use crate::http::framing::{self, BadFraming, Framing};
 use crate::http::head::{RequestHead, ResponseHead, Version};
 use crate::http::headers::Name;
+use crate::net::deadline;
 use crate::net::stream::Downstream;
 use crate::net::transport::{ReadHalf, WriteHalf};
 use crate::pipeline::side::{Directions, DownstreamSide, Manner, Reply};
@@ -102,7 +103,7 @@ impl Reply for Http1Reply<'_> {
 
     fn head(&mut self, head: &ResponseHead, manner: Manner<'_>) {
         let framing = forward::delivered_framing(manner.framing, self.version);
-        *self.keep &= framing != Framing::UntilClose && manner.may_keep;
+        *self.keep &= framing != Framing::UntilClose && manner.may_keep && !deadline::is_retired();
         let keep_alive_10 = *self.keep && self.version == Version::Http10;
         let delivery =
             Delivery { framing, close: !*self.keep, keep_alive_10, upgrade: false, trailers: self.trailers };
