@@ -88,13 +88,23 @@ impl Redirect {
                 ));
             }
         };
+        self.carried_out(pid, (protocol, destination.port()), policy, because)
+    }
+
+    /// What comes of a policy.
+    fn carried_out(
+        &self,
+        pid: u32,
+        (protocol, port): (Protocol, u16),
+        policy: Policy,
+        because: String,
+    ) -> io::Result<Explained> {
+        let direct = |reason: &str| Ok(Explained { verdict: "direct", reason: reason.to_owned() });
+        let dns = self.captures_dns && port == DNS_PORT;
         match policy.action {
             ACTION_BYPASS => direct(&format!("{because}: bypass")),
             ACTION_DENY => Ok(Explained { verdict: "deny", reason: because }),
-            _ if protocol == Protocol::Udp
-                && !dns
-                && !(self.deny_quic && destination.port() == QUIC_PORT) =>
-            {
+            _ if protocol == Protocol::Udp && !dns && !(self.deny_quic && port == QUIC_PORT) => {
                 direct(&format!("{because}, and UDP is not relayed"))
             }
             _ if !self.serves_netns_of(pid)? => {
