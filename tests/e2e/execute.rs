@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use weir_tests::execute::{ask, open, path_of, python, weir, whole};
 use weir_tests::http;
@@ -282,4 +283,42 @@ fn a_token_opens_tcp_to_those_who_have_it() {
         format!("GET /flows HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{right}\r\n\r\n", weir.admin);
     assert_eq!(http::send(weir.admin, flows.as_bytes()).expect("an answer").status, 200);
     assert_eq!(http::get(weir.admin, "/proxy/status").expect("an answer").status, 200, "questions need none");
+}
+
+#[test]
+fn whoever_leaves_the_group_and_the_session_ends_too() {
+    let weir = weir("");
+    // A daemon: a double fork with a session of its own, and all streams closed.
+    let code = "import os, time\nif os.fork() == 0:\n os.setsid()\n if os.fork() == 0:\n  print(os.getpid())\n  \
+                [os.close(n) for n in range(3)]\n  time.sleep(300)\n os._exit(0)\nos.wait()\ntime.sleep(0.2)";
+    let answer = whole(&weir, python(code));
+    assert_eq!(answer["type"], "exit", "{answer}");
+    let pid = answer["stdout"]["data"].as_str().and_then(|pid| pid.trim().parse().ok()).expect("a pid");
+    eventually("the daemon has ended", || has_ended(pid).then_some(()));
+}
+
+#[test]
+fn a_dead_weir_leaves_no_command_behind() {
+    let mut weir = weir("");
+    let code = "import os, time\nkid = os.fork()\nif kid == 0: os.setsid(); time.sleep(300)\n\
+                os.write(1, f'{os.getpid()} {kid}\\n'.encode()); time.sleep(300)";
+    let mut lines = Lines::of(&weir, &python(code));
+    let event = lines.event().expect("output");
+    let pids: Vec<i32> =
+        event["data"].as_str().expect("text").split_whitespace().flat_map(str::parse).collect();
+    assert_eq!(pids.len(), 2, "{event}");
+    weir.signal(Signal::SIGKILL);
+    weir.wait();
+    eventually("all have ended", || pids.iter().all(|pid| has_ended(*pid)).then_some(()));
+}
+
+#[test]
+fn a_command_has_no_terminal_and_gains_no_privileges() {
+    let weir = weir("");
+    let code = "import os\ntry: os.open('/dev/tty', os.O_RDWR); print('a terminal')\n\
+                except OSError as error: print(error.errno)\n\
+                print([line for line in open('/proc/self/status') if line.startswith('NoNewPrivs')], os.getsid(0) == os.getppid())";
+    let answer = whole(&weir, python(code));
+    let expected = format!("{}\n['NoNewPrivs:\\t1\\n'] True\n", libc::ENXIO);
+    assert_eq!(answer["stdout"]["data"], expected, "{answer}");
 }

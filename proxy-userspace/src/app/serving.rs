@@ -190,7 +190,8 @@ impl Upgrading {
 async fn finished(running: &Running, given: &Given) {
     let begun = Instant::now();
     let waits = || given.redirect.as_ref().is_some_and(|redirect| redirect.unclaimed() > 0);
-    while begun.elapsed() < SETTLE || running.admission.open() > 0 || waits() {
+    let commands = || running.executor.as_ref().is_some_and(|executor| executor.counts().2 > 0);
+    while begun.elapsed() < SETTLE || running.admission.open() > 0 || waits() || commands() {
         tokio::time::sleep(LOOK).await;
     }
 }

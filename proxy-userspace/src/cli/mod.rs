@@ -17,6 +17,7 @@ mod oci;
 mod policy;
 mod serve;
 mod status;
+mod supervise;
 mod upgrade;
 
 use std::path::PathBuf;
@@ -68,6 +69,9 @@ enum Command {
     /// Keeps the programs of a weir attached when it has died. For weir itself to start.
     #[command(hide = true)]
     Hold(hold::Arguments),
+    /// Runs a command for a caller of the admin API. For weir itself to start.
+    #[command(hide = true)]
+    Supervise(supervise::Arguments),
     /// Keeps the privileges that weir gives up. For weir itself to start.
     #[command(hide = true)]
     Assist,
@@ -127,6 +131,10 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Cache(command) => cache::run(&command, admin.as_deref()),
         Command::Upgrade(arguments) => upgrade::run(&arguments, admin.as_deref()),
         Command::Hold(arguments) => hold::run(&arguments),
+        Command::Supervise(arguments) => match supervise::run(&arguments) {
+            Ok(code) => return code,
+            Err(failed) => Err(failed),
+        },
         Command::Assist => assist::run(),
         Command::OciHook(arguments) => oci::hook(&arguments, admin.as_deref()),
         Command::OciRuntime(arguments) => oci::runtime(&arguments, admin.as_deref()),

@@ -1,16 +1,17 @@
 //! Runs the commands of `cli.allowed_commands` for callers of the admin API.
 //!
 //! There is no shell, no path search and no inherited environment: a caller chooses among the listed programs and gives
-//! them arguments that fit their patterns. A command is a process group of its own, which ends with it, with its time,
-//! and with its caller.
+//! them arguments that fit their patterns. A command ends with all that it has started, when it ends by itself, when its
+//! time is over, when its caller goes, and when weir dies.
 
 mod output;
 mod process;
+pub mod supervisor;
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,6 +27,9 @@ use crate::netns::keep_descriptors;
 
 /// What a command finds in PATH.
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
+/// This very program, whatever has become of its file.
+const OWN_PROGRAM: &str = "/proc/self/exe";
 
 /// The user that a weir of root runs commands as, unless it is told another.
 const NOBODY: &str = "nobody";
@@ -195,15 +199,21 @@ impl RunAs {
         Self { other: None, name, home }
     }
 
-    /// A command of this user's, with no more of an environment than a program expects. Where the user is another than
-    /// weir's own, the standard library drops weir's supplementary groups as well.
-    fn command(&self, path: &PathBuf) -> Command {
-        let mut command = Command::new(path);
-        command.env_clear().env("PATH", PATH).env("LANG", "C.UTF-8").env("HOME", &self.home);
-        command.env("USER", &self.name).env("LOGNAME", &self.name).current_dir("/").process_group(0);
+    /// A command of this user's, below a supervisor, with no more of an environment than a program expects.
+    fn command(&self, path: &Path) -> Command {
+        let mut command = Command::new(OWN_PROGRAM);
+        command.arg0("weir").arg("supervise");
         if let Some((user, group)) = self.other {
-            command.uid(user).gid(group);
+            command.args(["--user", &user.to_string(), "--group", &group.to_string()]);
         }
+        command
+            .arg("--")
+            .arg(path)
+            .env_clear()
+            .env("PATH", PATH)
+            .env("LANG", "C.UTF-8")
+            .env("HOME", &self.home);
+        command.env("USER", &self.name).env("LOGNAME", &self.name).current_dir("/");
         command
     }
 }

@@ -6,9 +6,9 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -26,7 +26,13 @@ const CHUNK: usize = 16 << 10;
 /// itself waits.
 const CHUNKS: usize = 4;
 
-/// How long a pipe may stay open after its command's end, held by a process that has left the group.
+/// How long a supervisor may take to end all that is below it.
+const LAST_WORK: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether it has.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// How long a pipe may stay open after its command's end: a supervisor that was itself killed leaves others behind.
 const LEFT_OPEN: Duration = Duration::from_millis(500);
 
 /// How long a caller may take to fetch what a command that has ended wrote last.
@@ -49,14 +55,14 @@ pub(super) fn start(
 ) -> io::Result<mpsc::Receiver<Event>> {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-    let group = Group::of(child)?;
+    let supervised = Supervised::of(child, place)?;
     let pipes = Pipes {
         stdin: stdin.map(|pipe| Sender::from_owned_fd(pipe.into())).transpose()?.zip(input),
         stdout: reader(stdout.map(Into::into))?,
         stderr: reader(stderr.map(Into::into))?,
     };
     let (events, receiver) = mpsc::channel(CHUNKS);
-    tokio::spawn(attend(group, pipes, limits, events, place));
+    tokio::spawn(attend(supervised, pipes, limits, events));
     Ok(receiver)
 }
 
@@ -70,13 +76,7 @@ fn reader(pipe: Option<OwnedFd>) -> io::Result<Receiver> {
     Receiver::from_owned_fd(pipe.ok_or(io::ErrorKind::BrokenPipe)?)
 }
 
-async fn attend(
-    mut group: Group,
-    pipes: Pipes,
-    limits: Limits,
-    events: mpsc::Sender<Event>,
-    place: OwnedSemaphorePermit,
-) {
+async fn attend(mut supervised: Supervised, pipes: Pipes, limits: Limits, events: mpsc::Sender<Event>) {
     let (ended, watching) = watch::channel(false);
     let room = Arc::new(Room::new(limits.output));
     let mut readers = JoinSet::new();
@@ -88,7 +88,7 @@ async fn attend(
         readers.spawn(async move { drop(pipe.write_all(&input).await) });
     }
     let end = tokio::select! {
-        status = group.wait() => match status {
+        status = supervised.wait() => match status {
             Ok(status) => end_of(status),
             Err(error) => End::Unknown { error: error.to_string() },
         },
@@ -100,9 +100,7 @@ async fn attend(
     };
     // Nobody reads on then, and that may have ended it first.
     let end = if room.is_full() { End::OutputLimit { max_output: limits.output } } else { end };
-    // Whatever it has started and left behind goes, too.
-    drop(group);
-    drop(place);
+    drop(supervised);
     let _ = ended.send(true);
     let told = async {
         while readers.join_next().await.is_some() {}
@@ -194,35 +192,46 @@ impl Room {
     }
 }
 
-/// A command's process group. Dropped, all of it is killed.
-struct Group {
-    leader: Child,
+/// A command's supervisor. Dropped, it is ended, and with it the command and all that this has started.
+struct Supervised {
+    supervisor: Option<Child>,
     id: Pid,
+    /// Free again when nothing is left.
+    place: Option<OwnedSemaphorePermit>,
 }
 
-impl Group {
-    fn of(leader: Child) -> io::Result<Self> {
-        let id = Pid::from_raw(i32::try_from(leader.id()).map_err(io::Error::other)?);
-        Ok(Self { leader, id })
+impl Supervised {
+    fn of(supervisor: Child, place: OwnedSemaphorePermit) -> io::Result<Self> {
+        let id = Pid::from_raw(i32::try_from(supervisor.id()).map_err(io::Error::other)?);
+        Ok(Self { supervisor: Some(supervisor), id, place: Some(place) })
     }
 
-    /// How the leader ended. The rest of the group is killed before the leader's number may be given to another, which
-    /// is why this doesn't wait as others do: a thread does, and leaves the leader as it is.
+    /// How it ended. A thread waits, and leaves the zombie as it is: its number can't be another's.
     async fn wait(&mut self) -> io::Result<ExitStatus> {
-        let leader = Id::Pid(self.id);
-        let ended = move || waitid(leader, WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT);
+        let supervisor = Id::Pid(self.id);
+        let ended = move || waitid(supervisor, WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT);
         tokio::task::spawn_blocking(ended).await.map_err(io::Error::other)??;
-        let _ = killpg(self.id, Signal::SIGKILL);
-        self.leader.wait()
+        match self.supervisor.take() {
+            Some(mut supervisor) => supervisor.wait(),
+            None => Err(io::ErrorKind::NotFound.into()),
+        }
     }
 }
 
-impl Drop for Group {
+impl Drop for Supervised {
     fn drop(&mut self) {
-        // Nobody has waited for the leader: its number is still its own, and what is killed ends at once.
-        if let Ok(None) = self.leader.try_wait() {
-            let _ = killpg(self.id, Signal::SIGKILL);
-            let _ = self.leader.wait();
-        }
+        let (Some(mut supervisor), place) = (self.supervisor.take(), self.place.take()) else { return };
+        // Nobody has waited for it: its number is still its own.
+        let _ = kill(self.id, Signal::SIGTERM);
+        // It takes as long as the kernel takes to end them all, which nobody else is to wait for.
+        std::thread::spawn(move || {
+            let deadline = Instant::now() + LAST_WORK;
+            while let (Ok(None), true) = (supervisor.try_wait(), Instant::now() < deadline) {
+                std::thread::sleep(LOOK);
+            }
+            let _ = supervisor.kill();
+            let _ = supervisor.wait();
+            drop(place);
+        });
     }
 }
