@@ -23,6 +23,7 @@ pub mod redis;
 pub mod scripts;
 pub mod site;
 pub mod strict;
+pub mod successor;
 pub mod venv;
 pub mod weir;
 pub mod who;

@@ -15,7 +15,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::http;
+use crate::{http, successor};
 
 /// A weir process.
 pub struct Weir {
@@ -258,7 +258,8 @@ impl Drop for Weir {
         }
         // It may have ended on its own.
         let _ = kill(self.first_pid(), Signal::SIGCONT);
-        for successor in &self.successors {
+        let unnoted = successor::unnoted(self.folder.path(), &self.successors);
+        for successor in self.successors.iter().chain(&unnoted) {
             let _ = kill(*successor, Signal::SIGKILL);
             // Nobody of ours can wait for it.
             let deadline = Instant::now() + SOON;

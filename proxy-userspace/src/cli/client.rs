@@ -104,7 +104,7 @@ pub(super) fn follow(
     })
 }
 
-/// Asks; and again if a weir answers that has just been replaced.
+/// Asks; and again if a weir answers that has just been replaced, or closes before it has read what it is asked.
 async fn send(
     admin: Option<&str>,
     method: &Method,
@@ -113,13 +113,42 @@ async fn send(
     limit: Duration,
 ) -> Result<Response<Incoming>, Failed> {
     for _ in 1..MOST_TRIES {
-        let answer = send_once(admin, method, path, body.clone(), limit).await?;
-        if !answer.headers().contains_key("retry-after") {
-            return judged(answer).await;
+        match send_once(admin, method, path, body.clone(), limit).await {
+            Ok(answer) if !answer.headers().contains_key("retry-after") => return judged(answer).await,
+            Err(Unanswered::Broken(_)) if may_be_done_twice(method, path) => {}
+            Err(error) => return Err(error.into()),
+            Ok(_) => {}
         }
         tokio::time::sleep(AGAIN).await;
     }
     judged(send_once(admin, method, path, body, limit).await?).await
+}
+
+/// Why there is no answer.
+enum Unanswered {
+    /// The connection ended.
+    Broken(hyper::Error),
+    Failed(Failed),
+}
+
+impl From<Failed> for Unanswered {
+    fn from(failed: Failed) -> Self {
+        Self::Failed(failed)
+    }
+}
+
+impl From<Unanswered> for Failed {
+    fn from(unanswered: Unanswered) -> Self {
+        match unanswered {
+            Unanswered::Broken(error) => broken(&error),
+            Unanswered::Failed(failed) => failed,
+        }
+    }
+}
+
+/// Whether it does no harm if it was done, and the answer was lost.
+fn may_be_done_twice(method: &Method, path: &str) -> bool {
+    *method != Method::POST || path.starts_with("/capture/")
 }
 
 /// How often and when it is asked again.
@@ -142,15 +171,15 @@ async fn send_once(
     path: &str,
     body: Bytes,
     limit: Duration,
-) -> Result<Response<Incoming>, Failed> {
+) -> Result<Response<Incoming>, Unanswered> {
     match address(admin, method, path)? {
         Address::Socket(socket) => match UnixStream::connect(&socket).await {
             Ok(stream) => request(stream, "localhost", (method, path), body, limit).await,
-            Err(error) => Err(not_running(&socket.display().to_string(), &error)),
+            Err(error) => Err(not_running(&socket.display().to_string(), &error).into()),
         },
         Address::Tcp(host) => match TcpStream::connect(&host).await {
             Ok(stream) => request(stream, &host, (method, path), body, limit).await,
-            Err(error) => Err(not_running(&format!("http://{host}"), &error)),
+            Err(error) => Err(not_running(&format!("http://{host}"), &error).into()),
         },
     }
 }
@@ -161,7 +190,7 @@ async fn request(
     (method, path): (&Method, &str),
     body: Bytes,
     limit: Duration,
-) -> Result<Response<Incoming>, Failed> {
+) -> Result<Response<Incoming>, Unanswered> {
     let request = Request::builder().method(method).uri(path).header("Host", host);
     let request = match body.is_empty() {
         true => request,
@@ -176,8 +205,10 @@ async fn request(
         sender.send_request(request).await
     };
     match tokio::time::timeout(limit, exchange).await {
-        Ok(answer) => answer.map_err(|error| broken(&error)),
-        Err(_) => Err(Failed::new(FAILED, format!("weir did not answer within {} s", limit.as_secs()))),
+        Ok(answer) => answer.map_err(Unanswered::Broken),
+        Err(_) => {
+            Err(Failed::new(FAILED, format!("weir did not answer within {} s", limit.as_secs())).into())
+        }
     }
 }
 
