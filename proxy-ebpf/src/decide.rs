@@ -214,7 +214,8 @@ pub fn tgid() -> u32 {
 #[inline(always)]
 fn policy(attempt: &Attempt<'_>, scope: Scope) -> Option<&'static Policy> {
     let rules = Rules::in_force();
-    let mut nearest = None;
+    // The id, not what is said of it: a pointer here doubles what the verifier has to go through at each level.
+    let mut nearest = 0;
     let mut admitting = RuleSet::EMPTY;
     let first = FIRST_LEVEL.load();
     for level in first..first + MAX_CGROUP_DEPTH {
@@ -223,14 +224,15 @@ fn policy(attempt: &Attempt<'_>, scope: Scope) -> Option<&'static Policy> {
         if id == 0 {
             break;
         }
-        // SAFETY: read during this run of the program only. Userspace may replace it meanwhile: either one is right.
-        if let Some(policy) = unsafe { CGROUPS.get(id) } {
-            nearest = Some(policy);
+        if CGROUPS.get_ptr(id).is_some() {
+            nearest = id;
         }
         if let Some(rules) = rules {
             rules.add_cgroup(id, &mut admitting);
         }
     }
+    // SAFETY: read during this run of the program only. Userspace may replace it meanwhile: either one is right.
+    let nearest = unsafe { CGROUPS.get(nearest) };
     if let Some(rules) = rules
         && let Some(matched) = rules.first_match(attempt, scope, &admitting, nearest.is_some())
     {
