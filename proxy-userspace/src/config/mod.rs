@@ -22,10 +22,14 @@ mod kinds;
 mod parent;
 mod prefix;
 mod redis;
+mod reference;
 mod routing;
 mod rules;
+mod schema;
 mod section;
 mod selector;
+mod shape;
+mod show;
 mod sources;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -57,7 +61,9 @@ pub use prefix::Prefix;
 pub use redis::{Redis, RedisPlace, RedisUrl, ValueCoding};
 pub use routing::{Backend, ForwardedFields, Forwarding, HostField, HostPattern, PathPattern, Routing, Rule};
 pub use rules::{Action, CaptureRule, MAX_RULES, Protocol};
+pub use schema::schema;
 pub use selector::{BadSelector, COMPOSE_LABEL, Selector};
+pub use show::{Effective, effective};
 pub use sources::{DEFAULT_FILE, Sources, load, load_again};
 pub use tls::{Identity, ServerTls, TlsDestination, TlsVersion, UpstreamTls};
 

@@ -63,7 +63,20 @@ impl Sources {
 /// # Errors
 /// All that is wrong with it. A file that can't be read or parsed hides what is wrong inside the keys.
 pub fn load(sources: &Sources) -> Result<Config, ConfigErrors> {
-    load_as(sources, Empty::Allowed)
+    checked(sources).map(|(config, _)| config)
+}
+
+/// As [`load`], for a weir that runs: a file without any content is one that is being saved, and an error.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_again(sources: &Sources) -> Result<Config, ConfigErrors> {
+    checked_as(sources, Empty::Refused).map(|(config, _)| config)
+}
+
+/// The configuration, and the tree that it was read from.
+pub(super) fn checked(sources: &Sources) -> Result<(Config, Node), ConfigErrors> {
+    checked_as(sources, Empty::Allowed)
 }
 
 /// Whether a file may have no content at all.
@@ -73,23 +86,14 @@ enum Empty {
     Refused,
 }
 
-fn load_as(sources: &Sources, empty: Empty) -> Result<Config, ConfigErrors> {
+fn checked_as(sources: &Sources, empty: Empty) -> Result<(Config, Node), ConfigErrors> {
     let mut report = Report::default();
     let Some(tree) = merged(sources, empty, &mut report) else {
-        report.finish(())?;
-        return Ok(Config::default());
+        return report.finish((Config::default(), Node::empty()));
     };
     let config = keys::read(&tree, &mut report);
     clashes::check(&config, &tree, &mut report);
-    report.finish(config)
-}
-
-/// As [`load`], for a weir that runs: a file without any content is one that is being saved, and an error.
-///
-/// # Errors
-/// As [`load`].
-pub fn load_again(sources: &Sources) -> Result<Config, ConfigErrors> {
-    load_as(sources, Empty::Refused)
+    report.finish((config, tree))
 }
 
 /// All sources in one tree, or nothing where a file is not to be had.
