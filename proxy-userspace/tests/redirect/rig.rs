@@ -222,7 +222,7 @@ pub(crate) fn start(cgroup: &Path, script: &str) -> Child {
         .expect("sh and python3 are installed");
     let own = format!("/proc/{}/cgroup", child.id());
     let name = cgroup.file_name().and_then(|name| name.to_str()).expect("a cgroup has a name");
-    let is_there = || std::fs::read_to_string(&own).is_ok_and(|path| path.trim_end().ends_with(name));
+    let is_there = || fs::read_to_string(&own).is_ok_and(|path| path.trim_end().ends_with(name));
     let deadline = Instant::now() + Duration::from_secs(20);
     while !is_there() && child.try_wait().is_ok_and(|ended| ended.is_none()) {
         assert!(Instant::now() < deadline, "{} isn't in {}", child.id(), cgroup.display());
