@@ -81,8 +81,9 @@ pub(super) fn start_capture(
     };
     match started {
         Ok((redirect, rules)) => Ok((Capture::On(Box::new(redirect)), rules)),
+        Err(error) if config.capture.mode == CaptureMode::Required => Err(error.into()),
         // What is captured now is not to go direct all of a sudden.
-        Err(error) if config.capture.mode == CaptureMode::Required || is_captured_now => Err(error.into()),
+        Err(error) if is_captured_now => Err(StartError::WouldNotCapture(error)),
         // These are mistakes, and to serve without them could be dangerous.
         Err(RedirectError::Rules(error)) => Err(StartError::Rules(error)),
         Err(error) => {

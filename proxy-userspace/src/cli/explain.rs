@@ -2,7 +2,7 @@
 
 use hyper::Method;
 
-use super::{Failed, MISUSED, client, say};
+use super::{Admin, Failed, MISUSED, client, say};
 use crate::http::authority::{Authority, Scheme};
 
 #[derive(Debug, clap::Args)]
@@ -57,7 +57,7 @@ impl Arguments {
     }
 }
 
-pub(super) fn run(arguments: &Arguments, admin: Option<&str>) -> Result<(), Failed> {
+pub(super) fn run(arguments: &Arguments, admin: &Admin) -> Result<(), Failed> {
     arguments.check()?;
     if let Some(url) = &arguments.url {
         return policy(arguments, url, admin);
@@ -103,7 +103,7 @@ fn prefix(scheme: Scheme) -> &'static str {
 }
 
 /// What the policy says of a request.
-fn policy(arguments: &Arguments, url: &str, admin: Option<&str>) -> Result<(), Failed> {
+fn policy(arguments: &Arguments, url: &str, admin: &Admin) -> Result<(), Failed> {
     let method = arguments.method.as_ref().map(|method| format!("&method={}", client::escape(method)));
     let from = arguments.client.map(|client| format!("&client={}", client::escape(&client.to_string())));
     let (method, from) = (method.unwrap_or_default(), from.unwrap_or_default());

@@ -175,6 +175,12 @@ pub fn wants_upgrade(head: &RequestHead) -> bool {
         && !head.headers.lists(Name::Upgrade, "h2c")
 }
 
+/// Whether what a request asks for is a connection, not a response: by an upgrade, or by CONNECT.
+#[must_use]
+pub fn wants_connection(head: &RequestHead) -> bool {
+    head.method() == "CONNECT" || wants_upgrade(head)
+}
+
 /// The fields that go on to the next hop, whatever it speaks. Those of framing are not among them.
 pub fn end_to_end_fields(headers: &Headers) -> impl Iterator<Item = Field<'_>> {
     let named = names_in_connection(headers);
