@@ -59,14 +59,15 @@ pub fn request(head: &RequestHead, form: &Form<'_>, via: &Pseudonym, out: &mut V
     for part in [head.method(), " ", form.target, " HTTP/1.1\r\nHost: "] {
         out.extend_from_slice(part.as_bytes());
     }
-    // Writing to a Vec does not fail.
-    let _ = write!(out, "{}\r\n", form.host);
+    form.host.spell(|part| out.extend_from_slice(part.as_bytes()));
+    out.extend_from_slice(b"\r\n");
     let replaced = |name: &[u8]| form.forwarded.is_some_and(|forwarded| forwarded.replaces(name));
     end_to_end(&head.headers, replaced, out);
     if let Some(forwarded) = &form.forwarded {
         forwarded.write(&head.headers, out);
     }
     if let Some(credentials) = &form.proxy_authorization {
+        // Writing to a Vec does not fail.
         let _ = write!(out, "Proxy-Authorization: {credentials}\r\n");
     }
     write_framing(form.framing, out);

@@ -157,8 +157,9 @@ impl Exchange<'_, '_> {
         if own.is_some() || self.request.target.front == Front::Captured {
             return own;
         }
-        let may_meet = self.may_repeat() || self.request.follows;
-        may_meet.then(|| self.engine.upstream.reuse(self.addresses)).flatten()
+        let repeats = self.may_repeat();
+        let may_meet = repeats || self.request.follows;
+        may_meet.then(|| self.engine.upstream.reuse(self.addresses, repeats)).flatten()
     }
 
     /// RFC 9110 §9.2.2, and nothing of a body was used up.

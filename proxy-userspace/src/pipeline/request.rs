@@ -27,7 +27,7 @@ use crate::relay::Side;
 use crate::relay::body::held::Held;
 use crate::relay::stage::Stages;
 use crate::target::{Client, Front, Target};
-use crate::telemetry::{metrics, redact};
+use crate::telemetry::{flow, metrics, redact};
 use crate::upstream::Idle;
 
 /// A request, ready to be sent on.
@@ -86,7 +86,7 @@ pub async fn serve(
 ) -> Next {
     metrics::with(|metrics| metrics.requests.increment());
     let mut flow = Recording::begin(downstream.client(), &request.target, downstream.protocol());
-    flow.method = Some(request.head.method().to_owned());
+    flow.method = Some(flow::method(request.head.method()));
     // A tunnel is to an authority, not to a URL.
     flow.url = (request.head.method() != "CONNECT").then(|| redact::url(&request.target, &request.path));
     let failure = match answer_known(engine, downstream, request, own, &mut flow).await {
