@@ -143,6 +143,7 @@ fn by_ranges() {
     assert_eq!((whole.status, whole.text().as_str()), (200, "complete"));
     let unsatisfiable = get(&weir, &origin, "/", "Range: bytes=9-\r\n");
     assert_eq!((unsatisfiable.status, unsatisfiable.field("content-range")), (416, Some("bytes */8")));
+    assert!(unsatisfiable.head.contains(" 416 Range Not Satisfiable\r\n"), "{}", unsatisfiable.head);
     assert_eq!(get(&weir, &origin, "/", "").text(), "complete");
 }
 

@@ -71,7 +71,7 @@ async fn start(
 
 fn status_of(error: &NotStarted) -> StatusCode {
     match error {
-        NotStarted::Elsewhere(_) => StatusCode::CONFLICT,
+        NotStarted::Elsewhere(_) | NotStarted::Unknown(_) => StatusCode::CONFLICT,
         NotStarted::Open(_) => StatusCode::FORBIDDEN,
         NotStarted::Listen { error, .. } => match error.kind() {
             io::ErrorKind::AddrInUse => StatusCode::CONFLICT,

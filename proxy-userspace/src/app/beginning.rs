@@ -96,6 +96,15 @@ async fn sweep_closed(running: Arc<Running>) {
     }
 }
 
+/// What leads commands to this weir, where they would not look for it.
+fn place(running: &Running) -> String {
+    let socket = running.config().admin.socket_path();
+    match super::default_admin_sockets().contains(&socket) {
+        true => String::new(),
+        false => format!(" --admin {}", socket.display()),
+    }
+}
+
 fn announce(running: &Running) {
     match running.live().proxy {
         Some(proxy) => {
@@ -106,6 +115,6 @@ fn announce(running: &Running) {
         None => tracing::info!("the explicit proxy is stopped, as it was; POST /proxy/start starts it"),
     }
     if matches!(*running.capture(), Capture::On(_)) {
-        tracing::info!("capturing: try `weir exec -- curl http://example.com/`");
+        tracing::info!("capturing: try `weir{} exec -- curl http://example.com/`", place(running));
     }
 }

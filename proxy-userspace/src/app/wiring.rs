@@ -75,7 +75,7 @@ pub(super) async fn wire(
         &[&own[..], sockets.explicit.address.as_slice()].concat(),
     );
     let Sockets { explicit, transparent, admin } = sockets;
-    let kernel = Kernel::start(&config, &transparent, queries, taking.as_deref_mut())?;
+    let kernel = Kernel::start(&config, explicit.address.or_else(|| expected(&config)), &transparent, queries, taking.as_deref_mut())?;
     let (targets, asked) = Targets::new(&config.capture.targets);
     let cache = store::open(&config.cache, taking.as_deref_mut().and_then(Taking::cache_lock))?;
     let (upgrades, asked_for) = mpsc::channel(1);
@@ -86,7 +86,7 @@ pub(super) async fn wire(
         admin: admin.address(),
         started: Instant::now(),
         admission: Admission::new(config.server.limits.connections, config.server.connections_per_client()),
-        flows: Flows::collect(config.flows.keep, config.logging.clone())?,
+        flows: Flows::collect(config.flows.keep, &config.logging)?,
         beats: kernel.beats,
         policy,
         auth: Auth::new(),
@@ -123,6 +123,11 @@ pub(super) async fn wire(
         asked_to_change,
         own,
     })
+}
+
+/// Where a stopped proxy would listen, if nobody else does by then.
+fn expected(config: &Config) -> Option<SocketAddr> {
+    (config.server.port != 0).then(|| SocketAddr::new(config.server.host, config.server.port))
 }
 
 /// What the workers are given, out of what the control plane has.
@@ -198,12 +203,14 @@ struct Kernel {
 impl Kernel {
     fn start(
         config: &Config,
+        explicit: Option<SocketAddr>,
         transparent: &CaptureListeners,
         queries: Option<Queries>,
         taking: Option<&mut Taking>,
     ) -> Result<Self, StartError> {
         let workers = config.server.workers;
-        let (mut capture, rules) = sockets::start_capture(config, transparent, queries.as_ref(), taking)?;
+        let (mut capture, rules) =
+            sockets::start_capture(config, explicit, transparent, queries.as_ref(), taking)?;
         let Capture::On(redirect) = &mut capture else {
             // Without the kernel half nobody asks weir for names: those sockets close here.
             let (namespaces, inside) = Namespaces::new(workers, None);

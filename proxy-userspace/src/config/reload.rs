@@ -20,21 +20,28 @@ const FIXED: &[&str] = &[
 const CHANGEABLE: &[&str] =
     &["capture.rules", "capture.detect_timeout", "capture.server_first_ports", "admin.token_file"];
 
+/// The explicit proxy's place. While the kernel half is loaded, it knows this one and no other.
+const PLACE: &[&str] = &["server.host", "server.port", "server.port_range"];
+
 /// Whether a new value of this key holds from the next start on only.
 #[must_use]
-pub fn needs_restart(key: &str) -> bool {
+pub fn needs_restart(key: &str, captures: bool) -> bool {
     let is_of = |keys: &[&str]| {
         keys.iter()
             .any(|of| key.strip_prefix(of).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
     };
-    is_of(FIXED) && !is_of(CHANGEABLE)
+    is_of(FIXED) && !is_of(CHANGEABLE) || captures && is_of(PLACE)
 }
 
-/// The configuration that holds when `new` is read while `old` does.
+/// The configuration that holds when `new` is read while `old` does; `captures`: with the kernel half.
 ///
 /// # Errors
 /// What is new does not go together with what stays.
-pub fn reloaded(old: &Config, new: Config) -> Result<Config, ConfigErrors> {
+pub fn reloaded(old: &Config, mut new: Config, captures: bool) -> Result<Config, ConfigErrors> {
+    if captures {
+        let Server { host, port, ref port_range, .. } = old.server;
+        (new.server.host, new.server.port, new.server.port_range) = (host, port, port_range.clone());
+    }
     let config = Config {
         server: Server { user: old.server.user.clone(), workers: old.server.workers, ..new.server },
         capture: Capture {
@@ -94,8 +101,17 @@ mod tests {
             let sources = Sources { overrides: vec![setting.to_owned()], ..Sources::default() };
             let new = load_whole(&sources).unwrap();
             assert_ne!(new.config, old, "{setting}");
-            assert_eq!(reloaded(&old, new.config).unwrap() == old, kept, "{setting}");
-            assert_eq!(needs_restart(setting.split('=').next().unwrap()), kept, "{setting}");
+            assert_eq!(reloaded(&old, new.config, false).unwrap() == old, kept, "{setting}");
+            assert_eq!(needs_restart(setting.split('=').next().unwrap(), false), kept, "{setting}");
         }
+    }
+    /// The kernel half would not know where the explicit proxy is, and let programs pass through it.
+    #[test]
+    fn with_the_kernel_half_the_proxy_stays_where_it_is() {
+        let old = Config::default();
+        let sources = Sources { overrides: vec!["server.port=9".to_owned()], ..Sources::default() };
+        let new = load_whole(&sources).unwrap().config;
+        assert_eq!(reloaded(&old, new, true).unwrap(), old);
+        assert!(needs_restart("server.port", true) && !needs_restart("server.pac", true));
     }
 }

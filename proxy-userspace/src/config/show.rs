@@ -38,7 +38,18 @@ pub fn effective(sources: &Sources) -> Result<Effective, ConfigErrors> {
 /// # Errors
 /// As [`super::load`].
 pub fn load_whole(sources: &Sources) -> Result<Loaded, ConfigErrors> {
-    let (config, given) = sources::checked(sources)?;
+    whole(sources::checked(sources)?)
+}
+
+/// As [`load_whole`], for a weir that runs: see [`super::load_again`].
+///
+/// # Errors
+/// As [`super::load`].
+pub fn load_whole_again(sources: &Sources) -> Result<Loaded, ConfigErrors> {
+    whole(sources::checked_again(sources)?)
+}
+
+fn whole((config, given): (Config, Node)) -> Result<Loaded, ConfigErrors> {
     let mut tree = reference::defaults();
     // It has been merged once, and only its own files can disagree on what is a section.
     tree.merge(given, "", &mut super::errors::Report::default());

@@ -68,6 +68,12 @@ pub enum NotStarted {
         "{0} is no loopback address, and would open the proxy to others; set server.host to it if that is what you want"
     )]
     Open(IpAddr),
+    #[error(
+        "the kernel half was told another place ({}), and programs that it refuses could pass by this one; start it there, \
+         or `weir upgrade` after a change of server.host, server.port and server.port_range",
+        .0.map_or_else(|| "none".to_owned(), |address| address.to_string())
+    )]
+    Unknown(Option<SocketAddr>),
     #[error("can't listen on {address}: {error}")]
     Listen { address: SocketAddr, error: std::io::Error },
 }

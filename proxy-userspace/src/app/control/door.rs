@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use super::Control;
 use crate::app::sockets::Explicit;
 use crate::config;
-use crate::running::NotStarted;
+use crate::running::{Capture, NotStarted};
 
 /// How long the listeners may take to close.
 const CLOSING: Duration = Duration::from_secs(2);
@@ -71,6 +71,11 @@ impl Control {
         }
         let explicit = open(&config.server, host, port)?;
         let address = explicit.address;
+        if let Capture::On(redirect) = &*self.running.capture()
+            && redirect.explicit_listener() != address
+        {
+            return Err(NotStarted::Unknown(redirect.explicit_listener()));
+        }
         self.open(explicit).await;
         let address = address.unwrap_or_else(|| SocketAddr::new(host, 0));
         tracing::info!("explicit proxy on http://{address}");

@@ -33,12 +33,13 @@ impl Fresh {
     pub(super) fn read(running: &Running) -> Result<Self, String> {
         let live = running.live();
         let wrong = |errors: config::ConfigErrors| format!("the configuration is wrong:\n{errors}");
-        let config::Loaded { config, effective } = config::load_whole(&running.sources).map_err(wrong)?;
+        let config::Loaded { config, effective } = config::load_whole_again(&running.sources).map_err(wrong)?;
         let warnings = config::warnings(&config);
         let changed = live.effective.differences(&effective);
-        let config = config::reloaded(&live.config, config).map_err(wrong)?;
-        let needs_restart = changed.iter().filter(|key| config::needs_restart(key)).cloned().collect();
         let captures = matches!(*running.capture(), Capture::On(_));
+        let config = config::reloaded(&live.config, config, captures).map_err(wrong)?;
+        let waits = |key: &&String| config::needs_restart(key, captures);
+        let needs_restart = changed.iter().filter(waits).cloned().collect();
         Ok(Self {
             policy: Policy::load(&config.security).map_err(|error| format!("security.filtering: {error}"))?,
             tls: Arc::new(
