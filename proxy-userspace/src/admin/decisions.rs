@@ -3,20 +3,20 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::problem::Problem;
+use super::resources::{About, Resources};
 use crate::redirect::Decision;
 use crate::running::{Capture, Running};
 
-pub(super) fn routes() -> Router<Arc<Running>> {
-    Router::new().route("/capture/events", get(follow))
+pub(super) fn routes() -> Resources {
+    let about = About::new("Each decision of the kernel half, a line each").as_media("application/x-ndjson");
+    Resources::new().get("/capture/events", follow, about.may_fail(&[503]))
 }
 
 async fn follow(State(running): State<Arc<Running>>) -> Result<Response, Problem> {

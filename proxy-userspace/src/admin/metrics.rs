@@ -3,18 +3,18 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
-use axum::routing::get;
 
+use super::resources::{About, Resources};
 use crate::redirect::RuleState;
 use crate::running::{Capture, Running};
 use crate::telemetry::metrics::{prometheus, write_metric};
 
-pub(super) fn routes() -> Router<Arc<Running>> {
-    Router::new().route("/metrics", get(metrics))
+pub(super) fn routes() -> Resources {
+    let about = About::new("Metrics in Prometheus' text format").as_media("text/plain");
+    Resources::new().get("/metrics", metrics, about)
 }
 
 async fn metrics(State(running): State<Arc<Running>>) -> impl IntoResponse {

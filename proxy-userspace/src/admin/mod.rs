@@ -17,9 +17,11 @@ mod guard;
 mod health;
 mod hook;
 mod metrics;
+mod openapi;
 mod policy;
 mod problem;
 mod proxy;
+mod resources;
 mod rules;
 mod status;
 mod targets;
@@ -36,7 +38,7 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt}
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::extract::connect_info::Connected;
 use axum::middleware::from_fn_with_state;
 use axum::serve::IncomingStream;
@@ -52,6 +54,10 @@ pub use token::{Secret, Token, TokenError};
 use crate::config::Admin;
 use crate::netns;
 use crate::running::{Phase, Running};
+use resources::Resources;
+
+/// Largest body of a request, in bytes.
+const MAX_BODY: usize = 1 << 20;
 
 /// The admin API's sockets, bound but not served yet.
 #[derive(Debug)]
@@ -155,13 +161,18 @@ impl Listeners {
             async move { drop(phase.wait_for(is_replaced).await) }
         };
         let allowed = guard::AllowedHosts::of(self.address);
-        let with_token = for_owner().layer(from_fn_with_state(self.token, token::check));
-        let tcp = questions()
-            .merge(with_token)
-            .merge(upgrade::refused())
-            .layer(from_fn_with_state(allowed, guard::check));
+        let served = |resources: Resources| resources.into_parts().0;
+        let with_token = served(for_owner()).layer(from_fn_with_state(self.token, token::check));
+        let for_all = || {
+            served(questions().merge(documents()))
+                .fallback(problem::no_such_resource)
+                .method_not_allowed_fallback(problem::no_such_method)
+        };
+        let tcp = for_all().merge(with_token).merge(served(upgrade::refused()));
+        let tcp = tcp.layer(DefaultBodyLimit::max(MAX_BODY)).layer(from_fn_with_state(allowed, guard::check));
         let tcp = tcp.with_state(Arc::clone(&running));
-        let unix = questions().merge(for_owner()).merge(upgrade::changes()).with_state(running);
+        let unix = for_all().merge(served(for_owner())).merge(served(upgrade::changes()));
+        let unix = unix.layer(DefaultBodyLimit::max(MAX_BODY)).with_state(running);
         Serving {
             tasks: [
                 tokio::spawn({
@@ -227,8 +238,8 @@ impl Connected<IncomingStream<'_, UnixListener>> for Caller {
 }
 
 /// What everybody may ask. A resource is a file and a line here or below.
-fn questions() -> Router<Arc<Running>> {
-    Router::new()
+fn questions() -> Resources {
+    Resources::new()
         .merge(status::routes())
         .merge(health::routes())
         .merge(metrics::routes())
@@ -237,18 +248,31 @@ fn questions() -> Router<Arc<Running>> {
         .merge(cache::questions())
         .merge(policy::questions())
         .merge(proxy::questions())
-        .fallback(problem::no_such_resource)
-        .method_not_allowed_fallback(problem::no_such_method)
 }
 
 /// What changes something, and what tells where everybody's programs went: on the Unix socket, and for a token.
-fn for_owner() -> Router<Arc<Running>> {
-    let targets =
-        targets::changes().merge(hook::changes()).merge(policy::changes()).merge(contexts::changes());
-    let changes = capture::changes().merge(rules::changes()).merge(targets);
-    let changes = changes.merge(config::for_owner()).merge(proxy::changes());
-    let seen = existing::for_owner().merge(decisions::routes()).merge(flows::routes());
-    changes.merge(execute::changes()).merge(test::changes()).merge(seen).merge(cache::for_owner())
+fn for_owner() -> Resources {
+    Resources::new()
+        .merge(capture::changes())
+        .merge(rules::changes())
+        .merge(targets::changes())
+        .merge(hook::changes())
+        .merge(existing::for_owner())
+        .merge(decisions::routes())
+        .merge(policy::changes())
+        .merge(contexts::changes())
+        .merge(config::for_owner())
+        .merge(proxy::changes())
+        .merge(flows::routes())
+        .merge(execute::changes())
+        .merge(test::changes())
+        .merge(cache::for_owner())
+        .for_owner()
+}
+
+/// What tells of the whole API.
+fn documents() -> Resources {
+    openapi::documents(questions().merge(for_owner()).merge(upgrade::changes().for_owner()))
 }
 
 async fn bind_unix(path: &Path) -> Result<UnixListener, ListenError> {
