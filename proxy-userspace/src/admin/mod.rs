@@ -38,6 +38,7 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt}
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::extract::connect_info::Connected;
 use axum::middleware::from_fn_with_state;
@@ -162,17 +163,19 @@ impl Listeners {
         };
         let allowed = guard::AllowedHosts::of(self.address);
         let served = |resources: Resources| resources.into_parts().0;
-        let with_token = served(for_owner()).layer(from_fn_with_state(self.token, token::check));
-        let for_all = || {
-            served(questions().merge(documents()))
+        let whole = |routes: Router<Arc<Running>>| {
+            routes
                 .fallback(problem::no_such_resource)
                 .method_not_allowed_fallback(problem::no_such_method)
+                .layer(DefaultBodyLimit::max(MAX_BODY))
         };
-        let tcp = for_all().merge(with_token).merge(served(upgrade::refused()));
-        let tcp = tcp.layer(DefaultBodyLimit::max(MAX_BODY)).layer(from_fn_with_state(allowed, guard::check));
-        let tcp = tcp.with_state(Arc::clone(&running));
-        let unix = for_all().merge(served(for_owner())).merge(served(upgrade::changes()));
-        let unix = unix.layer(DefaultBodyLimit::max(MAX_BODY)).with_state(running);
+        let for_all = || served(questions().merge(documents()));
+        let with_token = served(for_owner()).layer(from_fn_with_state(self.token, token::check));
+        let tcp = whole(for_all().merge(with_token).merge(served(upgrade::refused())))
+            .layer(from_fn_with_state(allowed, guard::check))
+            .with_state(Arc::clone(&running));
+        let unix =
+            whole(for_all().merge(served(for_owner())).merge(served(upgrade::changes()))).with_state(running);
         Serving {
             tasks: [
                 tokio::spawn({
