@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
 use weir_tests::http;
 use weir_tests::origin::Origin;
-use weir_tests::weir::{Weir, eventually};
+use weir_tests::weir::{Weir, eventually, free_port};
 
 fn shipped(path: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../config/deploy").join(path)
@@ -73,6 +74,19 @@ fn what_is_shipped_names_what_there_is() {
     std::fs::write(&path, file.to_string()).expect("a file");
     let output = Command::new("promtool").args(["check", "rules"]).arg(&path).output().expect("promtool");
     assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn they_have_a_port_of_their_own() {
+    let port = free_port();
+    let weir = Weir::explicit(&format!("metrics: {{enabled: true, port: {port}}}"));
+    let own = SocketAddr::from(([127, 0, 0, 1], port));
+    let answer = http::get(own, "/metrics").expect("an answer");
+    assert_eq!((answer.status, names(&answer.text())), (200, names(&metrics(&weir))));
+    assert_eq!(http::get(own, "/proxy/status").expect("an answer").status, 404);
+    let foreign =
+        http::send(own, b"GET /metrics HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n");
+    assert_eq!(foreign.expect("an answer").status, 403);
 }
 
 #[test]

@@ -31,7 +31,7 @@ mod upgrade;
 
 use std::fs::DirBuilder;
 use std::io;
-use std::net::{self, SocketAddr};
+use std::net::{self, IpAddr, SocketAddr};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
@@ -43,7 +43,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::extract::connect_info::Connected;
 use axum::middleware::from_fn_with_state;
 use axum::serve::IncomingStream;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -52,7 +52,7 @@ pub use policy::reload as reload_policy;
 pub use rules::reload as reload_rules;
 pub use token::{Secret, Token, TokenError};
 
-use crate::config::Admin;
+use crate::config::{self, Config};
 use crate::netns;
 use crate::running::{Phase, Running};
 use resources::Resources;
@@ -68,6 +68,8 @@ pub struct Listeners {
     unix: UnixListener,
     socket: SocketFile,
     token: Token,
+    /// A port for metrics alone.
+    metrics: Option<TcpListener>,
 }
 
 /// Sockets of another weir, whose place this one takes; non-blocking already.
@@ -101,6 +103,8 @@ pub enum ListenError {
          `weir status` tells, admin.port chooses another port"
     )]
     Tcp { address: SocketAddr, error: io::Error },
+    #[error("can't listen on {address} for metrics: {error}; metrics.port chooses another port")]
+    Metrics { address: SocketAddr, error: io::Error },
     #[error("can't listen on {} for the admin API: {error}; set admin.state_dir or admin.socket", .path.display())]
     Unix { path: PathBuf, error: io::Error },
     #[error("{} belongs to a weir that is running; stop it, or set admin.state_dir", .path.display())]
@@ -114,7 +118,8 @@ impl Listeners {
     ///
     /// # Errors
     /// [`ListenError`].
-    pub async fn bind(admin: &Admin, taken: Taken) -> Result<Self, ListenError> {
+    pub async fn bind(config: &Config, taken: Taken) -> Result<Self, ListenError> {
+        let admin = &config.admin;
         let token = Token::new(Secret::read(admin.token_file.as_deref())?);
         let address = SocketAddr::new(admin.host, admin.port);
         let tcp = |error| ListenError::Tcp { address, error };
@@ -130,7 +135,9 @@ impl Listeners {
                 .map_err(|error| ListenError::Unix { path: socket.clone(), error })?,
             None => bind_unix(&socket).await?,
         };
-        Ok(Self { tcp: listener, address, unix, socket: SocketFile { path: socket, is_ours }, token })
+        let metrics = bind_metrics(admin.host, config.metrics)?;
+        let socket = SocketFile { path: socket, is_ours };
+        Ok(Self { tcp: listener, address, unix, socket, token, metrics })
     }
 
     /// Of TCP, and of the Unix socket.
@@ -174,6 +181,13 @@ impl Listeners {
         let tcp = whole(for_all().merge(with_token).merge(served(upgrade::refused())))
             .layer(from_fn_with_state(allowed, guard::check))
             .with_state(Arc::clone(&running));
+        let metrics = self.metrics.take().map(|listener| {
+            let address = listener.local_addr().unwrap_or(self.address);
+            tracing::info!("metrics on http://{address}/metrics");
+            let serving = axum::serve(listener, metrics::alone(address, Arc::clone(&running)));
+            let serving = serving.with_graceful_shutdown(replaced());
+            tokio::spawn(async move { report(serving.await) })
+        });
         let unix =
             whole(for_all().merge(served(for_owner())).merge(served(upgrade::changes()))).with_state(running);
         Serving {
@@ -188,7 +202,10 @@ impl Listeners {
                     let serving = axum::serve(self.unix, unix).with_graceful_shutdown(replaced());
                     async move { report(serving.await) }
                 }),
-            ],
+            ]
+            .into_iter()
+            .chain(metrics)
+            .collect(),
             socket: self.socket,
         }
     }
@@ -197,7 +214,7 @@ impl Listeners {
 /// The API being served.
 #[derive(Debug)]
 pub struct Serving {
-    tasks: [JoinHandle<()>; 2],
+    tasks: Vec<JoinHandle<()>>,
     socket: SocketFile,
 }
 
@@ -277,6 +294,25 @@ fn for_owner() -> Resources {
 fn documents() -> Resources {
     openapi::documents(questions().merge(for_owner()).merge(upgrade::changes().for_owner()))
 }
+
+/// Two weirs have it while one takes the other's place.
+fn bind_metrics(host: IpAddr, wanted: config::Metrics) -> Result<Option<TcpListener>, ListenError> {
+    if !wanted.enabled {
+        return Ok(None);
+    }
+    let address = SocketAddr::new(host, wanted.port);
+    let bind = || {
+        let socket = if host.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        socket.set_reuseport(true)?;
+        socket.bind(address)?;
+        socket.listen(METRICS_BACKLOG)
+    };
+    bind().map(Some).map_err(|error| ListenError::Metrics { address, error })
+}
+
+/// Scrapers that may wait.
+const METRICS_BACKLOG: u32 = 64;
 
 async fn bind_unix(path: &Path) -> Result<UnixListener, ListenError> {
     let failed = |error| ListenError::Unix { path: path.to_owned(), error };

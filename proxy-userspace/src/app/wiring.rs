@@ -169,7 +169,7 @@ impl Sockets {
         let explicit = Explicit::listen(config, taking.as_deref_mut())?;
         let transparent = sockets::listen_for_captured(config)?;
         let taken = taking.map(|taking| taking.admin(&config.admin)).unwrap_or_default();
-        let admin = admin::Listeners::bind(&config.admin, taken).await?;
+        let admin = admin::Listeners::bind(config, taken).await?;
         let queries = Queries::listen(&config.capture).map_err(StartError::Queries)?;
         Ok((Self { explicit, transparent, admin }, queries))
     }
