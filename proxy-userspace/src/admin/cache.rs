@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
-use axum::routing::{delete, get};
-use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::problem::Problem;
+use super::resources::{About, Resources, object};
 use crate::cache::entry::Stored;
 use crate::cache::key::Key;
 use crate::cache::not_stored::Note;
@@ -23,13 +23,25 @@ use crate::running::Running;
 use crate::telemetry::metrics::{self, sum};
 
 /// Numbers, which say nothing of anybody.
-pub(super) fn questions() -> Router<Arc<Running>> {
-    Router::new().route("/admin/cache/stats", get(stats))
+pub(super) fn questions() -> Resources {
+    let about = About::new("Numbers of the cache and its stores").answers(object(
+        &json!({ "enabled": { "type": "boolean" }, "hit_ratio": { "type": ["number", "null"] } }),
+    ));
+    Resources::new().get("/admin/cache/stats", stats, about)
 }
 
 /// URLs tell what everybody's programs have asked for.
-pub(super) fn for_owner() -> Router<Arc<Running>> {
-    Router::new().route("/admin/cache/entries", get(entries)).route("/admin/cache", delete(purge))
+pub(super) fn for_owner() -> Resources {
+    let text = || json!({ "type": "string" });
+    let inspect = About::new("What is stored for the URLs of a pattern, and why other things are not")
+        .query("pattern", text(), "a host, *.host, a URL with * for any text, or *")
+        .query("count", json!({ "type": "integer", "minimum": 0 }), "at most so many")
+        .answers(json!({ "type": "array", "items": { "type": "object" } }));
+    let remove = About::new("Removes what is stored")
+        .query("pattern", text(), "as for entries")
+        .query("tag", text(), "or: what has this in Surrogate-Key or Cache-Tag")
+        .answers(object(&json!({ "removed": { "type": "integer" } })));
+    Resources::new().get("/admin/cache/entries", entries, inspect).delete("/admin/cache", purge, remove)
 }
 
 /// The metrics of what is stored, which no worker counts.

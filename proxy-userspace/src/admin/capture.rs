@@ -7,14 +7,14 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::Json;
 use axum::extract::{ConnectInfo, State};
 use axum::http::StatusCode;
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::{Value, json};
 
 use super::problem::Problem;
+use super::resources::{About, Resources, object};
 use super::{Caller, status};
 use crate::capture;
 use crate::redirect::{ExecCgroup, Redirect, RedirectError};
@@ -29,13 +29,19 @@ const LOOK: Duration = Duration::from_millis(250);
 /// How often the removal of one cgroup is tried. Each time, its last program had left.
 const MAX_REMOVALS: u32 = 1000;
 
-pub(super) fn questions() -> Router<Arc<Running>> {
-    Router::new()
-        .route("/capture", get(async |State(running): State<Arc<Running>>| Json(status::capture(&running))))
+pub(super) fn questions() -> Resources {
+    let capture = async |State(running): State<Arc<Running>>| Json(status::capture(&running));
+    let about = About::new("What is captured, as the kernel has it")
+        .answers(object(&json!({ "state": { "type": "string" }, "reason": { "type": "string" } })));
+    Resources::new().get("/capture", capture, about)
 }
 
-pub(super) fn changes() -> Router<Arc<Running>> {
-    Router::new().route("/capture/exec", post(exec))
+pub(super) fn changes() -> Resources {
+    let about = About::new("A cgroup for one program that is to be captured (`weir exec`)")
+        .with_status(201)
+        .answers(object(&json!({ "cgroup": { "type": "string" }, "id": { "type": "integer" } })))
+        .may_fail(&[500, 503]);
+    Resources::new().post("/capture/exec", exec, about)
 }
 
 async fn exec(

@@ -3,18 +3,27 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::problem::Problem;
+use super::resources::{About, Resources, object};
 use crate::running::{Reloaded, Running, Wish};
 
-pub(super) fn for_owner() -> Router<Arc<Running>> {
-    Router::new().route("/config", get(show)).route("/config/reload", post(reload))
+pub(super) fn for_owner() -> Resources {
+    let told = object(&json!({ "keys": { "type": "object" }, "reloads": { "type": "object" } }));
+    let names = json!({ "type": "array", "items": { "type": "string" } });
+    let reloaded = object(&json!({ "changed": names, "needs_restart": names, "warnings": names }));
+    Resources::new()
+        .get("/config", show, About::new("Every key with value and origin, without secrets").answers(told))
+        .post(
+            "/config/reload",
+            reload,
+            About::new("Reads the configuration again").answers(reloaded).may_fail(&[503]),
+        )
 }
 
 async fn show(State(running): State<Arc<Running>>) -> Json<Value> {

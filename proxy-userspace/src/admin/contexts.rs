@@ -5,15 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::routing::{delete, get};
-use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::object::{BadObject, Object};
 use super::problem::Problem;
+use super::resources::{About, Resources, asked, object};
 use crate::config;
 use crate::policy::Policy;
 use crate::policy::auth::{Context, Identity, NewContext};
@@ -23,8 +23,34 @@ use crate::running::Running;
 /// The longest label, in bytes.
 const MAX_LABEL: usize = 256;
 
-pub(super) fn changes() -> Router<Arc<Running>> {
-    Router::new().route("/contexts", get(list).post(create)).route("/contexts/{id}", delete(release))
+pub(super) fn changes() -> Resources {
+    let count = json!({ "type": "integer", "minimum": 1, "maximum": u32::MAX });
+    let limits = asked(
+        &json!({ "requests_per_second": count, "burst": { "anyOf": [count, { "type": "null" }] } }),
+        &["requests_per_second"],
+    );
+    let wanted = asked(
+        &json!({
+            "web_contents_id": { "type": ["integer", "null"], "minimum": 0 },
+            "label": { "type": ["string", "null"] },
+            "ttl": { "type": ["integer", "string", "null"] },
+            "policy": { "type": ["object", "null"] },
+            "limits": { "anyOf": [limits, { "type": "null" }] },
+            "route": { "type": ["object", "null"], "additionalProperties": { "type": "string" } },
+        }),
+        &[],
+    );
+    let made = object(&json!({
+        "id": { "type": "string" }, "username": { "type": "string" }, "password": { "type": "string" },
+        "web_contents_id": { "type": ["integer", "null"] },
+    }));
+    let about = About::new("Makes a context").body(wanted).with_status(201).answers(made).may_fail(&[503]);
+    let told = object(&json!({ "contexts": { "type": "array" } }));
+    let released = object(&json!({ "released": { "type": "string" }, "username": { "type": "string" } }));
+    Resources::new()
+        .get("/contexts", list, About::new("All contexts, without passwords").answers(told))
+        .post("/contexts", create, about)
+        .delete("/contexts/{id}", release, About::new("Releases a context").answers(released))
 }
 
 #[derive(Debug, Deserialize)]

@@ -3,22 +3,23 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Extension, Router};
 use futures_util::StreamExt as _;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::Replaced;
 use super::problem::Problem;
+use super::resources::{About, Resources};
 use crate::redirect::Decision;
 use crate::running::{Capture, Running};
 
-pub(super) fn routes() -> Router<Arc<Running>> {
-    Router::new().route("/capture/events", get(follow))
+pub(super) fn routes() -> Resources {
+    let about = About::new("Each decision of the kernel half, a line each").as_media("application/x-ndjson");
+    Resources::new().get("/capture/events", follow, about.may_fail(&[503]))
 }
 
 /// Ends when another weir has taken this one's place: that one decides then.

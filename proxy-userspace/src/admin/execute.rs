@@ -5,23 +5,21 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Json;
 use axum::body::{Body, Bytes};
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
-use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::object::{BadObject, Object};
 use super::problem::Problem;
+use super::resources::{About, Resources, asked};
 use crate::execute::{End, Event, Executor, Refusal, Stream, Text, Wanted};
 use crate::running::Running;
 use crate::telemetry::metrics::write_metric;
-
-/// Largest request, in bytes.
-const MAX_REQUEST: usize = 1 << 20;
 
 /// What an answer that is not streamed holds of both streams together, in bytes; more ends the command.
 const MAX_HELD: usize = 8 << 20;
@@ -29,8 +27,23 @@ const MAX_HELD: usize = 8 << 20;
 /// What a caller that found no place is told to wait, in seconds.
 const RETRY_AFTER: u16 = 1;
 
-pub(super) fn changes() -> Router<Arc<Running>> {
-    Router::new().route("/cli/execute", post(execute)).layer(DefaultBodyLimit::max(MAX_REQUEST))
+pub(super) fn changes() -> Resources {
+    let texts = || json!({ "type": "array", "items": { "type": "string" } });
+    let wanted = asked(
+        &json!({
+            "command": { "type": "string" }, "args": texts(), "stdin": { "type": ["string", "null"] },
+            "env": { "type": "object", "additionalProperties": { "type": "string" } },
+            "timeout": { "type": ["number", "null"], "exclusiveMinimum": 0 },
+            "stream": { "type": "boolean", "default": true },
+        }),
+        &["command"],
+    );
+    let about =
+        About::new("Runs an allowed command; streamed as NDJSON, or with `stream: false` as one object")
+            .body(wanted)
+            .as_media("application/x-ndjson")
+            .may_fail(&[500]);
+    Resources::new().post("/cli/execute", execute, about)
 }
 
 #[derive(Debug, Deserialize)]

@@ -3,19 +3,23 @@
 use std::io;
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use serde_json::{Value, json};
 
 use super::problem::Problem;
+use super::resources::{About, Resources, object};
 use crate::redirect::Redirect;
 use crate::running::{Capture, Running};
 
 /// On the Unix socket only: it tells where everybody's programs are connected to.
-pub(super) fn for_owner() -> Router<Arc<Running>> {
-    Router::new().route("/capture/existing", get(existing)).route("/capture/recapture", post(recapture))
+pub(super) fn for_owner() -> Resources {
+    let told = object(&json!({ "sockets": { "type": "array" } }));
+    let about = |summary| About::new(summary).may_fail(&[503]);
+    Resources::new()
+        .get("/capture/existing", existing, about("Connections from before capture").answers(told))
+        .post("/capture/recapture", recapture, about("Ends them").answers(object(&json!({}))))
 }
 
 async fn existing(State(running): State<Arc<Running>>) -> Result<Json<Value>, Problem> {

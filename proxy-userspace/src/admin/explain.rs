@@ -3,15 +3,15 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
-use axum::routing::get;
-use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::problem::Problem;
+use super::resources::{About, Resources, object};
 use crate::config::Protocol;
 use crate::http::authority::{Authority, Host, Scheme};
 use crate::policy::acl::Denied;
@@ -19,8 +19,23 @@ use crate::policy::{Refusal, Subject};
 use crate::route::{Row, Table};
 use crate::running::{Capture, Running};
 
-pub(super) fn routes() -> Router<Arc<Running>> {
-    Router::new().route("/explain", get(explain))
+pub(super) fn routes() -> Resources {
+    let text = || json!({ "type": "string" });
+    let about = About::new("What would become of a connection or a request, and which rule decides")
+        .query("destination", text(), "HOST:PORT that a program would connect to")
+        .query(
+            "pid",
+            json!({ "type": "integer", "minimum": 0, "maximum": u32::MAX }),
+            "the program's process",
+        )
+        .query("udp", json!({ "type": "boolean" }), "by UDP")
+        .query("url", text(), "or: what a client of the proxy would ask for")
+        .query("method", text(), "with this method")
+        .query("client", text(), "from this address")
+        .query("gateway", text(), "or: what the gateway would be asked for")
+        .answers(object(&json!({})))
+        .may_fail(&[500, 503]);
+    Resources::new().get("/explain", explain, about)
 }
 
 #[derive(Debug, Deserialize)]

@@ -3,25 +3,33 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use axum::Extension;
+use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Extension, Json, Router};
 use futures_util::StreamExt as _;
 use serde::Deserialize;
+use serde_json::json;
 use tokio::sync::broadcast::{self, error::RecvError};
 
 use super::Replaced;
 use super::problem::Problem;
+use super::resources::{About, Resources};
 use crate::net::deadline::TICK;
 use crate::running::Running;
 use crate::telemetry::flow::Flow;
 
-pub(super) fn routes() -> Router<Arc<Running>> {
-    Router::new().route("/flows", get(flows))
+pub(super) fn routes() -> Resources {
+    let number = || json!({ "type": "integer", "minimum": 0 });
+    let about = About::new("The last flows; with `follow` all further ones, a line each (NDJSON)")
+        .query("count", number(), "at most so many of the last")
+        .query("cgroup", number(), "only those of this cgroup")
+        .query("follow", json!({ "type": "boolean" }), "go on with each new one")
+        .answers(json!({ "type": "array", "items": { "type": "object" } }));
+    Resources::new().get("/flows", flows, about)
 }
 
 #[derive(Debug, Deserialize)]

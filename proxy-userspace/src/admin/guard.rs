@@ -44,10 +44,23 @@ impl AllowedHosts {
 
 pub(super) async fn check(State(allowed): State<AllowedHosts>, request: Request, next: Next) -> Response {
     if allowed.accept(request.headers()) {
-        return next.run(request).await;
+        return match is_json(request.headers()) {
+            true => next.run(request).await,
+            false => Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "bodies are application/json here")
+                .into_response(),
+        };
     }
     let detail = "this API answers only requests for its own host, from no other site";
     Problem::new(StatusCode::FORBIDDEN, detail).into_response()
+}
+
+/// A form, or text, is what a page may send without being asked whether it may (the Fetch standard, "CORS-safelisted").
+fn is_json(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_none_or(|value| {
+        let media_type = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+        media_type.eq_ignore_ascii_case(b"application/json")
+            || media_type.len() > 5 && media_type[media_type.len() - 5..].eq_ignore_ascii_case(b"+json")
+    })
 }
 
 #[cfg(test)]
@@ -62,6 +75,25 @@ mod tests {
         }
         let allowed = AllowedHosts::of("127.0.0.1:22140".parse().unwrap());
         assert_eq!(allowed.accept(&headers), expected, "{fields:?}");
+    }
+
+    #[test]
+    fn bodies_are_json() {
+        for (media_type, expected) in [
+            ("application/json", true),
+            ("Application/JSON; charset=utf-8", true),
+            ("application/problem+json", true),
+            ("text/plain", false),
+            ("application/x-www-form-urlencoded", false),
+            ("multipart/form-data; boundary=x", false),
+            ("text/plain; application/json", false),
+            ("", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_TYPE, media_type.parse().unwrap());
+            assert_eq!(is_json(&headers), expected, "{media_type}");
+        }
+        assert!(is_json(&HeaderMap::new()));
     }
 
     #[test]

@@ -2,20 +2,24 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::routing::get;
-use axum::{Json, Router};
 use serde_json::{Value, json};
 
+use super::resources::{About, Resources, object};
 use crate::config::CaptureMode;
 use crate::running::{Capture, Running};
 
-pub(super) fn routes() -> Router<Arc<Running>> {
-    Router::new()
-        .route("/health/liveness", get(liveness))
-        .route("/health/readiness", get(readiness))
-        .route("/health/startup", get(startup))
+pub(super) fn routes() -> Resources {
+    let told = object(&json!({ "status": { "type": "string" }, "reasons": { "type": "array" } }));
+    let about = |summary| About::new(summary).answers(told.clone());
+    // Not ready is no problem document: its reasons are in the same place as readiness.
+    let ready = about("Whether the data plane serves; 503 with reasons if not").or_status(503);
+    Resources::new()
+        .get("/health/liveness", liveness, about("That weir lives"))
+        .get("/health/readiness", readiness, ready)
+        .get("/health/startup", startup, about("That weir has started"))
 }
 
 /// That this is answered is the answer.

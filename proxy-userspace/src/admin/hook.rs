@@ -3,20 +3,32 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::routing::post;
-use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::object::{BadObject, Object};
 use super::problem::Problem;
+use super::resources::{About, Resources, object};
 use crate::capture;
 use crate::running::Running;
 
-pub(super) fn changes() -> Router<Arc<Running>> {
-    Router::new().route("/capture/hook", post(hook))
+pub(super) fn changes() -> Resources {
+    let told = json!({
+        "type": "object", "required": ["id", "pid"],
+        "properties": {
+            "id": { "type": "string" },
+            "pid": { "type": "integer", "minimum": 0, "maximum": u32::MAX },
+            "annotations": { "type": "object", "additionalProperties": { "type": "string" } },
+        },
+    });
+    let about = About::new("A container is about to start (`weir oci-hook`)")
+        .body(told)
+        .answers(object(&json!({ "target": { "type": ["string", "null"] } })))
+        .may_fail(&[500, 503]);
+    Resources::new().post("/capture/hook", hook, about)
 }
 
 /// The part of the runtime's state that is needed (OCI runtime specification, "State").

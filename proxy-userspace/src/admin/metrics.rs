@@ -1,20 +1,35 @@
 //! GET /metrics: Prometheus text format.
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::header;
+use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse;
-use axum::routing::get;
 
+use super::resources::{About, Resources};
+use super::{guard, problem};
 use crate::redirect::RuleState;
 use crate::running::{Capture, Running};
 use crate::telemetry::metrics::{prometheus, write_metric};
 
-pub(super) fn routes() -> Router<Arc<Running>> {
-    Router::new().route("/metrics", get(metrics))
+pub(super) fn routes() -> Resources {
+    let about = About::new("Metrics in Prometheus' text format").as_media("text/plain");
+    Resources::new().get("/metrics", metrics, about)
+}
+
+/// The metrics alone, for their own port.
+pub(super) fn alone(address: SocketAddr, running: Arc<Running>) -> Router {
+    let allowed = guard::AllowedHosts::of(address);
+    Router::new()
+        .route("/metrics", axum::routing::get(metrics))
+        .fallback(problem::no_such_resource)
+        .method_not_allowed_fallback(problem::no_such_method)
+        .layer(from_fn_with_state(allowed, guard::check))
+        .with_state(running)
 }
 
 async fn metrics(State(running): State<Arc<Running>>) -> impl IntoResponse {

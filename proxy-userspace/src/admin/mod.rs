@@ -18,9 +18,11 @@ mod health;
 mod hook;
 mod metrics;
 mod object;
+mod openapi;
 mod policy;
 mod problem;
 mod proxy;
+mod resources;
 mod rules;
 mod status;
 mod targets;
@@ -30,18 +32,19 @@ mod upgrade;
 
 use std::fs::DirBuilder;
 use std::io;
-use std::net::{self, SocketAddr};
+use std::net::{self, IpAddr, SocketAddr};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use axum::extract::DefaultBodyLimit;
 use axum::extract::connect_info::Connected;
 use axum::middleware::from_fn_with_state;
 use axum::serve::IncomingStream;
 use axum::{Extension, Router};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -50,9 +53,13 @@ pub use policy::reload as reload_policy;
 pub use rules::reload as reload_rules;
 pub use token::{Secret, Token, TokenError};
 
-use crate::config::Admin;
+use crate::config::{self, Config};
 use crate::netns;
 use crate::running::{Phase, Running};
+use resources::Resources;
+
+/// Largest body of a request, in bytes.
+const MAX_BODY: usize = 1 << 20;
 
 /// The admin API's sockets, bound but not served yet.
 #[derive(Debug)]
@@ -62,6 +69,8 @@ pub struct Listeners {
     unix: UnixListener,
     socket: SocketFile,
     token: Token,
+    /// A port for metrics alone.
+    metrics: Option<TcpListener>,
 }
 
 /// Sockets of another weir, whose place this one takes; non-blocking already.
@@ -95,6 +104,8 @@ pub enum ListenError {
          `weir status` tells, admin.port chooses another port"
     )]
     Tcp { address: SocketAddr, error: io::Error },
+    #[error("can't listen on {address} for metrics: {error}; metrics.port chooses another port")]
+    Metrics { address: SocketAddr, error: io::Error },
     #[error("can't listen on {} for the admin API: {error}; set admin.state_dir or admin.socket", .path.display())]
     Unix { path: PathBuf, error: io::Error },
     #[error("{} belongs to a weir that is running; stop it, or set admin.state_dir", .path.display())]
@@ -116,7 +127,8 @@ impl Listeners {
     ///
     /// # Errors
     /// [`ListenError`].
-    pub async fn bind(admin: &Admin, taken: Taken) -> Result<Self, ListenError> {
+    pub async fn bind(config: &Config, taken: Taken) -> Result<Self, ListenError> {
+        let admin = &config.admin;
         let token = Token::new(Secret::read(admin.token_file.as_deref())?);
         let address = SocketAddr::new(admin.host, admin.port);
         let tcp = |error| ListenError::Tcp { address, error };
@@ -132,7 +144,9 @@ impl Listeners {
                 .map_err(|error| ListenError::Unix { path: socket.clone(), error })?,
             None => bind_unix(&socket).await?,
         };
-        Ok(Self { tcp: listener, address, unix, socket: SocketFile { path: socket, is_ours }, token })
+        let metrics = bind_metrics(admin.host, config.metrics)?;
+        let socket = SocketFile { path: socket, is_ours };
+        Ok(Self { tcp: listener, address, unix, socket, token, metrics })
     }
 
     /// Of TCP, and of the Unix socket.
@@ -159,14 +173,28 @@ impl Listeners {
         self.socket.is_ours = true;
         let replaced = Replaced(phase.clone());
         let allowed = guard::AllowedHosts::of(self.address);
-        let with_token = for_owner().layer(from_fn_with_state(self.token, token::check));
-        let tcp = questions()
-            .merge(with_token)
-            .merge(upgrade::refused())
-            .layer(from_fn_with_state(allowed, guard::check));
-        let tcp = tcp.layer(Extension(replaced.clone())).with_state(Arc::clone(&running));
-        let unix = questions().merge(for_owner()).merge(upgrade::changes());
-        let unix = unix.layer(Extension(replaced.clone())).with_state(running);
+        let served = |resources: Resources| resources.into_parts().0;
+        let whole = |routes: Router<Arc<Running>>| {
+            routes
+                .fallback(problem::no_such_resource)
+                .method_not_allowed_fallback(problem::no_such_method)
+                .layer(DefaultBodyLimit::max(MAX_BODY))
+                .layer(Extension(replaced.clone()))
+        };
+        let for_all = || served(questions().merge(documents()));
+        let with_token = served(for_owner()).layer(from_fn_with_state(self.token, token::check));
+        let tcp = whole(for_all().merge(with_token).merge(served(upgrade::refused())))
+            .layer(from_fn_with_state(allowed, guard::check))
+            .with_state(Arc::clone(&running));
+        let metrics = self.metrics.take().map(|listener| {
+            let address = listener.local_addr().unwrap_or(self.address);
+            tracing::info!("metrics on http://{address}/metrics");
+            let serving = axum::serve(listener, metrics::alone(address, Arc::clone(&running)));
+            let serving = serving.with_graceful_shutdown(replaced.clone().wait());
+            tokio::spawn(async move { report(serving.await) })
+        });
+        let unix =
+            whole(for_all().merge(served(for_owner())).merge(served(upgrade::changes()))).with_state(running);
         Serving {
             tasks: [
                 tokio::spawn({
@@ -179,7 +207,10 @@ impl Listeners {
                     let serving = axum::serve(self.unix, unix).with_graceful_shutdown(replaced.wait());
                     async move { report(serving.await) }
                 }),
-            ],
+            ]
+            .into_iter()
+            .chain(metrics)
+            .collect(),
             socket: self.socket,
         }
     }
@@ -188,7 +219,7 @@ impl Listeners {
 /// The API being served.
 #[derive(Debug)]
 pub struct Serving {
-    tasks: [JoinHandle<()>; 2],
+    tasks: Vec<JoinHandle<()>>,
     socket: SocketFile,
 }
 
@@ -243,8 +274,8 @@ impl Connected<IncomingStream<'_, UnixListener>> for Caller {
 }
 
 /// What everybody may ask. A resource is a file and a line here or below.
-fn questions() -> Router<Arc<Running>> {
-    Router::new()
+fn questions() -> Resources {
+    Resources::new()
         .merge(status::routes())
         .merge(health::routes())
         .merge(metrics::routes())
@@ -253,19 +284,51 @@ fn questions() -> Router<Arc<Running>> {
         .merge(cache::questions())
         .merge(policy::questions())
         .merge(proxy::questions())
-        .fallback(problem::no_such_resource)
-        .method_not_allowed_fallback(problem::no_such_method)
 }
 
 /// What changes something, and what tells where everybody's programs went: on the Unix socket, and for a token.
-fn for_owner() -> Router<Arc<Running>> {
-    let targets =
-        targets::changes().merge(hook::changes()).merge(policy::changes()).merge(contexts::changes());
-    let changes = capture::changes().merge(rules::changes()).merge(targets);
-    let changes = changes.merge(config::for_owner()).merge(proxy::changes());
-    let seen = existing::for_owner().merge(decisions::routes()).merge(flows::routes());
-    changes.merge(execute::changes()).merge(test::changes()).merge(seen).merge(cache::for_owner())
+fn for_owner() -> Resources {
+    Resources::new()
+        .merge(capture::changes())
+        .merge(rules::changes())
+        .merge(targets::changes())
+        .merge(hook::changes())
+        .merge(existing::for_owner())
+        .merge(decisions::routes())
+        .merge(policy::changes())
+        .merge(contexts::changes())
+        .merge(config::for_owner())
+        .merge(proxy::changes())
+        .merge(flows::routes())
+        .merge(execute::changes())
+        .merge(test::changes())
+        .merge(cache::for_owner())
+        .for_owner()
 }
+
+/// What tells of the whole API.
+fn documents() -> Resources {
+    openapi::documents(questions().merge(for_owner()).merge(upgrade::changes().for_owner()))
+}
+
+/// Two weirs have it while one takes the other's place.
+fn bind_metrics(host: IpAddr, wanted: config::Metrics) -> Result<Option<TcpListener>, ListenError> {
+    if !wanted.enabled {
+        return Ok(None);
+    }
+    let address = SocketAddr::new(host, wanted.port);
+    let bind = || {
+        let socket = if host.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        socket.set_reuseport(true)?;
+        socket.bind(address)?;
+        socket.listen(METRICS_BACKLOG)
+    };
+    bind().map(Some).map_err(|error| ListenError::Metrics { address, error })
+}
+
+/// Scrapers that may wait.
+const METRICS_BACKLOG: u32 = 64;
 
 async fn bind_unix(path: &Path) -> Result<UnixListener, ListenError> {
     let failed = |error| ListenError::Unix { path: path.to_owned(), error };

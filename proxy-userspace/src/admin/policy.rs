@@ -3,24 +3,28 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use serde_json::{Value, json};
 
 use super::problem::Problem;
+use super::resources::{About, Resources, object};
 use crate::config::{self, ConfigErrors};
 use crate::policy::Policy;
 use crate::policy::filtering::ListError;
 use crate::running::Running;
 
-pub(super) fn questions() -> Router<Arc<Running>> {
-    Router::new().route("/policy", get(state))
+pub(super) fn questions() -> Resources {
+    let about = About::new("What rules and lists are in force")
+        .answers(object(&json!({ "rules": { "type": "array" }, "filtering": { "type": "object" } })));
+    Resources::new().get("/policy", state, about)
 }
 
-pub(super) fn changes() -> Router<Arc<Running>> {
-    Router::new().route("/policy/reload", post(answer))
+pub(super) fn changes() -> Resources {
+    let about = About::new("Reads `security` again, lists included")
+        .answers(object(&json!({ "rules": { "type": "array" }, "filtering": { "type": "object" } })));
+    Resources::new().post("/policy/reload", answer, about)
 }
 
 /// Why the policy in force stayed.

@@ -7,24 +7,45 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::problem::Problem;
+use super::resources::{About, Resources, asked, object};
 use crate::running::{NotStarted, Running, Wish};
 
-pub(super) fn questions() -> Router<Arc<Running>> {
-    Router::new().route("/proxy/setup-guide", get(guide))
+pub(super) fn questions() -> Resources {
+    let about = About::new("What to type to use the proxy on this machine").answers(object(
+        &json!({ "proxy_url": { "type": ["string", "null"] }, "steps": { "type": "array" } }),
+    ));
+    Resources::new().get("/proxy/setup-guide", guide, about)
 }
 
-pub(super) fn changes() -> Router<Arc<Running>> {
-    Router::new().route("/proxy/start", post(start)).route("/proxy/stop", post(stop))
+pub(super) fn changes() -> Resources {
+    let system_proxy = json!({ "type": ["object", "null"] });
+    let wanted = asked(
+        &json!({
+            "port": { "type": ["integer", "null"], "minimum": 0, "maximum": u16::MAX },
+            "listen_host": { "type": ["string", "null"] },
+            "system_proxy": { "type": "boolean", "default": true },
+        }),
+        &[],
+    );
+    let begin = About::new("Has the explicit proxy listen")
+        .body(wanted)
+        .answers(object(&json!({
+            "status": { "const": "running" }, "port": { "type": "integer" }, "system_proxy": system_proxy,
+        })))
+        .may_fail(&[500, 503]);
+    let end = About::new("Has it listen no more")
+        .answers(object(&json!({ "status": { "const": "stopped" }, "system_proxy": system_proxy })))
+        .may_fail(&[503]);
+    Resources::new().post("/proxy/start", start, begin).post("/proxy/stop", stop, end)
 }
 
 #[derive(Debug, Default, Deserialize)]

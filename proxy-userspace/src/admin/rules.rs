@@ -3,19 +3,22 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::routing::post;
-use axum::{Json, Router};
 use serde_json::{Value, json};
 
 use super::problem::Problem;
+use super::resources::{About, Resources, object};
 use crate::config::{self, ConfigErrors};
 use crate::redirect::{RedirectError, Rules};
 use crate::running::{Capture, Running};
 
-pub(super) fn changes() -> Router<Arc<Running>> {
-    Router::new().route("/capture/reload", post(answer))
+pub(super) fn changes() -> Resources {
+    let about = About::new("Reads `capture.rules` again")
+        .answers(object(&json!({ "rules": { "type": "integer" } })))
+        .may_fail(&[503]);
+    Resources::new().post("/capture/reload", answer, about)
 }
 
 /// Why the rules in force stayed.

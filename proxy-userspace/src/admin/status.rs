@@ -2,17 +2,29 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
-use axum::routing::get;
-use axum::{Json, Router};
 use serde_json::{Value, json};
 
+use super::resources::{About, Resources, object};
 use crate::privilege::{self, Assistant};
 use crate::running::{Capture, Running};
 use crate::telemetry::metrics;
 
-pub(super) fn routes() -> Router<Arc<Running>> {
-    Router::new().route("/proxy/status", get(status))
+pub(super) fn routes() -> Resources {
+    let reloads = object(&json!({
+        "reloads": { "type": "integer" }, "failures": { "type": "integer" },
+        "last_error": { "type": ["string", "null"] }, "needs_restart": { "type": "array" },
+    }));
+    let status_of = object(&json!({
+        "running": { "type": "boolean" }, "port": { "type": ["integer", "null"] },
+        "proxy_url": { "type": ["string", "null"] }, "request_count": { "type": "integer" },
+        "bytes_forwarded": { "type": "integer" }, "active_connections": { "type": "integer" },
+        "uptime_seconds": { "type": "integer" }, "capture": { "type": "object" }, "config": reloads,
+        "version": { "type": "string" }, "pid": { "type": "integer" },
+    }));
+    let about = About::new("Whether and where the proxy runs, and what it has done").answers(status_of);
+    Resources::new().get("/proxy/status", status, about)
 }
 
 async fn status(State(running): State<Arc<Running>>) -> Json<Value> {

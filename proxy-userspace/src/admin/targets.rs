@@ -2,22 +2,30 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::routing::get;
-use axum::{Json, Router};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::capture::unavailable;
 use super::object::{BadObject, Object};
 use super::problem::Problem;
+use super::resources::{About, Resources, asked, object};
 use crate::config::Selector;
 use crate::containers::Origin;
 use crate::running::{Capture, Running};
 
-pub(super) fn changes() -> Router<Arc<Running>> {
-    Router::new().route("/capture/targets", get(list).post(add).delete(remove))
+pub(super) fn changes() -> Resources {
+    let named =
+        || asked(&json!({ "target": { "type": "string", "description": "KIND:VALUE" } }), &["target"]);
+    let told = || object(&json!({ "targets": { "type": "array" }, "engines": { "type": "array" } }));
+    let more = About::new("A target more").body(named()).with_status(201).answers(told()).may_fail(&[503]);
+    let less = About::new("A target less").body(named()).answers(told()).may_fail(&[503]);
+    Resources::new()
+        .get("/capture/targets", list, About::new("What is captured by being named").answers(told()))
+        .post("/capture/targets", add, more)
+        .delete("/capture/targets", remove, less)
 }
 
 #[derive(Debug, Deserialize)]

@@ -4,21 +4,22 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, Uri, header};
-use axum::routing::post;
-use axum::{Json, Router};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::Request;
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::object::{BadObject, Object};
 use super::problem::Problem;
+use super::resources::{About, Resources, asked, object};
 use crate::running::Running;
 
 /// What is asked for unless the caller says so: reserved for such uses (RFC 2606 §3).
@@ -33,8 +34,16 @@ const MAX_BODY: usize = 64 << 10;
 /// With it weir marks answers of its own that are failures (RFC 9209).
 const PROXY_STATUS: &str = "proxy-status";
 
-pub(super) fn changes() -> Router<Arc<Running>> {
-    Router::new().route("/proxy/test", post(test))
+pub(super) fn changes() -> Resources {
+    let wanted = asked(&json!({ "url": { "type": ["string", "null"] } }), &[]);
+    let told = object(&json!({
+        "success": { "type": "boolean" }, "status_code": { "type": ["integer", "null"] },
+        "body": { "type": ["string", "null"] }, "body_truncated": { "type": "boolean" },
+        "proxy_url": { "type": ["string", "null"] }, "error": { "type": ["string", "null"] },
+    }));
+    let about =
+        About::new("Sends a request through the proxy, and tells what came back").body(wanted).answers(told);
+    Resources::new().post("/proxy/test", test, about)
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -3,31 +3,38 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::routing::post;
-use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::problem::Problem;
+use super::resources::{About, Resources, asked, object};
 use crate::running::{NotUpgraded, Running, Upgrade};
 
-pub(super) fn changes() -> Router<Arc<Running>> {
-    Router::new().route("/upgrade", post(answer))
+pub(super) fn changes() -> Resources {
+    Resources::new().post("/upgrade", answer, about())
 }
 
 /// Over TCP, whatever token is given: who may have any program run in weir's place is weir's user.
-pub(super) fn refused() -> Router<Arc<Running>> {
+pub(super) fn refused() -> Resources {
     let problem = || {
         Problem::new(
             StatusCode::FORBIDDEN,
             "this is answered on the Unix socket only (`weir upgrade` without --admin, or with the socket's path)",
         )
     };
-    Router::new().route("/upgrade", post(async move || problem()))
+    Resources::new().post("/upgrade", async move || problem(), about())
+}
+
+fn about() -> About {
+    About::new("Another weir takes this one's place; on the Unix socket only")
+        .body(asked(&json!({ "binary": { "type": ["string", "null"] } }), &[]))
+        .answers(object(&json!({ "pid": { "type": "integer" } })))
+        .may_fail(&[500, 503])
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -4,6 +4,7 @@ mod assist;
 mod cache;
 mod capture;
 mod client;
+mod completions;
 mod config;
 mod context;
 mod doctor;
@@ -13,6 +14,8 @@ mod explain;
 mod flows;
 mod hold;
 mod install;
+#[cfg(feature = "mcp")]
+mod mcp;
 mod oci;
 mod place;
 mod policy;
@@ -28,9 +31,18 @@ use clap::{Parser, Subcommand};
 
 use place::Admin;
 
+/// For `weir --help` and the manual page; README.md has the same.
+const EXIT_CODES: &str = "Exit codes:
+  0         done; `weir serve`: stopped by SIGTERM or SIGINT
+  1         it failed; the message says what to do
+  2         the command line or the configuration is wrong
+  3         no weir answers at the admin socket or address
+  126, 127  `weir exec` could not run the program, could not find it
+  other     the program's own, from `weir exec`";
+
 /// An eBPF-assisted transparent and explicit HTTP proxy for Linux.
 #[derive(Debug, Parser)]
-#[command(name = "weir", version, arg_required_else_help = true)]
+#[command(name = "weir", version, arg_required_else_help = true, after_help = EXIT_CODES)]
 pub struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -84,6 +96,13 @@ enum Command {
     /// Checks and shows the configuration, and has it read again.
     #[command(subcommand)]
     Config(config::Command),
+    /// Gives an assistant tools to see and steer the running weir (Model Context Protocol, on standard input and output).
+    #[cfg(feature = "mcp")]
+    Mcp,
+    /// Prints a script that has a shell complete weir's commands.
+    Completions(completions::Completions),
+    /// Prints the manual page.
+    Man(completions::Man),
 }
 
 /// Where the configuration comes from; later ones override earlier ones.
@@ -139,6 +158,10 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::OciHook(arguments) => oci::hook(&arguments, &admin),
         Command::OciRuntime(arguments) => oci::runtime(&arguments, &admin),
         Command::Config(command) => config::run(&command, &admin),
+        #[cfg(feature = "mcp")]
+        Command::Mcp => mcp::run(&admin),
+        Command::Completions(arguments) => completions::completions(&arguments),
+        Command::Man(arguments) => completions::man(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

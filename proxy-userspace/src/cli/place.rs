@@ -8,7 +8,7 @@ use super::{Failed, MISUSED};
 const SECRET: &str = "WEIR_ADMIN_TOKEN";
 
 /// What each command that asks a running weir is told.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Admin {
     /// The admin API of the weir to talk to: the path of its socket, or http://HOST:PORT.
     ///

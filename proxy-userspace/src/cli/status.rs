@@ -26,7 +26,19 @@ pub(super) fn run(arguments: &Arguments, admin: &Admin) -> Result<(), Failed> {
     }
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     say(&format!("weir {} (pid {})", text(&status["version"]), status["pid"]))?;
-    say(&format!("proxy        {}", text(&status["proxy_url"])))?;
+    say(&format!("proxy        {}", status["proxy_url"].as_str().unwrap_or("stopped")))?;
+    if let Some(error) = status["config"]["last_error"].as_str() {
+        say(&format!("config       {error}"))?;
+    }
+    let waiting: Vec<&str> = status["config"]["needs_restart"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
+    if !waiting.is_empty() {
+        say(&format!("config       needs a restart (or `weir upgrade`): {}", waiting.join(", ")))?;
+    }
     say(&format!("user         {}", who(&status)))?;
     say(&format!("up           {} s", status["uptime_seconds"]))?;
     for pid in status["predecessors"].as_array().into_iter().flatten() {

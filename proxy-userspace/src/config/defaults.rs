@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::{
     Access, Admin, Capture, CaptureMode, DenyErrno, Destinations, Dns, FailMode, Flows, Http2, Limits,
-    LogFormat, Logging, PerClient, RateLimiting, Relay, Server, ServerTls, Timeouts, Upstream, UpstreamHttp2,
-    UpstreamTls,
+    LogFormat, Logging, Metrics, PerClient, RateLimiting, Relay, Server, ServerTls, Timeouts, Upstream,
+    UpstreamHttp2, UpstreamTls,
 };
 
 impl Default for Server {
@@ -164,6 +164,12 @@ pub(super) fn default_state_dir() -> PathBuf {
     match std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| !folder.is_empty()) {
         Some(folder) => PathBuf::from(folder).join("weir"),
         None => std::env::temp_dir().join(format!("weir-{user}")),
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self { enabled: false, port: 9090 }
     }
 }
 

@@ -20,8 +20,8 @@ use super::tree::Node;
 use super::yaml;
 use super::{
     Access, Acl, Admin, Capture, CaptureMode, Config, DenyErrno, Destinations, FailMode, Flows, Http2,
-    Limits, LogFormat, Logging, PerClient, RateLimiting, Relay, Security, Server, Timeouts, Upstream,
-    UpstreamHttp2,
+    Limits, LogFormat, Logging, Metrics, PerClient, RateLimiting, Relay, Security, Server, Timeouts,
+    Upstream, UpstreamHttp2,
 };
 use super::{
     access, auth, cli, compression, dns, filtering, header_rules, headers, parent, routing, rules, tls,
@@ -39,6 +39,7 @@ pub(super) fn read(tree: &Node, report: &mut Report) -> Config {
         upstream: s.section("upstream", upstream),
         relay: s.section("relay", relay),
         admin: s.section("admin", admin),
+        metrics: s.section("metrics", metrics),
         cli: s.section("cli", cli::cli),
         flows: s.section("flows", flows),
         logging: s.section("logging", logging),
@@ -248,6 +249,14 @@ fn admin(s: &mut Section<'_, '_>) -> Admin {
         token_file: s.read("token_file", d.token_file, none_or(path())),
         reload_on_change: s.read("reload_on_change", d.reload_on_change, switch()),
         state_dir: s.read("state_dir", d.state_dir, auto_or(default_state_dir, path())),
+    }
+}
+
+fn metrics(s: &mut Section<'_, '_>) -> Metrics {
+    let d = Metrics::default();
+    Metrics {
+        enabled: s.read("enabled", d.enabled, switch()),
+        port: s.read("port", d.port, number(0..=u16::MAX)),
     }
 }
 

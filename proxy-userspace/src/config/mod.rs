@@ -84,6 +84,7 @@ pub struct Config {
     pub upstream: Upstream,
     pub relay: Relay,
     pub admin: Admin,
+    pub metrics: Metrics,
     pub cli: Cli,
     pub flows: Flows,
     pub logging: Logging,
@@ -354,6 +355,15 @@ pub struct Relay {
     /// Bytes that a socket may hold in the kernel, each way, once a tunnel moves bulk; the kernel doubles it for its own
     /// bookkeeping. Default none: 1 MiB where the peer is on this machine, else as TCP sees fit.
     pub socket_buffer: Option<usize>,
+}
+
+/// `metrics`: a port for them alone, beside /metrics of the admin API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Metrics {
+    /// Default off.
+    pub enabled: bool,
+    /// At `admin.host`. Default 9090; 0 takes any free one.
+    pub port: u16,
 }
 
 /// `flows`: the record of what passed.

@@ -13,6 +13,7 @@ const FIXED: &[&str] = &[
     "cache.disk",
     "cache.redis",
     "admin",
+    "metrics",
     "logging.format",
 ];
 
@@ -57,6 +58,7 @@ pub fn reloaded(old: &Config, mut new: Config, captures: bool) -> Result<Config,
             ..new.cache
         },
         admin: Admin { token_file: new.admin.token_file, ..old.admin.clone() },
+        metrics: old.metrics,
         logging: Logging { format: old.logging.format, ..new.logging },
         ..new
     };
@@ -93,6 +95,7 @@ mod tests {
             ("relay.pipe_size=64KiB", false),
             ("admin.port=9", true),
             ("admin.token_file=/x", false),
+            ("metrics.enabled=true", true),
             ("cli.enabled=true", false),
             ("flows.keep=9", false),
             ("logging.format=json", true),

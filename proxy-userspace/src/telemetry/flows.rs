@@ -33,6 +33,7 @@ const FOLLOWER_LAG: usize = 4096;
 /// Takes note of a finished flow. Cheap: no lock, no system call.
 pub fn record(mut flow: Box<Flow>) {
     flow.stop();
+    metrics::with(|metrics| metrics.finished.note(&flow));
     let full = PENDING.with_borrow_mut(|pending| {
         pending.push(flow);
         pending.len() >= BATCH

@@ -4,6 +4,8 @@ use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::histogram::{self, Requests};
+
 /// One worker's counters. One line here and one in [`Worker::each`] make a metric.
 #[derive(Debug, Default)]
 #[repr(align(128))] // a cache line pair of its own: workers never write to each other's lines
@@ -58,6 +60,7 @@ pub struct Worker {
     pub dns_failures: Counter,
     pub dns_dropped: Counter,
     pub dns_rebindings: Counter,
+    pub finished: Requests,
 }
 
 impl Worker {
@@ -244,7 +247,7 @@ impl Counter {
         self.add(1);
     }
 
-    fn value(&self) -> u64 {
+    pub(super) fn value(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -269,6 +272,8 @@ pub fn prometheus() -> String {
         let total: u64 = workers.iter().map(|worker| worker.each()[index].2.value()).sum();
         write_metric(&mut text, name, help, "counter", total);
     }
+    let finished: Vec<_> = workers.iter().map(|worker| &worker.finished).collect();
+    histogram::write(&mut text, &finished);
     text
 }
 

@@ -2,6 +2,7 @@
 
 pub mod flow;
 pub mod flows;
+pub mod histogram;
 pub mod log;
 pub mod metrics;
 pub mod redact;
