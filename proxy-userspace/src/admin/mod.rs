@@ -47,7 +47,7 @@ use tokio::task::JoinHandle;
 
 pub use capture::{adopt_existing as adopt_captured, release as release_captured, remove_empty};
 pub use policy::reload as reload_policy;
-pub use rules::reload as reload_rules;
+pub use rules::none_left;
 pub use token::{Secret, Token, TokenError};
 
 use crate::config::Admin;

@@ -20,7 +20,7 @@ pub(super) fn changes() -> Router<Arc<Running>> {
 
 /// Why the rules in force stayed.
 #[derive(Debug, thiserror::Error)]
-pub enum ReloadError {
+enum ReloadError {
     #[error("the configuration is wrong, and the rules in force stay:\n{0}")]
     Config(#[from] ConfigErrors),
     #[error("{0}; the rules in force stay")]
@@ -44,12 +44,12 @@ async fn answer(State(running): State<Arc<Running>>) -> Result<Json<Value>, Prob
 
 /// Numbers of rules in force.
 #[derive(Debug, Clone, Copy)]
-pub struct Reloaded {
+struct Reloaded {
     pub rules: usize,
     pub before: usize,
 }
 
-fn none_left(before: usize) -> String {
+pub fn none_left(before: usize) -> String {
     format!("{before} rules were in force, and now there is none: nothing is denied any more")
 }
 
@@ -57,7 +57,7 @@ fn none_left(before: usize) -> String {
 ///
 /// # Errors
 /// What is wrong with them. The rules in force stay.
-pub async fn reload(running: &Arc<Running>) -> Result<Reloaded, ReloadError> {
+async fn reload(running: &Arc<Running>) -> Result<Reloaded, ReloadError> {
     let one_at_a_time = running.reloading.lock().await;
     let reading = Arc::clone(running);
     // A million destinations take seconds to read: not on the thread that answers.

@@ -16,7 +16,7 @@ use super::handover::Giver;
 use super::orders::Orders;
 use super::worker::Plan;
 use super::{certificates, state_file};
-use crate::admin::Token;
+use crate::admin::{self, Token};
 use crate::policy::acl::Acl;
 use crate::running::{Capture, Live, NotReloaded, Reloaded, Running, Wish};
 use crate::telemetry::log;
@@ -97,10 +97,15 @@ impl Control {
         // A million entries take a second to read: not on the thread that answers.
         let fresh = tokio::task::spawn_blocking(move || Fresh::read(&reading)).await;
         let fresh = fresh.map_err(|_| "weir is stopping".to_owned())??;
-        let Fresh { config, effective, policy, tls, acceptance, executor, rules, token, reloaded } = fresh;
+        let Fresh { config, effective, policy, tls, acceptance, executor, rules, token, mut reloaded } =
+            fresh;
         let elsewhere = self.elsewhere(&config.server).map_err(|error| error.to_string())?;
         if let (Some(rules), Capture::On(redirect)) = (rules, &*running.capture()) {
+            let before = redirect.rules().len();
             redirect.install_rules(rules).map_err(|error| error.to_string())?;
+            if config.capture.rules.is_empty() && before > 0 {
+                reloaded.warnings.push(format!("capture.rules: {}", admin::none_left(before)));
+            }
         }
         let old = Arc::clone(&self.plan.config);
         if old.upstream != config.upstream {
