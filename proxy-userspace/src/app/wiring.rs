@@ -75,7 +75,13 @@ pub(super) async fn wire(
         &[&own[..], sockets.explicit.address.as_slice()].concat(),
     );
     let Sockets { explicit, transparent, admin } = sockets;
-    let kernel = Kernel::start(&config, explicit.address.or_else(|| expected(&config)), &transparent, queries, taking.as_deref_mut())?;
+    let kernel = Kernel::start(
+        &config,
+        explicit.address.or_else(|| expected(&config)),
+        &transparent,
+        queries,
+        taking.as_deref_mut(),
+    )?;
     let (targets, asked) = Targets::new(&config.capture.targets);
     let cache = store::open(&config.cache, taking.as_deref_mut().and_then(Taking::cache_lock))?;
     let (upgrades, asked_for) = mpsc::channel(1);

@@ -33,7 +33,8 @@ impl Fresh {
     pub(super) fn read(running: &Running) -> Result<Self, String> {
         let live = running.live();
         let wrong = |errors: config::ConfigErrors| format!("the configuration is wrong:\n{errors}");
-        let config::Loaded { config, effective } = config::load_whole_again(&running.sources).map_err(wrong)?;
+        let config::Loaded { config, effective } =
+            config::load_whole_again(&running.sources).map_err(wrong)?;
         let warnings = config::warnings(&config);
         let changed = live.effective.differences(&effective);
         let captures = matches!(*running.capture(), Capture::On(_));
