@@ -12,7 +12,7 @@ use proxy_common::{ACTION_BYPASS, ACTION_DENY, DNS_PORT, FAIL_OPEN, Identity, Po
 use super::cgroup::{Cgroup, Mount, cgroup_of};
 use super::load::QUIC_PORT;
 use super::rules::Question;
-use super::rules::host::executable;
+use super::rules::host::executed_by;
 use super::{Redirect, RedirectError};
 use crate::config::Protocol;
 use crate::netns::NetnsId;
@@ -60,7 +60,7 @@ impl Redirect {
         let exempt = is_exempt(destination.ip()) && !(dns && is_local_server(destination.ip()));
         let explicit = exempt && self.is_explicit_listener(pid, protocol, destination)?;
         let uid = uid_of(pid)?;
-        let executable = executable(Path::new(&format!("/proc/{pid}/exe")));
+        let executable = executed_by(pid);
         let selected = self.selected(&path, uid, executable);
         let question = Question {
             destination,
