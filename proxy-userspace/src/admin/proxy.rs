@@ -9,12 +9,12 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
+use super::object::{BadObject, Object};
 use super::problem::Problem;
 use super::resources::{About, Resources, asked, object};
 use crate::running::{NotStarted, Running, Wish};
@@ -78,10 +78,10 @@ struct Told {
 
 async fn start(
     State(running): State<Arc<Running>>,
-    wanted: Result<Option<Json<Wanted>>, JsonRejection>,
+    wanted: Result<Option<Object<Wanted>>, BadObject>,
 ) -> Result<Json<Told>, Problem> {
     let wanted = wanted.map_err(|error| Problem::new(error.status(), error.body_text()))?;
-    let Wanted { port, listen_host: host, .. } = wanted.map(|Json(wanted)| wanted).unwrap_or_default();
+    let Wanted { port, listen_host: host, .. } = wanted.map(|Object(wanted)| wanted).unwrap_or_default();
     let (answer, answered) = oneshot::channel();
     let started = running.ask(Wish::Start { port, host, answer }, answered).await;
     match started.ok_or_else(Problem::of_replaced)? {
