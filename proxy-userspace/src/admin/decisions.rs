@@ -18,7 +18,8 @@ use crate::redirect::Decision;
 use crate::running::{Capture, Running};
 
 pub(super) fn routes() -> Resources {
-    let about = About::new("Each decision of the kernel half, a line each").as_media("application/x-ndjson");
+    let about =
+        About::new("Each decision of the kernel half, a line each").with_media("application/x-ndjson");
     Resources::new().get("/capture/events", follow, about.may_fail(&[503]))
 }
 

@@ -41,7 +41,7 @@ pub(super) fn changes() -> Resources {
     let about =
         About::new("Runs an allowed command; streamed as NDJSON, or with `stream: false` as one object")
             .body(wanted)
-            .as_media("application/x-ndjson")
+            .with_media("application/x-ndjson")
             .may_fail(&[500]);
     Resources::new().post("/cli/execute", execute, about)
 }

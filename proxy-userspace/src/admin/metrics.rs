@@ -17,7 +17,7 @@ use crate::running::{Capture, Running};
 use crate::telemetry::metrics::{prometheus, write_metric};
 
 pub(super) fn routes() -> Resources {
-    let about = About::new("Metrics in Prometheus' text format").as_media("text/plain");
+    let about = About::new("Metrics in Prometheus' text format").with_media("text/plain");
     Resources::new().get("/metrics", metrics, about)
 }
 

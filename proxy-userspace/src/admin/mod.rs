@@ -53,7 +53,7 @@ pub use policy::reload as reload_policy;
 pub use rules::none_left;
 pub use token::{Secret, Token, TokenError};
 
-use crate::config::{self, Config};
+use crate::config::{Admin, Config, Metrics};
 use crate::netns;
 use crate::running::{Phase, Running};
 use resources::Resources;
@@ -312,7 +312,7 @@ fn documents() -> Resources {
 }
 
 /// Two weirs have it while one takes the other's place.
-fn bind_metrics(host: IpAddr, wanted: config::Metrics) -> Result<Option<TcpListener>, ListenError> {
+fn bind_metrics(host: IpAddr, wanted: Metrics) -> Result<Option<TcpListener>, ListenError> {
     if !wanted.enabled {
         return Ok(None);
     }

@@ -23,7 +23,7 @@ fn own(document: Arc<Value>, page: Arc<str>) -> Resources {
     Resources::new().get("/openapi.json", async move || Json(document), About::new("This document")).get(
         "/docs",
         async move || answer(&page),
-        About::new("This document, for people").as_media("text/html"),
+        About::new("This document, for people").with_media("text/html"),
     )
 }
 

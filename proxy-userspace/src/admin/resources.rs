@@ -81,7 +81,7 @@ impl About {
         Self { or_status: Some(status), ..self }
     }
 
-    pub(super) fn as_media(self, media_type: &'static str) -> Self {
+    pub(super) fn with_media(self, media_type: &'static str) -> Self {
         Self { media_type, answer: json!({ "type": "string" }), ..self }
     }
 

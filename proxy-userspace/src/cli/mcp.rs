@@ -152,7 +152,8 @@ fn post(path: &str, given: &JsonObject) -> Question {
 
 fn flow(flows: Value, given: &JsonObject) -> Result<Value, String> {
     let id = given.get("id").cloned().unwrap_or_default();
-    let found = flows.as_array().and_then(|flows| flows.iter().find(|flow| flow["id"] == id).cloned());
+    let flows = if let Value::Array(flows) = flows { flows } else { Vec::new() };
+    let found = flows.into_iter().find(|flow| flow["id"] == id);
     found
         .ok_or_else(|| format!("there is no flow {id} among the last ones; list_flows tells which there are"))
 }
