@@ -45,6 +45,7 @@ async fn status(State(running): State<Arc<Running>>) -> Json<Value> {
         "user": nix::unistd::geteuid().as_raw(),
         "capabilities": privilege::held(),
         "assistant": privilege::assistant().map(Assistant::pid),
+        "sandbox": privilege::confinement(),
         "predecessors": running.predecessors.pids(),
     }))
 }

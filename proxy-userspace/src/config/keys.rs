@@ -20,7 +20,7 @@ use super::tree::Node;
 use super::yaml;
 use super::{
     Access, Acl, Admin, Capture, CaptureMode, Config, DenyErrno, Destinations, FailMode, Flows, Http2,
-    Limits, LogFormat, Logging, Metrics, PerClient, RateLimiting, Relay, Security, Server, Timeouts,
+    Limits, LogFormat, Logging, Metrics, PerClient, RateLimiting, Relay, Sandbox, Security, Server, Timeouts,
     Upstream, UpstreamHttp2,
 };
 use super::{
@@ -80,12 +80,16 @@ pub fn security_of(text: &str) -> Result<Security, ConfigErrors> {
 }
 
 fn server(s: &mut Section<'_, '_>) -> Server {
+    const SANDBOX: &[(&str, Sandbox)] =
+        &[("auto", Sandbox::Auto), ("on", Sandbox::On), ("off", Sandbox::Off)];
+
     let d = Server::default();
     Server {
         host: s.read("host", d.host, address()),
         port: s.read("port", d.port, number(0..=u16::MAX)),
         port_range: s.read("port_range", d.port_range, port_range()),
         user: s.read("user", d.user, none_or(|text: &str| Ok(text.to_owned()))),
+        sandbox: s.read("sandbox", d.sandbox, choice(SANDBOX)),
         workers: s.read("workers", d.workers, auto_or(|| Server::default().workers, number(1..=1024))),
         tls: s.section("tls", tls::server_tls),
         pac: s.read("pac", d.pac, switch()),

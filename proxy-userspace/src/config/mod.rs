@@ -101,6 +101,8 @@ pub struct Server {
     pub port_range: RangeInclusive<u16>,
     /// Whom weir becomes once it is started by root; none: nobody else. Default none.
     pub user: Option<String>,
+    /// Whether weir confines itself once it is that user. Default auto.
+    pub sandbox: Sandbox,
     /// Data-plane threads; default one per available CPU.
     pub workers: usize,
     pub tls: ServerTls,
@@ -220,6 +222,16 @@ pub struct Capture {
     pub rules: Vec<CaptureRule>,
     /// Log from the eBPF programs (aya-log); costs per connect. Default off.
     pub kernel_log: bool,
+}
+
+/// Whether weir gives up what it has no use for, beside its privileges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sandbox {
+    /// As much as this kernel can, but for a weir that runs programs (`cli.enabled`): they would be confined, too.
+    Auto,
+    /// All of it, or weir does not start.
+    On,
+    Off,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,6 +7,7 @@ use super::{Admin, Cache, Capture, Config, ConfigErrors, Logging, Server, clashe
 /// Keys, and sections with all that is below them, whose values are those of the start.
 const FIXED: &[&str] = &[
     "server.user",
+    "server.sandbox",
     "server.workers",
     "capture",
     "cache.enabled",
@@ -44,7 +45,12 @@ pub fn reloaded(old: &Config, mut new: Config, captures: bool) -> Result<Config,
         (new.server.host, new.server.port, new.server.port_range) = (host, port, port_range.clone());
     }
     let config = Config {
-        server: Server { user: old.server.user.clone(), workers: old.server.workers, ..new.server },
+        server: Server {
+            user: old.server.user.clone(),
+            sandbox: old.server.sandbox,
+            workers: old.server.workers,
+            ..new.server
+        },
         capture: Capture {
             rules: new.capture.rules,
             detect_timeout: new.capture.detect_timeout,
@@ -79,6 +85,7 @@ mod tests {
         for (setting, kept) in [
             ("server.workers=7", true),
             ("server.user=nobody", true),
+            ("server.sandbox=off", true),
             ("server.port=9", false),
             ("server.timeouts.idle=9s", false),
             ("capture.mode=off", true),

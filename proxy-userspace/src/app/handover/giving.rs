@@ -241,6 +241,7 @@ impl Giver {
             stopped: sockets.explicit.is_empty(),
             assistant: assistant.filter(|_| way.is_some()).map(Assistant::pid),
             predecessors: predecessors.iter().map(|one| one.pid).collect(),
+            confinement: privilege::confinement(),
         };
         let mut descriptors: Vec<BorrowedFd<'_>> = sockets.admin.iter().map(AsFd::as_fd).collect();
         descriptors.extend(capture_lock.iter().chain(&cache_lock).chain(&way).map(AsFd::as_fd));

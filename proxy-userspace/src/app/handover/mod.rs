@@ -27,7 +27,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::privilege::descriptors;
+use crate::privilege::{Confinement, descriptors};
 use crate::redirect::KnownNames;
 
 pub(super) use giving::{Given, Giver};
@@ -58,6 +58,9 @@ struct Offer {
     /// Its process, if there is one.
     assistant: Option<u32>,
     predecessors: Vec<u32>,
+    /// How the one that takes over is confined, as it was started by this one.
+    #[serde(default)]
+    confinement: Confinement,
 }
 
 /// What was selected at run time, and learned.

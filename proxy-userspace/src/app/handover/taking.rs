@@ -80,6 +80,7 @@ impl Taking {
         if offer.protocol != PROTOCOL {
             return Err(TakeError::Protocol(offer.version, offer.protocol));
         }
+        privilege::inherit(offer.confinement);
         tracing::info!(pid = offer.pid, version = offer.version, "taking over from a running weir");
         Self::sort(stream, offer, descriptors).ok_or(TakeError::Incomplete)?.map(Some)
     }
