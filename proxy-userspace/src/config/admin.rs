@@ -1,4 +1,4 @@
-//! `admin`.
+//! `admin` and `metrics`.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -25,4 +25,13 @@ impl Admin {
     pub fn socket_path(&self) -> PathBuf {
         self.socket.clone().unwrap_or_else(|| self.state_dir.join("admin.sock"))
     }
+}
+
+/// `metrics`: a port for them alone, beside /metrics of the admin API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Metrics {
+    /// Default off.
+    pub enabled: bool,
+    /// At `admin.host`. Default 9090; 0 takes any free one.
+    pub port: u16,
 }

@@ -46,7 +46,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use access::{AccessRule, TimeWindow};
-pub use admin::Admin;
+pub use admin::{Admin, Metrics};
 pub use auth::{Auth, AuthMode, CONTEXT_PREFIX, User};
 pub use cache::{Cache, Disk};
 pub use clashes::warnings;
@@ -367,15 +367,6 @@ pub struct Relay {
     /// Bytes that a socket may hold in the kernel, each way, once a tunnel moves bulk; the kernel doubles it for its own
     /// bookkeeping. Default none: 1 MiB where the peer is on this machine, else as TCP sees fit.
     pub socket_buffer: Option<usize>,
-}
-
-/// `metrics`: a port for them alone, beside /metrics of the admin API.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Metrics {
-    /// Default off.
-    pub enabled: bool,
-    /// At `admin.host`. Default 9090; 0 takes any free one.
-    pub port: u16,
 }
 
 /// `flows`: the record of what passed.
