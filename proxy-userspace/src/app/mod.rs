@@ -32,7 +32,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use crate::cache::store::disk::DiskError;
-use crate::config::{Config, Sources};
+use crate::config::{self, Config, Sources};
 use crate::containers::{Namespaces, Targets};
 use crate::dns::Inspection;
 use crate::execute::{Executor, UserError};
@@ -43,11 +43,14 @@ use crate::policy::acl::Acl;
 use crate::policy::auth::Auth;
 use crate::policy::current::Shared;
 use crate::policy::filtering::ListError;
+use crate::policy::interception::Interception;
 use crate::policy::limits::Limits;
 use crate::redirect::{RedirectError, RulesError};
 use crate::running::{Beats, Capture, Following, Phase, Predecessors, Running};
 use crate::telemetry::flows::Flows;
+use crate::tls::authority::{Authority, AuthorityError};
 use crate::tls::client::{ClientTls, FileError};
+use crate::tls::minting::{MintError, Minter};
 use crate::tls::server::Acceptance;
 use crate::upstream::Common;
 use crate::{admin, capture};
@@ -76,6 +79,10 @@ pub enum StartError {
     Lists(#[from] ListError),
     #[error("TLS: {0}")]
     Tls(#[from] FileError),
+    #[error("tls.intercept: {0}")]
+    Authority(#[from] AuthorityError),
+    #[error("tls.intercept: {0}")]
+    Mint(#[from] MintError),
     #[error("{0}")]
     Admin(#[from] admin::ListenError),
     #[error("capture.mode is `required`, but nothing can be captured: {0}")]
@@ -124,6 +131,7 @@ async fn run(config: Arc<Config>, sources: Sources, mut taking: Option<Taking>) 
     let signals = Signals::new()?;
     let tls = Arc::new(ClientTls::load(&config.upstream.tls)?);
     let acceptance = Acceptance::load(&config.server.tls)?.map(Arc::new);
+    let minter = mint(&config.tls.intercept)?;
     let policy = Shared::new(Policy::load(&config.security)?);
     let auth = Auth::new();
     // From now on it doesn't end weir.
@@ -203,6 +211,8 @@ async fn run(config: Arc<Config>, sources: Sources, mut taking: Option<Taking>) 
         cache,
         tls,
         acceptance: acceptance.clone(),
+        interception: Interception::new(&config.tls).map(Arc::new),
+        minter,
         admission: Arc::clone(&running.admission),
         upstreams: Common::new(&config.upstream, explicit.groups.len()),
         beats: Arc::clone(&running.beats),
@@ -253,6 +263,15 @@ async fn run(config: Arc<Config>, sources: Sources, mut taking: Option<Taking>) 
     supervisor::tell_ready();
     let served = Served { running, giver, workers, queries, admin, state_file, tasks };
     served.until_the_end(signals, wishes).await
+}
+
+/// What makes certificates for intercepted TLS; None where none is.
+fn mint(settings: &config::Intercept) -> Result<Option<Arc<Minter>>, StartError> {
+    if !settings.enabled {
+        return Ok(None);
+    }
+    let authority = Authority::load_or_make(&settings.folder)?;
+    Ok(Some(Arc::new(Minter::new(authority, settings.lifetime, settings.certificates)?)))
 }
 
 /// Every so often: no connection waits that long to be accepted.

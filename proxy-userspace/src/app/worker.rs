@@ -26,12 +26,14 @@ use crate::policy::Policy;
 use crate::policy::acl::Acl;
 use crate::policy::auth::Auth;
 use crate::policy::current::Shared as Current;
+use crate::policy::interception::Interception;
 use crate::policy::limits::Limits;
 use crate::redirect::OriginalDestinations;
 use crate::route::Table;
 use crate::running::{Beats, Phase};
 use crate::telemetry::flows;
 use crate::tls::client::ClientTls;
+use crate::tls::minting::Minter;
 use crate::tls::server::Acceptance;
 use crate::upstream::{Common, Upstream, dns};
 
@@ -54,6 +56,8 @@ pub(super) struct Plan {
     pub cache: Option<Arc<Cache>>,
     pub tls: Arc<ClientTls>,
     pub acceptance: Option<Arc<Acceptance>>,
+    pub interception: Option<Arc<Interception>>,
+    pub minter: Option<Arc<Minter>>,
     pub admission: Arc<Admission>,
     pub upstreams: Arc<Common>,
     pub beats: Arc<Beats>,
@@ -169,6 +173,8 @@ async fn run(index: usize, plan: Plan, doors: Doors) -> io::Result<()> {
         via: plan.via,
         cache: plan.cache,
         acceptance: plan.acceptance,
+        interception: plan.interception,
+        minter: plan.minter,
         routes: Table::new(&plan.config),
         dns: plan.dns,
         config: Arc::clone(&plan.config),

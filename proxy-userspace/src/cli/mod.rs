@@ -1,6 +1,7 @@
 //! The commands, a file each.
 
 mod assist;
+mod ca;
 mod cache;
 mod capture;
 mod client;
@@ -62,6 +63,9 @@ enum Command {
     /// Shows what rules and lists are in force, and reads them again.
     #[command(subcommand)]
     Policy(policy::Command),
+    /// The authority of intercepted TLS: its certificate, and who trusts it.
+    #[command(subcommand)]
+    Ca(ca::Command),
     /// Says what would happen to a connection, and which rule decides.
     Explain(explain::Arguments),
     /// Has another weir take the running one's place: no connection is refused, cut off or missed meanwhile.
@@ -128,6 +132,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Capture(command) => capture::run(&command, admin.as_deref()),
         Command::Context(command) => context::run(&command, admin.as_deref()),
         Command::Policy(command) => policy::run(&command, admin.as_deref()),
+        Command::Ca(command) => ca::run(&command),
         Command::Cache(command) => cache::run(&command, admin.as_deref()),
         Command::Upgrade(arguments) => upgrade::run(&arguments, admin.as_deref()),
         Command::Hold(arguments) => hold::run(&arguments),

@@ -166,6 +166,16 @@ pub(super) fn default_state_dir() -> PathBuf {
     }
 }
 
+/// Where a weir of this user keeps its certificate authority: it outlives the machine's start, as those who trust it do.
+pub(super) fn default_authority_folder() -> PathBuf {
+    if nix::unistd::geteuid().is_root() {
+        return "/var/lib/weir/ca".into();
+    }
+    let folder = |name: &str| std::env::var_os(name).filter(|folder| !folder.is_empty()).map(PathBuf::from);
+    let state = folder("XDG_STATE_HOME").or_else(|| folder("HOME").map(|home| home.join(".local/state")));
+    state.map_or_else(|| default_state_dir().join("ca"), |state| state.join("weir/ca"))
+}
+
 impl Default for Flows {
     fn default() -> Self {
         Self { keep: 1024 }

@@ -22,7 +22,8 @@ use super::{
     UpstreamHttp2,
 };
 use super::{
-    access, auth, cli, compression, dns, filtering, header_rules, headers, parent, routing, rules, tls,
+    access, auth, cli, compression, dns, filtering, header_rules, headers, interception, parent, routing,
+    rules, tls,
 };
 
 pub(super) fn read(tree: &Node, report: &mut Report) -> Config {
@@ -35,6 +36,7 @@ pub(super) fn read(tree: &Node, report: &mut Report) -> Config {
         routing: s.section("routing", routing::routing),
         forwarded: s.section("forwarded", routing::forwarding),
         upstream: s.section("upstream", upstream),
+        tls: s.section("tls", interception::read),
         relay: s.section("relay", relay),
         admin: s.section("admin", admin),
         cli: s.section("cli", cli::cli),

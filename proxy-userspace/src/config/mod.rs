@@ -17,6 +17,7 @@ pub mod filter_line;
 mod filtering;
 mod header_rules;
 mod headers;
+mod interception;
 mod keys;
 mod kinds;
 mod parent;
@@ -50,6 +51,7 @@ pub use errors::{ConfigError, ConfigErrors, Origin};
 pub use filtering::{Filtering, ListMode, Listed};
 pub use header_rules::{Direction, HeaderRule};
 pub use headers::SecurityHeaders;
+pub use interception::{Intercept, InterceptAction, InterceptRule, OnFailure, Tls, Unreadable};
 pub use keys::{keys, security_of};
 pub use kinds::duration_of;
 pub use parent::{Credentials, Exempt, Parent, ParentKind};
@@ -72,6 +74,7 @@ pub struct Config {
     pub routing: Routing,
     pub forwarded: Forwarding,
     pub upstream: Upstream,
+    pub tls: Tls,
     pub relay: Relay,
     pub admin: Admin,
     pub cli: Cli,

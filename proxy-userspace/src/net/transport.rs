@@ -6,12 +6,14 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use rustls::ConnectionCommon;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
@@ -59,11 +61,11 @@ impl Socket {
 
     /// The same for a session through `outer`.
     #[must_use]
-    pub fn within(outer: Tls) -> (Self, Self) {
+    pub fn within(outer: Tls, early: Inbox) -> (Self, Self) {
         let Tls { session, socket } = outer;
         let (stream, session) = (Arc::clone(&socket.stream), Some(Box::new(session.into_inner())));
         let handle = Self { stream: Arc::clone(&stream), early: Inbox::default(), outer: None, nested: true };
-        (handle, Self { stream, early: Inbox::default(), outer: session, nested: true })
+        (handle, Self { stream, early, outer: session, nested: true })
     }
 
     fn replace(&mut self, stream: &Arc<TcpStream>) {
@@ -122,19 +124,17 @@ impl Transport {
         }
     }
 
-    /// Whether there is decrypted content that nobody has read: between two messages there must be none.
+    /// Whether the peer has said nothing that is not read yet, and has not ended the connection: between two messages it
+    /// must not have. What TLS has to say for itself (session tickets) is taken note of.
     #[must_use]
-    pub fn has_unread(&self) -> bool {
-        match self {
-            Self::Plain(_) => false,
-            Self::Tls(tls) => {
-                let state = match &mut *tls.session.borrow_mut() {
-                    TlsStream::Client(session) => session.get_mut().1.process_new_packets(),
-                    TlsStream::Server(session) => session.get_mut().1.process_new_packets(),
-                };
-                !state.is_ok_and(|state| state.plaintext_bytes_to_read() == 0 && !state.peer_has_closed())
-            }
-        }
+    pub fn is_quiet(&self) -> bool {
+        let tls = match self {
+            Self::Tls(tls) if !tls.socket.nested => tls,
+            Self::Tls(tls) => return !says_something(&tls.socket.stream) && tls.has_nothing(None),
+            Self::Plain(stream) => return !says_something(stream),
+        };
+        let socket = SockRef::from(&*tls.socket.stream);
+        tls.has_nothing(Some(&socket))
     }
 
     /// The same connection for the runtime of the calling thread. Nothing may be under way on it.
@@ -176,6 +176,36 @@ impl Transport {
         }
         // Fails only if the socket is gone already.
         let _ = SockRef::from(self.socket()).set_linger(None);
+    }
+}
+
+/// Asked of the kernel: what the runtime knows of a socket may be a moment old. An end is something, too.
+fn says_something(stream: &TcpStream) -> bool {
+    let peeked = SockRef::from(stream).peek(&mut [MaybeUninit::uninit()]);
+    !matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+}
+
+impl Tls {
+    /// Whether nothing was said in the session, once what lies in `socket` is read.
+    fn has_nothing(&self, socket: Option<&socket2::Socket>) -> bool {
+        match &mut *self.session.borrow_mut() {
+            TlsStream::Client(session) => has_nothing(session.get_mut().1, socket),
+            TlsStream::Server(session) => has_nothing(session.get_mut().1, socket),
+        }
+    }
+}
+
+fn has_nothing<Data>(session: &mut ConnectionCommon<Data>, socket: Option<&socket2::Socket>) -> bool {
+    loop {
+        let state = session.process_new_packets();
+        if !state.is_ok_and(|state| state.plaintext_bytes_to_read() == 0 && !state.peer_has_closed()) {
+            return false;
+        }
+        let Some(mut socket) = socket else { return true };
+        match session.read_tls(&mut socket) {
+            Ok(1..) => {}
+            result => return matches!(result, Err(error) if error.kind() == io::ErrorKind::WouldBlock),
+        }
     }
 }
 
@@ -325,9 +355,6 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if let Some(outer) = &mut self.outer {
-            return Pin::new(outer).poll_read(cx, buffer);
-        }
         let early = self.early.bytes();
         if !early.is_empty() {
             let count = early.len().min(buffer.remaining());
@@ -335,6 +362,9 @@ impl AsyncRead for Socket {
             self.early.consume(count);
             self.early.release();
             return Poll::Ready(Ok(()));
+        }
+        if let Some(outer) = &mut self.outer {
+            return Pin::new(outer).poll_read(cx, buffer);
         }
         loop {
             ready!(self.stream.poll_read_ready(cx))?;

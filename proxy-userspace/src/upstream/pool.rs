@@ -4,15 +4,12 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{Hash, Hasher};
-use std::io;
-use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit};
-use socket2::SockRef;
 
 use super::{Addresses, Connection, Through};
 use crate::config;
@@ -37,8 +34,7 @@ impl Idle {
     /// The connection, if it is still quiet: one that the server has closed, or spoke on unasked, is of no use.
     #[must_use]
     pub fn wake(mut self) -> Option<Connection> {
-        // Asked of the kernel: what the runtime knows of the socket may be a moment old.
-        let quiet = self.connection.as_ref().is_some_and(is_quiet);
+        let quiet = self.connection.as_ref().is_some_and(|connection| connection.stream.is_quiet());
         if quiet { self.connection.take() } else { None }
     }
 
@@ -239,7 +235,7 @@ impl Pool {
         let before = shelf.count;
         shelf.by_key.retain(|_, connections| {
             connections.retain(|idle| {
-                let quiet = idle.connection.as_ref().is_some_and(is_quiet);
+                let quiet = idle.connection.as_ref().is_some_and(|connection| connection.stream.is_quiet());
                 quiet && idle.since.elapsed() < self.idle_timeout
             });
             !connections.is_empty()
@@ -267,13 +263,6 @@ fn tried(shelf: &Mutex<Shelf>) -> Option<MutexGuard<'_, Shelf>> {
 
 fn clamped(limit: u64) -> usize {
     usize::try_from(limit).unwrap_or(usize::MAX)
-}
-
-/// A connection between two requests has nothing to read: neither bytes nor an end.
-fn is_quiet(connection: &Connection) -> bool {
-    let peeked = SockRef::from(connection.stream.socket()).peek(&mut [MaybeUninit::uninit()]);
-    matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
-        && !connection.stream.has_unread()
 }
 
 #[cfg(test)]
