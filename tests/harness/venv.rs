@@ -16,14 +16,27 @@ const PYTHON_PACKAGES: [&str; 7] = [
     "aiohttp==3.14.5",
 ];
 
+/// What clients of the control plane need: validators that have nothing to do with weir.
+const CONTROL_PACKAGES: [&str; 4] =
+    ["jsonschema==4.26.0", "ruamel.yaml==0.19.1", "schemathesis==4.32.5", "mcp==2.3.0"];
+
 /// What scripts for node may import: the last versions that run on Debian's node.
 const NODE_PACKAGES: [&str; 3] = ["undici@6.29.1", "playwright-core@1.60.0", "ws@8.23.0"];
 
 /// The Python environment's interpreter.
 pub fn python() -> PathBuf {
-    let environment = made("python-packages", &PYTHON_PACKAGES, |environment| {
+    python_with("python-packages", &PYTHON_PACKAGES)
+}
+
+/// The interpreter of the environment for the control plane.
+pub fn control_python() -> PathBuf {
+    python_with("control-packages", &CONTROL_PACKAGES)
+}
+
+fn python_with(name: &str, packages: &[&str]) -> PathBuf {
+    let environment = made(name, packages, |environment| {
         run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(environment));
-        run(Command::new(environment.join("bin/pip3")).args(["install", "-q"]).args(PYTHON_PACKAGES));
+        run(Command::new(environment.join("bin/pip3")).args(["install", "-q"]).args(packages));
     });
     environment.join("bin/python3")
 }

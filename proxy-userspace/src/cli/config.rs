@@ -1,9 +1,10 @@
 //! `weir config`
 
 use clap::Subcommand;
+use serde_json::{Value, json};
 
 use super::{ConfigArguments, Failed, MISUSED, say};
-use crate::config::{Config, Sources};
+use crate::config::{self, Config, ConfigError, ConfigErrors, Origin, Sources};
 use crate::policy::Policy;
 use crate::tls::client::ClientTls;
 use crate::tls::server::Acceptance;
@@ -11,24 +12,44 @@ use crate::tls::server::Acceptance;
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Says whether the configuration is right; if not, what is wrong with which line.
-    Check(ConfigArguments),
+    Check {
+        #[command(flatten)]
+        config: ConfigArguments,
+        /// Tells it as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Shows every key with the value that it has, secrets hidden.
+    Show {
+        #[command(flatten)]
+        config: ConfigArguments,
+        /// Tells where each value comes from: file, line and column, variable, flag, or default.
+        #[arg(long)]
+        origin: bool,
+        /// Tells it as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Prints the JSON Schema (2020-12) of configuration files, for editors and other programs.
+    Schema,
     /// Reads a password from standard input, and prints its hash for security.auth.users.
     HashPassword,
 }
 
 pub(super) fn run(command: &Command) -> Result<(), Failed> {
-    let arguments = match command {
-        Command::Check(arguments) => arguments,
-        Command::HashPassword => return hash_password(),
-    };
+    match command {
+        Command::Check { config, json: true } => check_as_json(config),
+        Command::Check { config, json: false } => check(config),
+        Command::Show { config, origin, json } => show(config, *origin, *json),
+        Command::Schema => say(&format!("{:#}", config::schema())),
+        Command::HashPassword => hash_password(),
+    }
+}
+
+fn check(arguments: &ConfigArguments) -> Result<(), Failed> {
     let config = load(arguments)?;
-    crate::config::warnings(&config).iter().try_for_each(|warning| say(&format!("warning: {warning}")))?;
-    ClientTls::load(&config.upstream.tls)
-        .map_err(|error| Failed::new(MISUSED, format!("upstream.tls: {error}")))?;
-    Acceptance::load(&config.server.tls)
-        .map_err(|error| Failed::new(MISUSED, format!("server.tls: {error}")))?;
-    let policy = Policy::load(&config.security)
-        .map_err(|error| Failed::new(MISUSED, format!("security.filtering: {error}")))?;
+    config::warnings(&config).iter().try_for_each(|warning| say(&format!("warning: {warning}")))?;
+    let policy = files_of(&config).map_err(|error| Failed::new(MISUSED, error))?;
     match policy.filtering.counts() {
         (0, 0, _) => {}
         (blocked, allowed, left_out) => say(&format!(
@@ -36,6 +57,48 @@ pub(super) fn run(command: &Command) -> Result<(), Failed> {
         ))?,
     }
     say("the configuration is right")
+}
+
+/// What the configuration names: certificates and lists.
+fn files_of(config: &Config) -> Result<Policy, String> {
+    ClientTls::load(&config.upstream.tls).map_err(|error| format!("upstream.tls: {error}"))?;
+    Acceptance::load(&config.server.tls).map_err(|error| format!("server.tls: {error}"))?;
+    Policy::load(&config.security).map_err(|error| format!("security.filtering: {error}"))
+}
+
+/// `{valid, errors, warnings}`; the exit code is the same as without JSON.
+fn check_as_json(arguments: &ConfigArguments) -> Result<(), Failed> {
+    let (errors, warnings) = match config::load(&sources(arguments)) {
+        Ok(config) => {
+            let error = files_of(&config).err().map(|message| json!({ "message": message }));
+            (error.into_iter().collect(), config::warnings(&config))
+        }
+        Err(ConfigErrors(errors)) => (errors.iter().map(as_json).collect::<Vec<_>>(), Vec::new()),
+    };
+    let valid = errors.is_empty();
+    say(&format!("{:#}", json!({ "valid": valid, "errors": errors, "warnings": warnings })))?;
+    if valid { Ok(()) } else { Err(Failed::new(MISUSED, "the configuration is wrong")) }
+}
+
+fn as_json(error: &ConfigError) -> Value {
+    let (file, line, column) = match &error.origin {
+        Origin::File { file, line, column } => (Some(file.as_ref()), Some(*line), Some(*column)),
+        Origin::Whole { file } => (Some(file.as_ref()), None, None),
+        Origin::Variable(_) | Origin::Flag(_) | Origin::Default => (None, None, None),
+    };
+    json!({
+        "origin": error.origin.to_string(), "file": file, "line": line, "column": column,
+        "key": error.key, "message": error.message, "nearest": error.nearest,
+    })
+}
+
+fn show(arguments: &ConfigArguments, origin: bool, json: bool) -> Result<(), Failed> {
+    let effective = config::effective(&sources(arguments)).map_err(|errors| bad(&errors))?;
+    match (json, origin) {
+        (false, _) => say(&effective.yaml(origin)),
+        (true, false) => say(&format!("{:#}", effective.json())),
+        (true, true) => say(&format!("{:#}", effective.json_with_origins())),
+    }
 }
 
 fn hash_password() -> Result<(), Failed> {
@@ -52,11 +115,17 @@ fn hash_password() -> Result<(), Failed> {
 
 /// The configuration that these arguments, the files and the environment make.
 pub(super) fn load(arguments: &ConfigArguments) -> Result<Config, Failed> {
-    let sources = Sources::of_process(arguments.files.clone(), arguments.overrides.clone());
-    load_sources(&sources)
+    load_sources(&sources(arguments))
 }
 
 pub(super) fn load_sources(sources: &Sources) -> Result<Config, Failed> {
-    crate::config::load(sources)
-        .map_err(|errors| Failed::new(MISUSED, format!("bad configuration:\n{errors}")))
+    config::load(sources).map_err(|errors| bad(&errors))
+}
+
+fn sources(arguments: &ConfigArguments) -> Sources {
+    Sources::of_process(arguments.files.clone(), arguments.overrides.clone())
+}
+
+fn bad(errors: &ConfigErrors) -> Failed {
+    Failed::new(MISUSED, format!("bad configuration:\n{errors}"))
 }

@@ -65,11 +65,11 @@ pub(super) fn read(s: &mut Section<'_, '_>) -> Vec<AccessRule> {
 
 fn rule(s: &mut Section<'_, '_>) -> AccessRule {
     AccessRule {
-        name: s.read("name", String::new(), word),
-        clients: s.list("clients", Vec::new(), prefix),
-        destinations: s.list("destinations", Vec::new(), prefix),
+        name: s.read("name", String::new(), word()),
+        clients: s.list("clients", Vec::new(), prefix()),
+        destinations: s.list("destinations", Vec::new(), prefix()),
         domains: s.list("domains", Vec::new(), domain),
-        ports: s.list("ports", Vec::new(), port_range),
+        ports: s.list("ports", Vec::new(), port_range()),
         methods: s.list("methods", Vec::new(), method),
         urls: s.list("urls", Vec::new(), url_pattern),
         times: s.list("times", Vec::new(), time_window),

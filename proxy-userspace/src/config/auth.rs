@@ -7,6 +7,7 @@ use argon2::password_hash::PasswordHash;
 use super::keys::{hours, ms};
 use super::kinds::{Fault, choice, duration, number, quoted};
 use super::section::Section;
+use super::shape::{Hide, Shape, shaped};
 
 /// `security.auth`.
 #[derive(Debug, Clone, PartialEq)]
@@ -84,7 +85,10 @@ pub(super) fn read(s: &mut Section<'_, '_>) -> Auth {
 }
 
 fn user(s: &mut Section<'_, '_>) -> Option<User> {
-    let (name, hash) = (s.required("name", name), s.required("password_hash", hash));
+    let (name, hash) = (
+        s.required("name", name),
+        s.required("password_hash", shaped(Shape::Secret(Hide::All, Shape::Text.into()), hash)),
+    );
     Some(User { name: name?, hash: hash? })
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::kinds::{Fault, GIB, KIB, MIB, duration, path, size, switch};
+use super::kinds::{GIB, KIB, MIB, duration, none_or, path, size, switch};
 use super::redis::{self, Redis};
 use super::section::Section;
 
@@ -55,7 +55,7 @@ pub(super) fn cache(s: &mut Section<'_, '_>) -> Cache {
 
     let d = Cache::default();
     Cache {
-        enabled: s.read("enabled", d.enabled, switch),
+        enabled: s.read("enabled", d.enabled, switch()),
         max_memory: s.read("max_memory", d.max_memory, size(MIB..=1024 * GIB)),
         max_object: s.read("max_object", d.max_object, size(KIB..=GIB)),
         default_ttl: s.read("default_ttl", d.default_ttl, duration(Duration::ZERO..=30 * DAY)),
@@ -67,12 +67,8 @@ pub(super) fn cache(s: &mut Section<'_, '_>) -> Cache {
 
 fn disk(s: &mut Section<'_, '_>, d: Disk) -> Disk {
     Disk {
-        path: s.read("path", d.path, folder),
+        path: s.read("path", d.path, none_or(path())),
         max_size: s.read("max_size", d.max_size, size(MIB..=1024 * 1024 * GIB)),
         max_object: s.read("max_object", d.max_object, size(KIB..=1024 * GIB)),
     }
-}
-
-fn folder(text: &str) -> Result<Option<PathBuf>, Fault> {
-    if text == "none" { Ok(None) } else { path(text).map(Some) }
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::kinds::{Fault, GIB, KIB, auto_or, duration, number, path, quoted, size, switch, word};
+use super::kinds::{Fault, GIB, KIB, auto_or, duration, number, optional, path, quoted, size, switch, word};
 use super::section::Section;
 
 /// `cli`.
@@ -103,17 +103,17 @@ pub(super) fn cli(s: &mut Section<'_, '_>) -> Cli {
     let d = Cli::default();
     let timeouts = Duration::from_millis(10)..=Duration::from_secs(86_400);
     Cli {
-        enabled: s.read("enabled", d.enabled, switch),
+        enabled: s.read("enabled", d.enabled, switch()),
         max_concurrent: s.read("max_concurrent", d.max_concurrent, number(1..=256)),
         process_timeout: s.read("process_timeout", d.process_timeout, duration(timeouts)),
         max_output: s.read("max_output", d.max_output, size(KIB..=1024 * GIB)),
-        user: s.read("user", d.user, auto_or(|| None, |text| word(text).map(Some))),
+        user: s.read("user", d.user, auto_or(|| None, optional(word()))),
         allowed_commands: s.sections("allowed_commands", allowed_command).into_iter().flatten().collect(),
     }
 }
 
 fn allowed_command(s: &mut Section<'_, '_>) -> Option<AllowedCommand> {
-    let path = s.required("path", path);
+    let path = s.required("path", path());
     let args = s.list("args", Vec::new(), argument_pattern);
     let env = s.list("env", Vec::new(), variable);
     if args.iter().rev().skip(1).any(|pattern| *pattern == ArgumentPattern::Rest) {

@@ -124,9 +124,9 @@ pub(super) fn compression(s: &mut Section<'_, '_>) -> Compression {
         new
     });
     Compression {
-        enabled: s.read("enabled", d.enabled, switch),
-        gateway: s.read("gateway", d.gateway, switch),
-        explicit: s.read("explicit", d.explicit, switch),
+        enabled: s.read("enabled", d.enabled, switch()),
+        gateway: s.read("gateway", d.gateway, switch()),
+        explicit: s.read("explicit", d.explicit, switch()),
         codings,
         effort: s.read("effort", d.effort, choice(EFFORTS)),
         min_size: s.read("min_size", d.min_size, size(0..=GIB)),

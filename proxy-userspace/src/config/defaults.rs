@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{
     Access, Admin, Capture, CaptureMode, DenyErrno, Destinations, Dns, FailMode, Flows, Http2, Limits,
-    LogFormat, Logging, PerClient, RateLimiting, Relay, Server, ServerTls, Timeouts, Upstream, UpstreamHttp2,
+    LogFormat, Logging, PerClient, RateLimiting, Server, ServerTls, Timeouts, Upstream, UpstreamHttp2,
     UpstreamTls,
 };
 
@@ -133,12 +133,6 @@ impl Default for Upstream {
             parent: None,
             no_proxy: Vec::new(),
         }
-    }
-}
-
-impl Default for Relay {
-    fn default() -> Self {
-        Self { pipe_size: 1 << 20, socket_buffer: None }
     }
 }
 

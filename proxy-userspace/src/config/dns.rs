@@ -67,8 +67,8 @@ impl Default for Rebinding {
 pub(super) fn read(s: &mut Section<'_, '_>) -> Dns {
     let d = Dns::default();
     Dns {
-        enabled: s.read("enabled", d.enabled, switch),
-        resolvers: s.list("resolvers", d.resolvers, prefix),
+        enabled: s.read("enabled", d.enabled, switch()),
+        resolvers: s.list("resolvers", d.resolvers, prefix()),
         cache_entries: s.read("cache_entries", d.cache_entries, number(0..=1_000_000)),
         max_ttl: s.read("max_ttl", d.max_ttl, duration(ms(1_000)..=hours(24))),
         grace: s.read("grace", d.grace, duration(ms(0)..=hours(24))),

@@ -5,6 +5,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::schema::{Described, Form};
+
 /// More errors than this are counted, not shown: a file of the wrong kind has thousands.
 const MAX_SHOWN: usize = 50;
 
@@ -85,9 +87,37 @@ pub(super) struct Report {
     errors: Vec<ConfigError>,
     unknown: Vec<(Origin, String)>,
     known: Vec<String>,
+    /// What the keys are, where that is asked.
+    described: Option<Vec<Described>>,
 }
 
 impl Report {
+    /// One that takes down what each key is. Lists of sections are read as if they had one entry.
+    pub(super) fn describing() -> Self {
+        Self { described: Some(Vec::new()), ..Self::default() }
+    }
+
+    pub(super) fn describes(&self) -> bool {
+        self.described.is_some()
+    }
+
+    pub(super) fn describe(&mut self, path: &str, form: impl FnOnce() -> Form) {
+        if let Some(described) = &mut self.described {
+            described.push(Described { path: path.to_owned(), form: form(), is_required: false });
+        }
+    }
+
+    /// Its section can't do without the key that was described last.
+    pub(super) fn require_last(&mut self) {
+        if let Some(last) = self.described.as_mut().and_then(|described| described.last_mut()) {
+            last.is_required = true;
+        }
+    }
+
+    pub(super) fn into_described(self) -> Vec<Described> {
+        self.described.unwrap_or_default()
+    }
+
     pub(super) fn error(&mut self, origin: &Origin, key: &str, message: impl Into<String>) {
         self.add(origin, key, message.into(), None);
     }

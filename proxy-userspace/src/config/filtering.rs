@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::filter_line;
-use super::kinds::{Fault, auto_or, choice, path, quoted};
+use super::kinds::{Fault, auto_or, choice, optional, path, quoted};
 use super::section::Section;
 use super::{Access, keys::ACCESS};
 
@@ -49,15 +49,15 @@ pub(super) fn read(s: &mut Section<'_, '_>) -> Filtering {
     let (blocked, allowed) = s.section("domains", |s| {
         let blocked = Listed {
             lines: s.list("blocked", Vec::new(), line),
-            files: s.list("blocked_files", Vec::new(), path),
+            files: s.list("blocked_files", Vec::new(), path()),
         };
         let allowed = Listed {
             lines: s.list("allowed", Vec::new(), line),
-            files: s.list("allowed_files", Vec::new(), path),
+            files: s.list("allowed_files", Vec::new(), path()),
         };
         (blocked, allowed)
     });
-    let unnamed = s.read("unnamed", None, auto_or(|| None, |text| choice(ACCESS)(text).map(Some)));
+    let unnamed = s.read("unnamed", None, auto_or(|| None, optional(choice(ACCESS))));
     Filtering { mode, blocked, allowed, unnamed }
 }
 

@@ -3,6 +3,7 @@
 use super::kinds::{Fault, choice, quoted, word};
 use super::routing::{HostPattern, PathPattern, host_pattern, path_pattern};
 use super::section::Section;
+use super::shape::{Hide, Shape, shaped};
 
 /// One rule. All that match are applied, in their order: first what is removed, then what is set, then what is added.
 #[derive(Debug, Clone, PartialEq)]
@@ -67,19 +68,24 @@ fn rule(s: &mut Section<'_, '_>) -> HeaderRule {
     const DIRECTIONS: &[(&str, Direction)] =
         &[("request", Direction::Request), ("response", Direction::Response)];
     let rule = HeaderRule {
-        name: s.read("name", String::new(), word),
+        name: s.read("name", String::new(), word()),
         // What stands in is of no account: that it is missing has been reported.
         direction: s.required("direction", choice(DIRECTIONS)).unwrap_or(Direction::Request),
         hosts: s.list("hosts", Vec::new(), host_pattern),
         paths: s.list("paths", Vec::new(), path_pattern),
         remove: s.list("remove", Vec::new(), name),
-        set: s.list("set", Vec::new(), field),
-        add: s.list("add", Vec::new(), field),
+        set: s.list("set", Vec::new(), shaped(secret(), field)),
+        add: s.list("add", Vec::new(), shaped(secret(), field)),
     };
     if rule.remove.is_empty() && rule.set.is_empty() && rule.add.is_empty() {
         s.error("it removes, sets and adds nothing");
     }
     rule
+}
+
+/// What is set may be a credential.
+fn secret() -> Shape {
+    Shape::Secret(Hide::FieldValue, Shape::Text.into())
 }
 
 fn name(text: &str) -> Result<String, Fault> {

@@ -40,8 +40,8 @@ pub(super) fn security_headers(s: &mut Section<'_, '_>) -> SecurityHeaders {
 
     let d = SecurityHeaders::default();
     SecurityHeaders {
-        gateway: s.read("gateway", d.gateway, switch),
-        explicit: s.read("explicit", d.explicit, switch),
+        gateway: s.read("gateway", d.gateway, switch()),
+        explicit: s.read("explicit", d.explicit, switch()),
         frame_options: s.read("frame_options", d.frame_options, choice(FRAMES)),
         strict_transport_security: s.read(
             "strict_transport_security",

@@ -126,8 +126,8 @@ fn intercept(s: &mut Section<'_, '_>) -> Intercept {
         rule.name = format!("rule-{}", index + 1);
     }
     Intercept {
-        enabled: s.read("enabled", d.enabled, switch),
-        folder: s.read("folder", d.folder, auto_or(default_authority_folder, path)),
+        enabled: s.read("enabled", d.enabled, switch()),
+        folder: s.read("folder", d.folder, auto_or(default_authority_folder, path())),
         lifetime: s.read("lifetime", d.lifetime, duration(lifetime)),
         certificates: s.read("certificates", d.certificates, number(1..=1_000_000)),
         on_failure,
@@ -140,14 +140,14 @@ fn rule(s: &mut Section<'_, '_>, on_failure: OnFailure) -> InterceptRule {
     const ACTIONS: &[(&str, InterceptAction)] =
         &[("intercept", InterceptAction::Intercept), ("pass", InterceptAction::Pass)];
     InterceptRule {
-        name: s.read("name", String::new(), word),
+        name: s.read("name", String::new(), word()),
         domains: s.list("domains", Vec::new(), domain),
-        ports: s.list("ports", Vec::new(), port_range),
-        clients: s.list("clients", Vec::new(), prefix),
-        users: s.list("users", Vec::new(), word),
-        contexts: s.list("contexts", Vec::new(), word),
-        containers: s.list("containers", Vec::new(), word),
-        captured_by: s.list("captured_by", Vec::new(), word),
+        ports: s.list("ports", Vec::new(), port_range()),
+        clients: s.list("clients", Vec::new(), prefix()),
+        users: s.list("users", Vec::new(), word()),
+        contexts: s.list("contexts", Vec::new(), word()),
+        containers: s.list("containers", Vec::new(), word()),
+        captured_by: s.list("captured_by", Vec::new(), word()),
         // What stands in is of no account: that it is missing has been reported.
         action: s.required("action", choice(ACTIONS)).unwrap_or(InterceptAction::Pass),
         on_failure: s.read("on_failure", on_failure, choice(ON_FAILURE)),

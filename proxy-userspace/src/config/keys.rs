@@ -10,20 +10,21 @@ use super::cache;
 use super::defaults::default_state_dir;
 use super::errors::{ConfigErrors, Origin, Report};
 use super::kinds::{
-    GIB, KIB, MIB, address, auto_or, choice, duration, log_filter, number, path, port_range, selector, size,
-    switch,
+    GIB, KIB, MIB, address, auto_or, choice, duration, log_filter, mapped, none_or, number, optional, path,
+    port_range, selector, size, switch,
 };
+use super::schema::Described;
 use super::section::Section;
+use super::shape::{Hide, Shape, shaped};
 use super::tree::Node;
 use super::yaml;
 use super::{
     Access, Acl, Admin, Capture, CaptureMode, Config, DenyErrno, Destinations, FailMode, Flows, Http2,
-    Limits, LogFormat, Logging, PerClient, RateLimiting, Relay, Security, Server, Timeouts, Upstream,
-    UpstreamHttp2,
+    Limits, LogFormat, Logging, PerClient, RateLimiting, Security, Server, Timeouts, Upstream, UpstreamHttp2,
 };
 use super::{
-    access, auth, cli, compression, dns, filtering, header_rules, headers, interception, parent, routing,
-    rules, tls,
+    access, auth, cli, compression, dns, filtering, header_rules, headers, interception, parent, relay,
+    routing, rules, tls,
 };
 
 pub(super) fn read(tree: &Node, report: &mut Report) -> Config {
@@ -37,12 +38,19 @@ pub(super) fn read(tree: &Node, report: &mut Report) -> Config {
         forwarded: s.section("forwarded", routing::forwarding),
         upstream: s.section("upstream", upstream),
         tls: s.section("tls", interception::read),
-        relay: s.section("relay", relay),
+        relay: s.section("relay", relay::read),
         admin: s.section("admin", admin),
         cli: s.section("cli", cli::cli),
         flows: s.section("flows", flows),
         logging: s.section("logging", logging),
     })
+}
+
+/// What each key is, those of entries of lists too, in the order in which they are read.
+pub(super) fn described() -> Vec<Described> {
+    let mut report = Report::describing();
+    read(&Node::empty(), &mut report);
+    report.into_described()
 }
 
 /// Every key that there is, sections too, as `server.timeouts.read`.
@@ -74,14 +82,14 @@ pub fn security_of(text: &str) -> Result<Security, ConfigErrors> {
 fn server(s: &mut Section<'_, '_>) -> Server {
     let d = Server::default();
     Server {
-        host: s.read("host", d.host, address),
+        host: s.read("host", d.host, address()),
         port: s.read("port", d.port, number(0..=u16::MAX)),
-        port_range: s.read("port_range", d.port_range, port_range),
-        user: s.read("user", d.user, |text| Ok((text != "none").then(|| text.to_owned()))),
+        port_range: s.read("port_range", d.port_range, port_range()),
+        user: s.read("user", d.user, none_or(|text: &str| Ok(text.to_owned()))),
         workers: s.read("workers", d.workers, auto_or(|| Server::default().workers, number(1..=1024))),
         tls: s.section("tls", tls::server_tls),
-        pac: s.read("pac", d.pac, switch),
-        socks5: s.read("socks5", d.socks5, switch),
+        pac: s.read("pac", d.pac, switch()),
+        socks5: s.read("socks5", d.socks5, switch()),
         timeouts: s.section("timeouts", timeouts),
         limits: s.section("limits", limits),
         http2: s.section("http2", http2),
@@ -124,7 +132,7 @@ fn limits(s: &mut Section<'_, '_>) -> Limits {
         connections_per_client: s.read(
             "connections_per_client",
             d.connections_per_client,
-            auto_or(|| PerClient::Auto, |text| number(0..=1_000_000)(text).map(PerClient::Most)),
+            auto_or(|| PerClient::Auto, mapped(number(0..=1_000_000), PerClient::Most)),
         ),
     }
 }
@@ -143,9 +151,9 @@ fn capture(s: &mut Section<'_, '_>) -> Capture {
     let d = Capture::default();
     Capture {
         mode: s.read("mode", d.mode, choice(MODES)),
-        cgroup: s.read("cgroup", d.cgroup, auto_or(|| None, |text| path(text).map(Some))),
+        cgroup: s.read("cgroup", d.cgroup, auto_or(|| None, optional(path()))),
         targets: s.list("targets", d.targets, selector),
-        engine_sockets: s.list("engine_sockets", d.engine_sockets, path),
+        engine_sockets: s.list("engine_sockets", d.engine_sockets, path()),
         fail: s.read("fail", d.fail, choice(FAIL_MODES)),
         errno: s.read("errno", d.errno, choice(ERRNOS)),
         heartbeat_timeout: s.read("heartbeat_timeout", d.heartbeat_timeout, duration(HEARTBEAT)),
@@ -153,10 +161,10 @@ fn capture(s: &mut Section<'_, '_>) -> Capture {
         server_first_ports: s.list("server_first_ports", d.server_first_ports, number(1..=u16::MAX)),
         max_connections: s.read("max_connections", d.max_connections, number(64..=4_194_304)),
         max_cgroups: s.read("max_cgroups", d.max_cgroups, number(1..=65_536)),
-        deny_quic: s.read("deny_quic", d.deny_quic, switch),
+        deny_quic: s.read("deny_quic", d.deny_quic, switch()),
         dns: s.section("dns", dns::read),
         rules: rules::read(s),
-        kernel_log: s.read("kernel_log", d.kernel_log, switch),
+        kernel_log: s.read("kernel_log", d.kernel_log, switch()),
     }
 }
 
@@ -183,7 +191,7 @@ fn security(s: &mut Section<'_, '_>) -> Security {
 fn rate_limiting(s: &mut Section<'_, '_>) -> RateLimiting {
     let d = RateLimiting::default();
     RateLimiting {
-        enabled: s.read("enabled", d.enabled, switch),
+        enabled: s.read("enabled", d.enabled, switch()),
         requests_per_second: s.read("requests_per_second", d.requests_per_second, number(1..=1_000_000)),
         burst: s.read("burst", d.burst, number(1..=1_000_000)),
     }
@@ -205,7 +213,11 @@ fn upstream(s: &mut Section<'_, '_>) -> Upstream {
         queue_timeout: s.read("queue_timeout", d.queue_timeout, duration(ms(10)..=ms(600_000))),
         tls: s.section("tls", tls::upstream_tls),
         http2: s.section("http2", upstream_http2),
-        parent: s.read("parent", d.parent, parent::parent),
+        parent: s.read(
+            "parent",
+            d.parent,
+            shaped(Shape::Secret(Hide::UserInfo, Shape::Text.into()), parent::parent),
+        ),
         no_proxy: s.list("no_proxy", d.no_proxy, parent::exempt),
     }
 }
@@ -213,31 +225,20 @@ fn upstream(s: &mut Section<'_, '_>) -> Upstream {
 fn upstream_http2(s: &mut Section<'_, '_>) -> UpstreamHttp2 {
     let d = UpstreamHttp2::default();
     UpstreamHttp2 {
-        enabled: s.read("enabled", d.enabled, switch),
+        enabled: s.read("enabled", d.enabled, switch()),
         prior_knowledge: s.list("prior_knowledge", d.prior_knowledge, routing::host_pattern),
         max_streams: s.read("max_streams", d.max_streams, number(1..=10_000)),
-    }
-}
-
-fn relay(s: &mut Section<'_, '_>) -> Relay {
-    let d = Relay::default();
-    let buffer = |text: &str| size(64 * KIB..=GIB)(text).map(Some);
-    Relay {
-        pipe_size: s.read("pipe_size", d.pipe_size, size(4 * KIB..=64 * MIB)),
-        socket_buffer: s.read("socket_buffer", d.socket_buffer, auto_or(|| None, buffer)),
     }
 }
 
 fn admin(s: &mut Section<'_, '_>) -> Admin {
     let d = Admin::default();
     Admin {
-        host: s.read("host", d.host, address),
+        host: s.read("host", d.host, address()),
         port: s.read("port", d.port, number(0..=u16::MAX)),
-        socket: s.read("socket", d.socket, auto_or(|| None, |text| path(text).map(Some))),
-        token_file: s.read("token_file", d.token_file, |text| {
-            if text == "none" { Ok(None) } else { path(text).map(Some) }
-        }),
-        state_dir: s.read("state_dir", d.state_dir, auto_or(default_state_dir, path)),
+        socket: s.read("socket", d.socket, auto_or(|| None, optional(path()))),
+        token_file: s.read("token_file", d.token_file, none_or(path())),
+        state_dir: s.read("state_dir", d.state_dir, auto_or(default_state_dir, path())),
     }
 }
 
@@ -253,7 +254,7 @@ fn logging(s: &mut Section<'_, '_>) -> Logging {
     Logging {
         level: s.read("level", d.level, log_filter),
         format: s.read("format", d.format, choice(FORMATS)),
-        access: s.read("access", d.access, switch),
+        access: s.read("access", d.access, switch()),
     }
 }
 

@@ -12,12 +12,13 @@ use super::Prefix;
 use super::errors::nearest;
 use super::prefix::NotAPrefix;
 use super::selector::{BadSelector, Selector};
+use super::shape::{Kind, Shape, shaped};
 
 pub(super) const KIB: u64 = 1 << 10;
 pub(super) const MIB: u64 = 1 << 20;
 pub(super) const GIB: u64 = 1 << 30;
 
-const SIZES: &[(&str, u64)] = &[
+pub(super) const SIZES: &[(&str, u64)] = &[
     ("B", 1),
     ("kB", 1_000),
     ("KiB", KIB),
@@ -28,7 +29,7 @@ const SIZES: &[(&str, u64)] = &[
 ];
 
 /// In milliseconds.
-const DURATIONS: &[(&str, u64)] =
+pub(super) const DURATIONS: &[(&str, u64)] =
     &[("ms", 1), ("s", 1_000), ("min", 60_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 
 /// Why a text is not a value of the kind, and what was probably meant.
@@ -45,23 +46,26 @@ impl From<String> for Fault {
 }
 
 /// A whole number within the range.
-pub(super) fn number<T>(range: RangeInclusive<T>) -> impl Fn(&str) -> Result<T, Fault>
+pub(super) fn number<T>(range: RangeInclusive<T>) -> impl Kind<T>
 where
     T: Copy + PartialOrd + Display + TryFrom<i128>,
+    u64: TryFrom<T>,
 {
-    move |text| {
+    let bound = |bound: &T| u64::try_from(*bound).unwrap_or(u64::MAX);
+    let shape = Shape::Integer(bound(range.start())..=bound(range.end()));
+    shaped(shape, move |text| {
         let number: i128 =
             text.parse().map_err(|_| Fault::from(format!("{} is not a whole number", quoted(text))))?;
         match T::try_from(number) {
             Ok(number) if range.contains(&number) => Ok(number),
             _ => Err(outside(text, range.start(), range.end())),
         }
-    }
+    })
 }
 
 /// A number of bytes within the range, such as `16KiB`.
-pub(super) fn size<T: TryFrom<u64>>(range: RangeInclusive<u64>) -> impl Fn(&str) -> Result<T, Fault> {
-    move |text| {
+pub(super) fn size<T: TryFrom<u64>>(range: RangeInclusive<u64>) -> impl Kind<T> {
+    shaped(Shape::Size(range.clone()), move |text| {
         let (number, unit) = number_and_unit(text, "a size such as 16KiB or 10MB")?;
         let factor = if unit.is_empty() { Some(1) } else { factor(SIZES, unit) };
         let Some(factor) = factor else {
@@ -71,12 +75,12 @@ pub(super) fn size<T: TryFrom<u64>>(range: RangeInclusive<u64>) -> impl Fn(&str)
         bytes
             .and_then(|bytes| T::try_from(bytes).ok())
             .ok_or_else(|| outside(text, &show_size(*range.start()), &show_size(*range.end())))
-    }
+    })
 }
 
 /// A span of time within the range, such as `500ms`.
-pub(super) fn duration(range: RangeInclusive<Duration>) -> impl Fn(&str) -> Result<Duration, Fault> {
-    move |text| {
+pub(super) fn duration(range: RangeInclusive<Duration>) -> impl Kind<Duration> {
+    shaped(Shape::Duration, move |text| {
         let (number, unit) = number_and_unit(text, "a duration such as 500ms or 30s")?;
         if unit.is_empty() {
             let message = format!("{} needs a unit: ms, s, min, h or d", quoted(text));
@@ -90,26 +94,27 @@ pub(super) fn duration(range: RangeInclusive<Duration>) -> impl Fn(&str) -> Resu
             .map(Duration::from_millis)
             .filter(|duration| range.contains(duration))
             .ok_or_else(|| outside(text, &show_duration(*range.start()), &show_duration(*range.end())))
-    }
+    })
 }
 
 /// A span of time as the configuration has it, such as `10min`.
 #[must_use]
 pub fn duration_of(text: &str) -> Option<Duration> {
-    duration(Duration::ZERO..=Duration::from_secs(365 * 24 * 3600))(text).ok()
+    duration(Duration::ZERO..=Duration::from_secs(365 * 24 * 3600)).parse(text).ok()
 }
 
 /// One of a few words.
-pub(super) fn choice<T: Copy>(choices: &[(&'static str, T)]) -> impl Fn(&str) -> Result<T, Fault> {
-    move |text| match choices.iter().find(|(word, _)| *word == text) {
+pub(super) fn choice<T: Copy>(choices: &[(&'static str, T)]) -> impl Kind<T> {
+    let words = choices.iter().map(|(word, _)| *word).collect();
+    shaped(Shape::Words(words), move |text| match choices.iter().find(|(word, _)| *word == text) {
         Some((_, value)) => Ok(*value),
         None => Err(not_one_of(text, choices.iter().map(|(word, _)| *word))),
-    }
+    })
 }
 
 /// `true` or `false`; YAML 1.1's other words for them are named in the error.
-pub(super) fn switch(text: &str) -> Result<bool, Fault> {
-    match text {
+pub(super) fn switch() -> impl Kind<bool> {
+    shaped(Shape::Switch, |text| match text {
         "true" => Ok(true),
         "false" => Ok(false),
         _ => {
@@ -121,30 +126,38 @@ pub(super) fn switch(text: &str) -> Result<bool, Fault> {
             };
             Err(fault)
         }
-    }
+    })
 }
 
-pub(super) fn address(text: &str) -> Result<IpAddr, Fault> {
-    text.parse().map_err(|_| Fault {
-        message: format!("{} is not an IP address", quoted(text)),
-        nearest: (text == "localhost").then(|| "127.0.0.1".to_owned()),
+pub(super) fn address() -> impl Kind<IpAddr> {
+    shaped(Shape::Pattern("^[0-9a-fA-F:.]+$"), |text| {
+        text.parse().map_err(|_| Fault {
+            message: format!("{} is not an IP address", quoted(text)),
+            nearest: (text == "localhost").then(|| "127.0.0.1".to_owned()),
+        })
     })
 }
 
 /// `22180-22189`, or a single port.
-pub(super) fn port_range(text: &str) -> Result<RangeInclusive<u16>, Fault> {
-    let port = number(1..=u16::MAX);
-    let (first, last) = text.split_once('-').unwrap_or((text, text));
-    let (first, last) = (port(first.trim())?, port(last.trim())?);
-    if first > last {
-        let message = format!("the range {} runs backwards", quoted(text));
-        return Err(Fault { message, nearest: Some(format!("{last}-{first}")) });
-    }
-    Ok(first..=last)
+pub(super) fn port_range() -> impl Kind<RangeInclusive<u16>> {
+    shaped(Shape::Ports, |text| {
+        let port = number(1..=u16::MAX);
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        let (first, last) = (port.parse(first.trim())?, port.parse(last.trim())?);
+        if first > last {
+            let message = format!("the range {} runs backwards", quoted(text));
+            return Err(Fault { message, nearest: Some(format!("{last}-{first}")) });
+        }
+        Ok(first..=last)
+    })
 }
 
 /// `198.51.100.0/24`, `2001:db8::/32`, or an address alone.
-pub(super) fn prefix(text: &str) -> Result<Prefix, Fault> {
+pub(super) fn prefix() -> impl Kind<Prefix> {
+    shaped(Shape::Pattern("^[0-9a-fA-F:.]+(/[0-9]{1,3})?$"), read_prefix)
+}
+
+fn read_prefix(text: &str) -> Result<Prefix, Fault> {
     text.parse().map_err(|error| match error {
         NotAPrefix::Malformed => {
             Fault::from(format!("{} is not an address or a prefix such as 10.0.0.0/8", quoted(text)))
@@ -157,7 +170,11 @@ pub(super) fn prefix(text: &str) -> Result<Prefix, Fault> {
 }
 
 /// A name that can stand in a metric's label and on a command line.
-pub(super) fn word(text: &str) -> Result<String, Fault> {
+pub(super) fn word() -> impl Kind<String> {
+    shaped(Shape::Text, read_word)
+}
+
+fn read_word(text: &str) -> Result<String, Fault> {
     const LONGEST: usize = 64;
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
     if text.is_empty() || text.len() > LONGEST || !text.bytes().all(fits) {
@@ -168,11 +185,13 @@ pub(super) fn word(text: &str) -> Result<String, Fault> {
 }
 
 /// An absolute path: a daemon's working directory says nothing.
-pub(super) fn path(text: &str) -> Result<PathBuf, Fault> {
-    if text.starts_with('/') && !text.contains('\0') {
-        return Ok(text.into());
-    }
-    Err(format!("{} is not an absolute path; begin it with /", quoted(text)).into())
+pub(super) fn path() -> impl Kind<PathBuf> {
+    shaped(Shape::Pattern("^/"), |text| {
+        if text.starts_with('/') && !text.contains('\0') {
+            return Ok(text.into());
+        }
+        Err(format!("{} is not an absolute path; begin it with /", quoted(text)).into())
+    })
 }
 
 /// `KIND:VALUE`, what is to be captured.
@@ -181,16 +200,30 @@ pub(super) fn selector(text: &str) -> Result<Selector, Fault> {
 }
 
 /// `auto`, for the value that weir finds itself, or a value of the kind.
-pub(super) fn auto_or<T>(
-    auto: impl Fn() -> T,
-    kind: impl Fn(&str) -> Result<T, Fault>,
-) -> impl Fn(&str) -> Result<T, Fault> {
-    move |text| {
+pub(super) fn auto_or<T>(auto: impl Fn() -> T, kind: impl Kind<T>) -> impl Kind<T> {
+    shaped(Shape::Or("auto", kind.shape().into()), move |text| {
         if text == "auto" {
             return Ok(auto());
         }
-        kind(text).map_err(|fault| Fault { message: format!("{}, nor `auto`", fault.message), ..fault })
-    }
+        kind.parse(text).map_err(|fault| Fault { message: format!("{}, nor `auto`", fault.message), ..fault })
+    })
+}
+
+/// `none`, or a value of the kind.
+pub(super) fn none_or<T>(kind: impl Kind<T>) -> impl Kind<Option<T>> {
+    shaped(Shape::Or("none", kind.shape().into()), move |text| {
+        if text == "none" { Ok(None) } else { kind.parse(text).map(Some) }
+    })
+}
+
+/// A value of the kind, made into something else.
+pub(super) fn mapped<T, U>(kind: impl Kind<T>, make: impl Fn(T) -> U) -> impl Kind<U> {
+    shaped(kind.shape(), move |text| kind.parse(text).map(&make))
+}
+
+/// A value of the kind, for a key that may be left out.
+pub(super) fn optional<T>(kind: impl Kind<T>) -> impl Kind<Option<T>> {
+    mapped(kind, Some)
 }
 
 /// A level, or a list of filters as `tracing` has them: `info,weir::relay=debug`.
@@ -284,7 +317,7 @@ mod tests {
 
     #[test]
     fn sizes() {
-        let any = size::<u64>(0..=u64::MAX);
+        let any = |text: &str| size::<u64>(0..=u64::MAX).parse(text);
         for (text, bytes) in [
             ("0", 0),
             ("512", 512),
@@ -302,7 +335,7 @@ mod tests {
 
     #[test]
     fn durations() {
-        let any = duration(Duration::ZERO..=Duration::MAX);
+        let any = |text: &str| duration(Duration::ZERO..=Duration::MAX).parse(text);
         for (text, millis) in [
             ("500ms", 500),
             ("30s", 30_000),

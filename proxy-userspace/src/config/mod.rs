@@ -23,10 +23,15 @@ mod kinds;
 mod parent;
 mod prefix;
 mod redis;
+mod reference;
+mod relay;
 mod routing;
 mod rules;
+mod schema;
 mod section;
 mod selector;
+mod shape;
+mod show;
 mod sources;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -57,9 +62,12 @@ pub use kinds::duration_of;
 pub use parent::{Credentials, Exempt, Parent, ParentKind};
 pub use prefix::Prefix;
 pub use redis::{Redis, RedisPlace, RedisUrl, ValueCoding};
+pub use relay::Relay;
 pub use routing::{Backend, ForwardedFields, Forwarding, HostField, HostPattern, PathPattern, Routing, Rule};
 pub use rules::{Action, CaptureRule, MAX_RULES, Protocol};
+pub use schema::schema;
 pub use selector::{BadSelector, COMPOSE_LABEL, Selector};
+pub use show::{Effective, effective};
 pub use sources::{DEFAULT_FILE, Sources, load};
 pub use tls::{Identity, ServerTls, TlsDestination, TlsVersion, UpstreamTls};
 
@@ -337,16 +345,6 @@ pub struct UpstreamHttp2 {
     pub prior_knowledge: Vec<HostPattern>,
     /// Requests on one connection before another is opened. Default 100.
     pub max_streams: usize,
-}
-
-/// `relay`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Relay {
-    /// Capacity asked for each splice pipe, in bytes; the kernel may grant less. Default 1MiB.
-    pub pipe_size: usize,
-    /// Bytes that a socket may hold in the kernel, each way, once a tunnel moves bulk; the kernel doubles it for its own
-    /// bookkeeping. Default none: 1 MiB where the peer is on this machine, else as TCP sees fit.
-    pub socket_buffer: Option<usize>,
 }
 
 /// `admin`: the control plane's listeners.

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Credentials;
-use super::kinds::{Fault, GIB, KIB, choice, duration, quoted, size};
+use super::kinds::{Fault, GIB, KIB, choice, duration, none_or, path, quoted, size};
 use super::parent::percent_decoded;
 use super::section::Section;
+use super::shape::{Hide, Shape, shaped};
 use crate::authority::Authority;
 
 /// `cache.redis`.
@@ -70,8 +71,8 @@ pub(super) fn redis(s: &mut Section<'_, '_>) -> Redis {
     let d = Redis::default();
     let ms = Duration::from_millis;
     Redis {
-        url: s.read("url", d.url, url),
-        ca: s.read("ca", d.ca, file),
+        url: s.read("url", d.url, shaped(Shape::Secret(Hide::UserInfo, Shape::Text.into()), url)),
+        ca: s.read("ca", d.ca, none_or(path())),
         prefix: s.read("prefix", d.prefix, prefix),
         timeout: s.read("timeout", d.timeout, duration(ms(1)..=ms(10_000))),
         connect_timeout: s.read("connect_timeout", d.connect_timeout, duration(ms(10)..=ms(60_000))),
@@ -115,10 +116,6 @@ fn url(text: &str) -> Result<Option<RedisUrl>, Fault> {
     };
     let authority = Authority::parse(authority, Some(6379)).map_err(|error| bad(&error.to_string()))?;
     Ok(Some(RedisUrl { place: place(authority), credentials, database }))
-}
-
-fn file(text: &str) -> Result<Option<PathBuf>, Fault> {
-    if text == "none" { Ok(None) } else { super::kinds::path(text).map(Some) }
 }
 
 const BAD_USER: &str = "before the @ there is to be name:password or :password, percent-encoded";

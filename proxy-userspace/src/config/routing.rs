@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::kinds::{Fault, choice, quoted};
+use super::kinds::{Fault, choice, none_or, optional, quoted};
 use super::section::Section;
+use super::shape::{Shape, shaped};
 use crate::authority::{Authority, Host, Scheme, Shown};
 
 /// `routing`: the gateway, for requests that name no server of their own (origin-form).
@@ -119,10 +120,7 @@ impl Default for Forwarding {
 pub(super) fn routing(s: &mut Section<'_, '_>) -> Routing {
     let host = s.read("host_field", HostField::default(), choice(HOST_FIELDS));
     Routing {
-        default_backend: s.read("default_backend", None, |text| match text {
-            "none" => Ok(None),
-            url => backend(url, host).map(Some),
-        }),
+        default_backend: s.read("default_backend", None, none_or(move |url: &str| backend(url, host))),
         rules: s.sections("rules", |s| rule(s, host)).into_iter().flatten().collect(),
     }
 }
@@ -132,8 +130,8 @@ const HOST_FIELDS: &[(&str, HostField)] = &[("client", HostField::Client), ("bac
 /// None: what is wrong was reported.
 fn rule(s: &mut Section<'_, '_>, host_field: HostField) -> Option<Rule> {
     let (host, path) = s.section("match", |s| {
-        let host = s.read("host", None, |text| host_pattern(text).map(Some));
-        let path = s.read("path", None, |text| path_pattern(text).map(Some));
+        let host = s.read("host", None, optional(host_pattern));
+        let path = s.read("path", None, optional(path_pattern));
         if !s.has("host") && !s.has("path") {
             s.error(
                 "no `host` and no `path`: it would match everything; that is what default_backend is for",
@@ -143,7 +141,10 @@ fn rule(s: &mut Section<'_, '_>, host_field: HostField) -> Option<Rule> {
     });
     let target = s.section("forward", |s| {
         let host_field = s.read("host_field", host_field, choice(HOST_FIELDS));
-        s.required("target", |text| backend(text, host_field))
+        s.required(
+            "target",
+            shaped(Shape::Pattern("^[hH][tT][tT][pP][sS]?://"), |text| backend(text, host_field)),
+        )
     });
     target.map(|backend| Rule { host, path, backend })
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::dns::domain;
 use super::keys::{ERRNOS, FAIL_MODES};
-use super::kinds::{Fault, choice, path, port_range, prefix, switch, word};
+use super::kinds::{Fault, choice, optional, path, port_range, prefix, switch, word};
 use super::section::Section;
 use super::{DenyErrno, Domain, FailMode, Prefix};
 
@@ -79,23 +79,23 @@ fn rule(s: &mut Section<'_, '_>) -> CaptureRule {
         &[("redirect", Action::Redirect), ("bypass", Action::Bypass), ("deny", Action::Deny)];
     const PROTOCOLS: &[(&str, Protocol)] = &[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)];
     CaptureRule {
-        name: s.read("name", String::new(), word),
-        selected: s.read("selected", false, switch),
-        cgroups: s.list("cgroups", Vec::new(), path),
+        name: s.read("name", String::new(), word()),
+        selected: s.read("selected", false, switch()),
+        cgroups: s.list("cgroups", Vec::new(), path()),
         units: s.list("units", Vec::new(), unit),
-        users: s.list("users", Vec::new(), word),
-        executables: s.list("executables", Vec::new(), path),
-        destinations: s.list("destinations", Vec::new(), prefix),
-        destination_files: s.list("destination_files", Vec::new(), path),
+        users: s.list("users", Vec::new(), word()),
+        executables: s.list("executables", Vec::new(), path()),
+        destinations: s.list("destinations", Vec::new(), prefix()),
+        destination_files: s.list("destination_files", Vec::new(), path()),
         domains: s.list("domains", Vec::new(), domain),
-        domain_files: s.list("domain_files", Vec::new(), path),
-        ports: s.list("ports", Vec::new(), port_range),
+        domain_files: s.list("domain_files", Vec::new(), path()),
+        ports: s.list("ports", Vec::new(), port_range()),
         protocols: s.list("protocols", Vec::new(), choice(PROTOCOLS)),
         // What stands in is of no account: that it is missing has been reported.
         action: s.required("action", choice(ACTIONS)).unwrap_or(Action::Deny),
-        strict: s.read("strict", false, switch),
-        fail: s.read("fail", None, |text| choice(FAIL_MODES)(text).map(Some)),
-        errno: s.read("errno", None, |text| choice(ERRNOS)(text).map(Some)),
+        strict: s.read("strict", false, switch()),
+        fail: s.read("fail", None, optional(choice(FAIL_MODES))),
+        errno: s.read("errno", None, optional(choice(ERRNOS))),
     }
 }
 

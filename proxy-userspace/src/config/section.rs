@@ -3,11 +3,13 @@
 //! A key is known because it is asked for: what is left over at the end of a section is unknown.
 
 use super::errors::{Origin, Report};
-use super::kinds::Fault;
+use super::kinds::optional;
+use super::schema::Form;
+use super::shape::Kind;
 use super::tree::{Entry, Map, Node, Value, join};
 
 /// The longest list any key takes.
-const MAX_LIST: usize = 1024;
+pub(super) const MAX_LIST: usize = 1024;
 
 pub(super) struct Section<'t, 'r> {
     path: String,
@@ -34,7 +36,7 @@ impl<'t> Section<'t, '_> {
         key: &'static str,
         read: impl FnOnce(&mut Section<'t, '_>) -> T,
     ) -> T {
-        let (path, entry) = self.ask(key);
+        let (path, entry) = self.ask(key, || Form::Section);
         let origin = entry.map_or(self.origin, |entry| &entry.origin);
         read_section(path, origin, entry.map(|entry| &entry.node), self.report, read)
     }
@@ -45,7 +47,11 @@ impl<'t> Section<'t, '_> {
         key: &'static str,
         read: impl Fn(&mut Section<'t, '_>) -> T,
     ) -> Vec<T> {
-        let (path, entry) = self.ask(key);
+        let (path, entry) = self.ask(key, || Form::Sections);
+        if self.report.describes() {
+            let entry = read_section(path, self.origin, None, self.report, read);
+            return vec![entry];
+        }
         let Some(items) = entry.and_then(|entry| items(entry, &path, self.report)) else { return Vec::new() };
         let mut section =
             |item: &'t Node| read_section(path.clone(), &item.origin, Some(item), self.report, &read);
@@ -53,15 +59,13 @@ impl<'t> Section<'t, '_> {
     }
 
     /// The value of a key that has no default.
-    pub(super) fn required<T>(
-        &mut self,
-        key: &'static str,
-        kind: impl Fn(&str) -> Result<T, Fault>,
-    ) -> Option<T> {
+    pub(super) fn required<T>(&mut self, key: &'static str, kind: impl Kind<T>) -> Option<T> {
         if !self.has(key) {
             self.error(&format!("no `{key}`, which it needs"));
         }
-        self.read(key, None, |text| kind(text).map(Some))
+        let value = self.read(key, None, optional(kind));
+        self.report.require_last();
+        value
     }
 
     /// Whether `key` is given.
@@ -75,29 +79,21 @@ impl<'t> Section<'t, '_> {
     }
 
     /// The value of `key`, or its default where it is absent or wrong.
-    pub(super) fn read<T>(
-        &mut self,
-        key: &'static str,
-        default: T,
-        kind: impl Fn(&str) -> Result<T, Fault>,
-    ) -> T {
-        let (path, entry) = self.ask(key);
+    #[expect(clippy::needless_pass_by_value, reason = "a kind is made for this one call")]
+    pub(super) fn read<T>(&mut self, key: &'static str, default: T, kind: impl Kind<T>) -> T {
+        let (path, entry) = self.ask(key, || Form::Value(kind.shape()));
         let Some(entry) = entry else { return default };
         if let Value::Empty = entry.node.value {
             self.report.error(&entry.origin, &path, "no value; leave the key out for its default");
             return default;
         }
-        scalar(&entry.node, &path, self.report, kind).unwrap_or(default)
+        scalar(&entry.node, &path, self.report, &kind).unwrap_or(default)
     }
 
     /// The list at `key`, or its default where that is absent or wrong.
-    pub(super) fn list<T>(
-        &mut self,
-        key: &'static str,
-        default: Vec<T>,
-        kind: impl Fn(&str) -> Result<T, Fault>,
-    ) -> Vec<T> {
-        let (path, entry) = self.ask(key);
+    #[expect(clippy::needless_pass_by_value, reason = "a kind is made for this one call")]
+    pub(super) fn list<T>(&mut self, key: &'static str, default: Vec<T>, kind: impl Kind<T>) -> Vec<T> {
+        let (path, entry) = self.ask(key, || Form::List(kind.shape()));
         let Some(entry) = entry else { return default };
         match items(entry, &path, self.report) {
             Some(items) => items.iter().filter_map(|item| scalar(item, &path, self.report, &kind)).collect(),
@@ -105,8 +101,9 @@ impl<'t> Section<'t, '_> {
         }
     }
 
-    fn ask(&mut self, key: &'static str) -> (String, Option<&'t Entry>) {
+    fn ask(&mut self, key: &'static str, form: impl FnOnce() -> Form) -> (String, Option<&'t Entry>) {
         let path = join(&self.path, key);
+        self.report.describe(&path, form);
         self.report.known(path.clone());
         self.asked.push(key);
         (path, self.entries.and_then(|entries| entries.get(key)))
@@ -156,14 +153,9 @@ fn read_section<'t, T>(
     value
 }
 
-fn scalar<T>(
-    node: &Node,
-    path: &str,
-    report: &mut Report,
-    kind: impl Fn(&str) -> Result<T, Fault>,
-) -> Option<T> {
+fn scalar<T>(node: &Node, path: &str, report: &mut Report, kind: &impl Kind<T>) -> Option<T> {
     match &node.value {
-        Value::Text(text) => match kind(text) {
+        Value::Text(text) => match kind.parse(text) {
             Ok(value) => return Some(value),
             Err(fault) => report.add(&node.origin, path, fault.message, fault.nearest),
         },

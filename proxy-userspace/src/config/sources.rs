@@ -63,14 +63,18 @@ impl Sources {
 /// # Errors
 /// All that is wrong with it. A file that can't be read or parsed hides what is wrong inside the keys.
 pub fn load(sources: &Sources) -> Result<Config, ConfigErrors> {
+    checked(sources).map(|(config, _)| config)
+}
+
+/// The configuration, and the tree that it was read from.
+pub(super) fn checked(sources: &Sources) -> Result<(Config, Node), ConfigErrors> {
     let mut report = Report::default();
     let Some(tree) = merged(sources, &mut report) else {
-        report.finish(())?;
-        return Ok(Config::default());
+        return report.finish((Config::default(), Node::empty()));
     };
     let config = keys::read(&tree, &mut report);
     clashes::check(&config, &tree, &mut report);
-    report.finish(config)
+    report.finish((config, tree))
 }
 
 /// All sources in one tree, or nothing where a file is not to be had.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::kinds::{choice, path, switch};
+use super::kinds::{choice, none_or, optional, path, switch};
 use super::routing::{HostPattern, host_pattern};
 use super::section::Section;
 
@@ -74,8 +74,8 @@ impl Default for ServerTls {
 pub(super) fn server_tls(s: &mut Section<'_, '_>) -> ServerTls {
     let d = ServerTls::default();
     let tls = ServerTls {
-        enabled: s.read("enabled", d.enabled, switch),
-        required: s.read("required", d.required, switch),
+        enabled: s.read("enabled", d.enabled, switch()),
+        required: s.read("required", d.required, switch()),
         default: identity(s),
         certificates: s
             .sections("certificates", |s| (s.required("host", host_pattern), identity(s)))
@@ -107,8 +107,8 @@ pub(super) fn upstream_tls(s: &mut Section<'_, '_>) -> UpstreamTls {
     let d = UpstreamTls::default();
     let min_version = s.read("min_version", d.min_version, choice(VERSIONS));
     UpstreamTls {
-        system_roots: s.read("system_roots", d.system_roots, switch),
-        roots: s.list("roots", d.roots, path),
+        system_roots: s.read("system_roots", d.system_roots, switch()),
+        roots: s.list("roots", d.roots, path()),
         min_version,
         destinations: s
             .sections("destinations", |s| destination(s, min_version))
@@ -121,11 +121,11 @@ pub(super) fn upstream_tls(s: &mut Section<'_, '_>) -> UpstreamTls {
 /// None: what is wrong was reported.
 fn destination(s: &mut Section<'_, '_>, min_version: TlsVersion) -> Option<TlsDestination> {
     let host = s.required("host", host_pattern);
-    let verify = s.read("verify", true, switch);
+    let verify = s.read("verify", true, switch());
     if !verify && !matches!(host, Some(HostPattern::Exact(_)) | None) {
         s.error("`verify: false` holds only for a host that is named in full, not for a pattern");
     }
-    let roots = s.read("roots", None, |text| path(text).map(Some));
+    let roots = s.read("roots", None, optional(path()));
     let identity = identity(s);
     let min_version = s.read("min_version", min_version, choice(VERSIONS));
     Some(TlsDestination { host: host?, verify, roots, identity, min_version })
@@ -133,8 +133,7 @@ fn destination(s: &mut Section<'_, '_>, min_version: TlsVersion) -> Option<TlsDe
 
 /// `cert` and `key`: both or none.
 fn identity(s: &mut Section<'_, '_>) -> Option<Identity> {
-    let file = |text: &str| if text == "none" { Ok(None) } else { path(text).map(Some) };
-    let (certificate, key) = (s.read("cert", None, file), s.read("key", None, file));
+    let (certificate, key) = (s.read("cert", None, none_or(path())), s.read("key", None, none_or(path())));
     if certificate.is_some() != key.is_some() {
         s.error("a `cert` needs its `key`, and a key its cert");
     }

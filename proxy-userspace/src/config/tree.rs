@@ -74,12 +74,17 @@ impl Node {
 
     /// Where the value at a dotted path was given.
     pub(super) fn origin_of(&self, path: &str) -> Option<&Origin> {
+        self.node(path).map(|node| &node.origin)
+    }
+
+    /// What is at a dotted path.
+    pub(super) fn node(&self, path: &str) -> Option<&Self> {
         let mut node = self;
         for key in path.split('.') {
             let Value::Map(map) = &node.value else { return None };
             node = &map.get(key)?.node;
         }
-        Some(&node.origin)
+        Some(node)
     }
 }
 

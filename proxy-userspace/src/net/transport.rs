@@ -4,14 +4,15 @@
 //! Both kinds end alike: dropped, the connection is reset; and one that its peer ends without saying so in TLS
 //! (close_notify) reads as an error, never as an orderly end (RFC 9112 §9.8).
 
+mod socket;
+
 use std::cell::RefCell;
 use std::io;
 use std::mem::MaybeUninit;
-use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use rustls::ConnectionCommon;
 use socket2::SockRef;
@@ -20,7 +21,7 @@ use tokio::net::TcpStream;
 use tokio::net::tcp;
 use tokio_rustls::TlsStream;
 
-use super::buffered::Inbox;
+pub use socket::Socket;
 
 /// A connection.
 #[derive(Debug)]
@@ -35,51 +36,6 @@ pub struct Tls {
     /// In a cell, as both halves of the connection use it; each only while it is polled.
     session: RefCell<TlsStream<Socket>>,
     socket: Socket,
-}
-
-/// A socket that can be asked about while a TLS session owns it.
-#[derive(Debug)]
-pub struct Socket {
-    stream: Arc<TcpStream>,
-    /// Bytes that were read before the session began.
-    early: Inbox,
-    /// What lies between: the session with a proxy, through which another one goes.
-    outer: Option<Box<TlsStream<Socket>>>,
-    /// There is such a session.
-    nested: bool,
-}
-
-impl Socket {
-    /// A socket, and the same once more for the session: it begins with the bytes that were read already.
-    #[must_use]
-    pub fn pair(stream: TcpStream, early: Inbox) -> (Self, Self) {
-        let stream = Arc::new(stream);
-        let handle =
-            Self { stream: Arc::clone(&stream), early: Inbox::default(), outer: None, nested: false };
-        (handle, Self { stream, early, outer: None, nested: false })
-    }
-
-    /// The same for a session through `outer`.
-    #[must_use]
-    pub fn within(outer: Tls, early: Inbox) -> (Self, Self) {
-        let Tls { session, socket } = outer;
-        let (stream, session) = (Arc::clone(&socket.stream), Some(Box::new(session.into_inner())));
-        let handle = Self { stream: Arc::clone(&stream), early: Inbox::default(), outer: None, nested: true };
-        (handle, Self { stream, early, outer: session, nested: true })
-    }
-
-    fn replace(&mut self, stream: &Arc<TcpStream>) {
-        self.stream = Arc::clone(stream);
-        if let Some(outer) = &mut self.outer {
-            outer.get_mut().0.replace(stream);
-        }
-    }
-
-    /// The socket itself.
-    #[must_use]
-    pub fn stream(&self) -> &TcpStream {
-        &self.stream
-    }
 }
 
 impl Transport {
@@ -346,61 +302,5 @@ impl AsyncWrite for Transport {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(tls) => Pin::new(tls.session.get_mut()).poll_shutdown(cx),
         }
-    }
-}
-
-impl AsyncRead for Socket {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let early = self.early.bytes();
-        if !early.is_empty() {
-            let count = early.len().min(buffer.remaining());
-            buffer.put_slice(&early[..count]);
-            self.early.consume(count);
-            self.early.release();
-            return Poll::Ready(Ok(()));
-        }
-        if let Some(outer) = &mut self.outer {
-            return Pin::new(outer).poll_read(cx, buffer);
-        }
-        loop {
-            ready!(self.stream.poll_read_ready(cx))?;
-            match self.stream.try_read_buf(buffer) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => return Poll::Ready(result.map(drop)),
-            }
-        }
-    }
-}
-
-impl AsyncWrite for Socket {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if let Some(outer) = &mut self.outer {
-            return Pin::new(outer).poll_write(cx, bytes);
-        }
-        loop {
-            ready!(self.stream.poll_write_ready(cx))?;
-            match self.stream.try_write(bytes) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => return Poll::Ready(result),
-            }
-        }
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.outer {
-            Some(outer) => Pin::new(outer).poll_flush(cx),
-            None => Poll::Ready(Ok(())),
-        }
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let Some(outer) = &mut self.outer {
-            return Pin::new(outer).poll_shutdown(cx);
-        }
-        Poll::Ready(SockRef::from(&*self.stream).shutdown(Shutdown::Write))
     }
 }

@@ -275,15 +275,7 @@ impl Exchange<'_, '_> {
         let framing = answer
             .framing(&head, self.request.head.method())
             .map_err(|error| Failure::BadAnswer(error.to_string()))?;
-        let verdict = match &mut self.fetch {
-            Some(fetch) => {
-                // What the operator has named is no question of the access list.
-                let by_client = matches!(self.hop, Hop::Authority(..) | Hop::Address(..));
-                let from = self.flow.upstream.filter(|_| by_client).map(|address| address.ip());
-                fetch.judge(&mut head, framing, from)
-            }
-            None => Verdict::Pass,
-        };
+        let verdict = self.judge(&mut head, framing);
         if matches!(verdict, Verdict::Withhold) {
             let rests = framing == Framing::None && sending.is_complete();
             return Ok(Conversed::Responded {
@@ -328,21 +320,34 @@ impl Exchange<'_, '_> {
                 sending.beside(delivery).await
             }
         };
-        self.flow.end = match &result {
-            Ok(()) => "complete".into(),
-            Err(failure) => failure.to_string().into(),
+        let sent = sending.is_complete();
+        let upstream = match result.is_ok() && sent {
+            true => answer.afterwards(&head, framing),
+            false => Afterwards::Broken,
         };
-        let (is_whole, sent) = (result.is_ok(), sending.is_complete());
-        Ok(Conversed::Responded {
-            upstream: match is_whole && sent {
-                true => answer.afterwards(&head, framing),
-                false => Afterwards::Broken,
-            },
-            ending: match result {
-                Ok(()) => Ending::Complete { sent },
-                Err(failure) => Ending::Abort(failure.cut()),
-            },
-        })
+        Ok(Conversed::Responded { upstream, ending: self.ended(result, sent) })
+    }
+
+    /// What the cache makes of the answer, if it is asked.
+    fn judge(&mut self, head: &mut ResponseHead, framing: Framing) -> Verdict {
+        let Some(fetch) = &mut self.fetch else { return Verdict::Pass };
+        // What the operator has named is no question of the access list.
+        let by_client = matches!(self.hop, Hop::Authority(..) | Hop::Address(..));
+        let from = self.flow.upstream.filter(|_| by_client).map(|address| address.ip());
+        fetch.judge(head, framing, from)
+    }
+
+    fn ended(&mut self, delivered: Result<(), Failure>, sent: bool) -> Ending {
+        match delivered {
+            Ok(()) => {
+                self.flow.end = "complete".into();
+                Ending::Complete { sent }
+            }
+            Err(failure) => {
+                self.flow.end = failure.to_string().into();
+                Ending::Abort(failure.cut())
+            }
+        }
     }
 
     /// How long either side may keep the other waiting. Captured programs have not asked for a proxy: they may

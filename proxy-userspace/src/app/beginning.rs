@@ -1,0 +1,101 @@
+//! The parts begin: workers, the capture of what was captured before, the admin API, and the tasks beside them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::Signal;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::StartError;
+use super::handover::{self, TakeError, Taking};
+use super::serving::{Served, Wishes};
+use super::state_file::{self, StateFile};
+use super::wiring::Wired;
+use super::worker::Workers;
+use super::{certificates, decisions, holder, policy, predecessors, rules, supervisor};
+use crate::running::{Capture, Phase, Running};
+use crate::tls::server::Acceptance;
+use crate::{admin, capture};
+
+/// How long the threads may take to begin.
+const BEGIN: Duration = Duration::from_secs(5);
+
+const CLOSED_SWEEP: Duration = Duration::from_secs(2);
+
+/// Has all parts serve; `taking`: in the place of a running weir, whose rules hold until then.
+pub(super) async fn begin(
+    wired: Wired,
+    taking: Option<Taking>,
+    hangup: Signal,
+) -> Result<(Served, Wishes), StartError> {
+    let Wired { running, giver, plan, explicit, transparent, inside, admin, .. } = wired;
+    // That of the running weir is there until its place is taken.
+    let state_file = match &taking {
+        Some(_) => None,
+        None => Some(StateFile::write(&running.config.admin.state_dir, &running, &admin)?),
+    };
+    let workers = Workers::start(&plan, explicit.groups, transparent, inside)?;
+    let is_successor = taking.is_some();
+    if let Some(taking) = taking {
+        timeout(BEGIN, running.beats.begun()).await.map_err(|_| TakeError::NotBegun)?;
+        handover::succeed(&taking, &running, wired.rules, wired.asked).await?;
+        holder::watch(&running);
+        giver.enter(Phase::Serving);
+    } else {
+        capture::start(&running, wired.asked).await;
+        admin::adopt_captured(&running);
+    }
+    let state_file = state_file.or_else(|| state_file::replace_old(&running, &admin));
+    let admin = admin.serve(Arc::clone(&running), &plan.phase);
+    if !is_successor {
+        // An earlier weir's programs refuse until then; without a beat, this one's would let through. A worker that never
+        // begins is found out below.
+        let _ = timeout(BEGIN, running.beats.begun()).await;
+        // Nobody is answered before: this waits for nothing.
+        holder::take_over(&running)?;
+    }
+    if let Some(decisions) = wired.decisions {
+        tokio::spawn(decisions::hand_out(decisions, Arc::clone(&running)));
+    }
+    let tasks = tasks(&running, hangup, plan.acceptance)?;
+    announce(&running);
+    supervisor::tell_ready();
+    let served = Served { running, giver, workers, queries: wired.queries, admin, state_file, tasks };
+    Ok((served, wired.wishes))
+}
+
+/// What is done beside the requests.
+fn tasks(
+    running: &Arc<Running>,
+    hangup: Signal,
+    acceptance: Option<Arc<Acceptance>>,
+) -> Result<Vec<JoinHandle<()>>, StartError> {
+    Ok(vec![
+        tokio::spawn(sweep_closed(Arc::clone(running))),
+        tokio::spawn(rules::refresh(Arc::clone(running))),
+        tokio::spawn(rules::reload_on_hangup(hangup, Arc::clone(running))),
+        tokio::spawn(certificates::keep_current(acceptance)?),
+        tokio::spawn(policy::keep_current(Arc::clone(running))?),
+        tokio::spawn(predecessors::watch(Arc::clone(running))),
+    ])
+}
+
+/// Every so often: no connection waits that long to be accepted.
+async fn sweep_closed(running: Arc<Running>) {
+    loop {
+        tokio::time::sleep(CLOSED_SWEEP).await;
+        if let Capture::On(redirect) = &*running.capture() {
+            redirect.sweep_closed();
+            redirect.names().sweep();
+        }
+    }
+}
+
+fn announce(running: &Running) {
+    let proxy = running.proxy;
+    tracing::info!("explicit proxy on http://{proxy}: try `curl -x http://{proxy} http://example.com/`");
+    if matches!(*running.capture(), Capture::On(_)) {
+        tracing::info!("capturing: try `weir exec -- curl http://example.com/`");
+    }
+}
