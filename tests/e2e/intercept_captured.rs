@@ -113,7 +113,7 @@ fn the_systems_store_is_changed_and_changed_back() {
          mount -t tmpfs none /usr/local/share/ca-certificates\n\
          cp -a /etc/ssl/certs /tmp/certs-$$; mount -t tmpfs none /etc/ssl/certs\n\
          cp -a /tmp/certs-$$/. /etc/ssl/certs; rm -r /tmp/certs-$$\n\
-         update-ca-certificates >/dev/null 2>&1\n\
+         update-ca-certificates --fresh >/dev/null 2>&1\n\
          before=$(ls /etc/ssl/certs | sort | sha256sum)\n\
          {weir} ca trust --folder {folder}\n\
          {weir} ca trust --folder {folder}\n\

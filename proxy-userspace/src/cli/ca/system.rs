@@ -41,6 +41,8 @@ if [ "$1" = trust ]; then
 else
   [ -e "$file" ] || exit 41
   rm "$file"
+  # Otherwise Debian's leaves links that lead nowhere.
+  [ "$update" != update-ca-certificates ] || update="update-ca-certificates --fresh"
 fi
 $update
 "#;
