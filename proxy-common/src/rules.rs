@@ -119,6 +119,8 @@ pub struct Ruleset {
     pub udp: RuleSet,
     /// Rules that don't ask for a selected cgroup.
     pub unselected: RuleSet,
+    /// Rules that name loopback, or a part of it: the others don't hold there.
+    pub loopback: RuleSet,
     pub any_destination: RuleSet,
     pub any_port: RuleSet,
     pub any_uid: RuleSet,
@@ -150,6 +152,8 @@ pub const USES_UID: u32 = 1 << 2;
 pub const USES_CGROUP: u32 = 1 << 3;
 pub const USES_EXECUTABLE: u32 = 1 << 4;
 pub const USES_DOMAIN: u32 = 1 << 5;
+/// `Ruleset::loopback` is not empty.
+pub const USES_LOOPBACK: u32 = 1 << 6;
 
 /// Key of the map `IDENTITIES`: who connects. Its value is the set of rules that admit it.
 #[repr(C)]
@@ -176,7 +180,7 @@ const _: () = {
     // `intersect`, `unite`, `is_empty` and `first` are written out for four.
     assert!(RULE_WORDS == 4);
     assert!(size_of::<RuleSet>() == 32);
-    assert!(size_of::<Ruleset>() == 8 + 9 * 32);
+    assert!(size_of::<Ruleset>() == 8 + 10 * 32);
     assert!(size_of::<Identity>() == 24);
 };
 

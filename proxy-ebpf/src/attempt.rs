@@ -21,7 +21,8 @@ const IPPROTO_UDP: u32 = 17;
 pub const MAPPED: u32 = 0xffff_u32.to_be();
 /// 127.0.0.1 as it lies in memory.
 pub const LOCALHOST_V4: u32 = 0x7f00_0001_u32.to_be();
-const ONE: u32 = 1_u32.to_be();
+/// The last word of ::1 as it lies in memory.
+pub const ONE: u32 = 1_u32.to_be();
 
 /// Where the proxy listens for a family.
 #[derive(Clone, Copy)]
@@ -142,17 +143,27 @@ fn netns(ctx: &SockAddrContext) -> u64 {
     unsafe { bpf_get_netns_cookie(ctx.as_ptr()) }
 }
 
-/// 127.0.0.1 is a different place in each network namespace. Where the proxy can't learn its own cookie it runs in the
-/// initial namespace, whose cookie the helper gives for a null context.
+/// The proxy's own network namespace. Where it can't learn the cookie it runs in the initial one, whose cookie the helper
+/// gives for a null context.
 #[inline(always)]
-pub fn listener_ports(ctx: &SockAddrContext) -> Option<ListenerPorts> {
-    let home = match LISTENER_NETNS.load() {
+fn home() -> u64 {
+    match LISTENER_NETNS.load() {
         // SAFETY: a null context is allowed and means the initial namespace.
         0 => unsafe { bpf_get_netns_cookie(core::ptr::null_mut()) },
         cookie => cookie,
-    };
+    }
+}
+
+#[inline(always)]
+pub fn is_home(ctx: &SockAddrContext) -> bool {
+    netns(ctx) == home()
+}
+
+/// 127.0.0.1 is a different place in each network namespace.
+#[inline(always)]
+pub fn listener_ports(ctx: &SockAddrContext) -> Option<ListenerPorts> {
     let netns = netns(ctx);
-    if netns == home {
+    if netns == home() {
         let (v4, v6) = (LISTENER_PORT_V4.load(), LISTENER_PORT_V6.load());
         return Some(ListenerPorts { v4, v6, dns_v4: DNS_PORT_V4.load(), dns_v6: DNS_PORT_V6.load() });
     }

@@ -16,7 +16,8 @@ use proxy_common::{
     RuleSet,
 };
 
-use crate::attempt::{Attempt, LOCALHOST_V4, Listener, Transport, is_mapped, known_netns};
+use crate::attempt::{Attempt, LOCALHOST_V4, Listener, Transport, known_netns};
+use crate::local::{Scope, scope};
 use crate::maps::{
     BPF_ANY, CGROUPS, FIRST_LEVEL, HAS_CURRENT_COMM, HAS_SET_RETVAL, ORIGINALS, OWN_TGID, SIBLINGS, count,
 };
@@ -26,8 +27,6 @@ use crate::{dns, events, gate, udp};
 /// The system call goes on.
 pub const PROCEED: i32 = 1;
 const REFUSE: i32 = 0;
-/// 169.254.169.254 is link-local, but cloud metadata is for policy to give or refuse.
-const METADATA: u32 = u32::from_ne_bytes([169, 254, 169, 254]);
 
 enum Verdict {
     /// Leave it alone; the counter says why.
@@ -81,17 +80,20 @@ fn decide(attempt: &Attempt<'_>) -> Verdict {
     if is_weir(tgid()) {
         return Verdict::Pass(Counter::BypassOwn);
     }
-    if is_exempt(&attempt.destination.address) && !dns::is_local_server(&attempt.destination) {
+    let scope = scope(attempt);
+    if scope == Scope::Nobody {
         return Verdict::Pass(Counter::BypassDestination);
     }
-    let Some(policy) = policy(attempt) else {
-        return Verdict::Pass(Counter::BypassCgroup);
-    };
-    match policy.action {
-        ACTION_BYPASS => return Verdict::Bypass(policy),
-        ACTION_DENY => return Verdict::Deny(policy),
+    let policy = policy(attempt, scope);
+    match policy {
+        Some(policy) if policy.action == ACTION_DENY => return Verdict::Deny(policy),
+        _ if scope != Scope::All => return Verdict::Pass(Counter::BypassDestination),
+        Some(policy) if policy.action == ACTION_BYPASS => return Verdict::Bypass(policy),
         _ => {}
     }
+    let Some(policy) = policy else {
+        return Verdict::Pass(Counter::BypassCgroup);
+    };
     let query = dns::is_query(attempt);
     if attempt.transport == Transport::Udp && !query && !udp::is_quic(attempt) {
         return Verdict::Pass(Counter::BypassProtocol);
@@ -208,11 +210,12 @@ pub fn tgid() -> u32 {
 }
 
 /// What the first matching rule says, else what is said of the nearest selected ancestor of the current cgroup, itself
-/// included. Exempt destinations never come here.
+/// included. What is selected has no say of an exempt destination.
 #[inline(always)]
-fn policy(attempt: &Attempt<'_>) -> Option<&'static Policy> {
+fn policy(attempt: &Attempt<'_>, scope: Scope) -> Option<&'static Policy> {
     let rules = Rules::in_force();
-    let mut nearest = None;
+    // The id, not what is said of it: a pointer here doubles what the verifier has to go through at each level.
+    let mut nearest = 0;
     let mut admitting = RuleSet::EMPTY;
     let first = FIRST_LEVEL.load();
     for level in first..first + MAX_CGROUP_DEPTH {
@@ -221,32 +224,19 @@ fn policy(attempt: &Attempt<'_>) -> Option<&'static Policy> {
         if id == 0 {
             break;
         }
-        // SAFETY: read during this run of the program only. Userspace may replace it meanwhile: either one is right.
-        if let Some(policy) = unsafe { CGROUPS.get(id) } {
-            nearest = Some(policy);
+        if CGROUPS.get_ptr(id).is_some() {
+            nearest = id;
         }
         if let Some(rules) = rules {
             rules.add_cgroup(id, &mut admitting);
         }
     }
+    // SAFETY: read during this run of the program only. Userspace may replace it meanwhile: either one is right.
+    let nearest = unsafe { CGROUPS.get(nearest) };
     if let Some(rules) = rules
-        && let Some(matched) = rules.first_match(attempt, &admitting, nearest.is_some())
+        && let Some(matched) = rules.first_match(attempt, scope, &admitting, nearest.is_some())
     {
         return Some(matched.policy);
     }
-    nearest
-}
-
-/// Loopback, unspecified, link-local and multicast destinations never leave for the proxy.
-#[inline(always)]
-fn is_exempt(address: &[u32; 4]) -> bool {
-    let [a, b, c, d] = *address;
-    if is_mapped(address) {
-        let [first, second, _, _] = d.to_ne_bytes();
-        let link_local = first == 169 && second == 254 && d != METADATA;
-        return d == 0 || first == 127 || link_local || first >= 224;
-    }
-    let [first, second, _, _] = a.to_ne_bytes();
-    let unspecified_or_loopback = a == 0 && b == 0 && c == 0 && (d == 0 || d == 1_u32.to_be());
-    unspecified_or_loopback || first == 0xff || (first == 0xfe && second & 0xc0 == 0x80)
+    if scope == Scope::All { nearest } else { None }
 }

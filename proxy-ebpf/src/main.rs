@@ -13,6 +13,7 @@ mod decide;
 mod dns;
 mod events;
 mod gate;
+mod local;
 mod maps;
 mod original;
 mod rules;

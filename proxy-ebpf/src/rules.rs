@@ -13,10 +13,11 @@ use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
 use proxy_common::{
     CLASS_ANY, GENERATIONS, IDENTITY_CGROUP, IDENTITY_EXECUTABLE, IDENTITY_UID, Identity, MAX_CLASSES,
     MAX_RULES, NameKey, NameRules, PORTS, Policy, RULE_WORDS, RuleSet, Ruleset, USES_CGROUP,
-    USES_DESTINATION, USES_DOMAIN, USES_EXECUTABLE, USES_PORT, USES_UID,
+    USES_DESTINATION, USES_DOMAIN, USES_EXECUTABLE, USES_LOOPBACK, USES_PORT, USES_UID,
 };
 
 use crate::attempt::{Attempt, Transport, known_netns};
+use crate::local::{Scope, arrival};
 use crate::maps::{HAS_EXECUTABLE, PLACEHOLDER, TASK_LAYOUT};
 
 const ADDRESS_BITS: u32 = 128;
@@ -81,6 +82,12 @@ impl Rules {
         if ruleset.rules == 0 { None } else { Some(Self { generation, ruleset }) }
     }
 
+    /// Whether one of them names a destination within loopback.
+    #[inline(always)]
+    pub fn name_loopback(self) -> bool {
+        self.ruleset.uses & USES_LOOPBACK != 0
+    }
+
     /// Adds the rules that ask for this cgroup.
     #[inline(always)]
     pub fn add_cgroup(self, id: u64, admitting: &mut RuleSet) {
@@ -93,13 +100,22 @@ impl Rules {
 
     /// The first rule that matches. `cgroups`: the rules that ask for the current cgroup or one above it.
     #[inline(always)]
-    pub fn first_match(self, attempt: &Attempt<'_>, cgroups: &RuleSet, selected: bool) -> Option<Match> {
+    pub fn first_match(
+        self,
+        attempt: &Attempt<'_>,
+        scope: Scope,
+        cgroups: &RuleSet,
+        selected: bool,
+    ) -> Option<Match> {
         let ruleset = self.ruleset;
         let mut matching = ruleset.any_cgroup;
         matching.unite(cgroups);
         matching.intersect(&ruleset.of_transport(attempt.transport == Transport::Udp));
         if !selected {
             matching.intersect(&ruleset.unselected);
+        }
+        if scope == Scope::Loopback {
+            matching.intersect(&ruleset.loopback);
         }
         if ruleset.uses & USES_DESTINATION != 0 {
             matching.intersect(self.of_destination(attempt));
@@ -131,7 +147,7 @@ impl Rules {
     fn of_destination(self, attempt: &Attempt<'_>) -> &'static RuleSet {
         let any = &self.ruleset.any_destination;
         let Some(prefixes) = PREFIXES.get(self.generation) else { return any };
-        match prefixes.get(&Key::new(ADDRESS_BITS, attempt.destination.address)) {
+        match prefixes.get(&Key::new(ADDRESS_BITS, arrival(attempt.destination.address))) {
             Some(class) => self.class(*class, any),
             None => any,
         }

@@ -49,6 +49,15 @@ pub enum Scheme {
 }
 
 impl Scheme {
+    /// As it stands in URLs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+
     /// The port of an authority that names none (RFC 9110 §4.2).
     #[must_use]
     pub fn default_port(self) -> u16 {
@@ -93,9 +102,30 @@ impl Authority {
     }
 }
 
+impl Authority {
+    /// Its text, piece by piece: `core::fmt` takes several times as long, and each request needs it more than once.
+    pub fn spell(&self, mut push: impl FnMut(&str)) {
+        self.host.spell(&mut push);
+        push(":");
+        push(Decimal::of(u64::from(self.port)).as_str());
+    }
+}
+
 /// An authority as it stands in Host and in URLs: without its scheme's default port.
 #[derive(Debug, Clone, Copy)]
 pub struct Shown<'a>(pub &'a Authority, pub Scheme);
+
+impl Shown<'_> {
+    /// As [`Authority::spell`].
+    pub fn spell(&self, mut push: impl FnMut(&str)) {
+        let Self(authority, scheme) = self;
+        if authority.port == scheme.default_port() {
+            authority.host.spell(&mut push);
+        } else {
+            authority.spell(push);
+        }
+    }
+}
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -106,10 +136,7 @@ impl fmt::Display for Shown<'_> {
 
 impl fmt::Display for Scheme {
     fn fmt(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {
-        text.write_str(match self {
-            Self::Http => "http",
-            Self::Https => "https",
-        })
+        text.write_str(self.as_str())
     }
 }
 
@@ -190,27 +217,32 @@ fn parse_port(text: &str) -> Result<u16, BadAuthority> {
     text.parse().ok().filter(|port| *port != 0).ok_or(BadAuthority::BadPort)
 }
 
+impl Host {
+    fn spell(&self, push: &mut impl FnMut(&str)) {
+        match self {
+            Self::Name(name) => push(name),
+            Self::Address(IpAddr::V4(address)) => {
+                for (nth, octet) in address.octets().into_iter().enumerate() {
+                    push(if nth == 0 { "" } else { "." });
+                    push(Decimal::of(u64::from(octet)).as_str());
+                }
+            }
+            Self::Address(IpAddr::V6(address)) => push(&format!("[{address}]")),
+        }
+    }
+}
+
 impl fmt::Display for Authority {
     fn fmt(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.host.fmt(text)?;
-        text.write_str(":")?;
-        text.write_str(Decimal::of(u64::from(self.port)).as_str())
+        write!(text, "{}:{}", self.host, self.port)
     }
 }
 
 impl fmt::Display for Host {
     fn fmt(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Name(name) => text.write_str(name),
-            Self::Address(IpAddr::V4(address)) => {
-                for (nth, octet) in address.octets().into_iter().enumerate() {
-                    text.write_str(if nth == 0 { "" } else { "." })?;
-                    text.write_str(Decimal::of(u64::from(octet)).as_str())?;
-                }
-                Ok(())
-            }
-            Self::Address(IpAddr::V6(address)) => write!(text, "[{address}]"),
-        }
+        let mut result = Ok(());
+        self.spell(&mut |part| result = result.and_then(|()| text.write_str(part)));
+        result
     }
 }
 
@@ -257,7 +289,12 @@ mod tests {
 
     #[track_caller]
     fn check(text: &str, default_port: Option<u16>, expected: Result<&str, BadAuthority>) {
-        let parsed = Authority::parse(text, default_port).map(|authority| authority.to_string());
+        let parsed = Authority::parse(text, default_port).map(|authority| {
+            let mut spelt = String::new();
+            authority.spell(|part| spelt.push_str(part));
+            assert_eq!(spelt, authority.to_string());
+            spelt
+        });
         assert_eq!(parsed.as_deref().map_err(|error| *error), expected, "{text}");
     }
 

@@ -328,6 +328,22 @@ fn files_that_vanish_are_misses() {
     assert_eq!(origin.requests().len(), 2, "{}", answer.head);
 }
 
+/// What another version of weir has left is not what this one reads: it goes at the start, and weir says so.
+#[test]
+fn what_another_version_has_stored_is_dropped() {
+    let (folder, origin) = (TempDir::new().expect("a folder"), origin());
+    let first = start(folder.path());
+    get(&first, &origin, "/100", "");
+    eventually("it on disk", || (disk(&first, "keys") == 1).then_some(()));
+    drop(first);
+    std::fs::write(folder.path().join("format"), "weircache 2\n").expect("a file");
+    let weir = start(folder.path());
+    eventually("it to say so", || weir.log().contains("written by another version of weir").then_some(()));
+    assert_eq!((files(folder.path()), disk(&weir, "damaged_total")), (Vec::new(), 0));
+    assert!(get(&weir, &origin, "/100", "").body == expected("/100", None));
+    assert_eq!(origin.requests().len(), 2);
+}
+
 /// A file may not grow: that is an error of the store's, not the end of weir.
 #[test]
 fn a_limit_on_files_costs_nobody_an_answer() {

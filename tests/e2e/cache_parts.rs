@@ -75,7 +75,7 @@ fn span(range: &str, length: usize) -> Option<(usize, usize)> {
 
 #[track_caller]
 fn is_part(answer: &Answer, seed: u64, first: usize, last: usize) {
-    assert_eq!(answer.status, 206, "{}", answer.head);
+    assert!(answer.head.starts_with("HTTP/1.1 206 Partial Content\r\n"), "{}", answer.head);
     let place = format!("bytes {first}-{last}/{LENGTH}");
     assert_eq!(answer.field("content-range"), Some(place.as_str()), "{}", answer.head);
     assert!(answer.body == content(seed)[first..=last], "other bytes: {}", answer.head);

@@ -1,51 +1,20 @@
 //! The cache's store in Redis: shared by several weirs; and whatever becomes of the server, it costs nobody an answer, nor
 //! much time.
 
-use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use weir_tests::http::Answer;
-use weir_tests::origin::{Origin, Request, read_answer};
+use weir_tests::origin::{Origin, Request};
 use weir_tests::pattern::Pattern;
-use weir_tests::redis::Redis;
+use weir_tests::redis::{Redis, ask, cached, found, number, stored};
 use weir_tests::scripts;
-use weir_tests::weir::{SOON, Weir, connect, eventually};
-
-/// A weir that stores in Redis. `more` is further configuration of that.
-fn start(redis: &Redis, more: &str) -> Weir {
-    let weir = Weir::explicit(&format!(
-        "cache: {{enabled: true, redis: {{url: '{}', timeout: 2s{more}}}}}\nserver: {{workers: 2}}",
-        redis.url()
-    ));
-    eventually("Redis found", || (number(&weir, "up") == 1).then_some(()));
-    weir
-}
-
-fn number(weir: &Weir, name: &str) -> u64 {
-    weir.metric(&format!("cache_store_{name}{{store=\"redis\"}}"))
-}
-
-fn stored(weir: &Weir, count: u64) {
-    eventually("everything stored", || (number(weir, "stores_total") >= count).then_some(()));
-}
+use weir_tests::weir::{SOON, Weir, eventually};
 
 fn get(weir: &Weir, origin: &Origin, path: &str, fields: &str) -> Answer {
     ask(weir, origin, "GET", path, fields)
-}
-
-fn ask(weir: &Weir, origin: &Origin, method: &str, path: &str, fields: &str) -> Answer {
-    let mut client = connect(weir.proxy);
-    write!(client, "{method} http://{}{path} HTTP/1.1\r\nHost: x\r\n{fields}\r\n", origin.address)
-        .expect("weir takes it");
-    read_answer(&mut client, method).expect("an answer")
-}
-
-fn cached(weir: &Weir, origin: &Origin, path: &str) -> Option<Vec<u8>> {
-    let answer = get(weir, origin, path, "Cache-Control: only-if-cached\r\n");
-    (answer.status == 200).then_some(answer.body)
 }
 
 /// `/LENGTH/...` has so many bytes, which the path and X-Who tell.
@@ -73,7 +42,7 @@ fn what_one_weir_has_stored_others_find() {
     for compression in ["none", "zstd"] {
         let (redis, origin) = (Redis::start(), origin());
         let more = format!(", compression: {compression}");
-        let first = start(&redis, &more);
+        let first = redis.weir(&more);
         let paths = ["/0", "/10", "/200000", "/1048576"];
         for path in paths {
             get(&first, &origin, path, "");
@@ -84,7 +53,7 @@ fn what_one_weir_has_stored_others_find() {
         // Larger than what is kept there.
         get(&first, &origin, "/1048577", "");
         stored(&first, 6);
-        let second = start(&redis, &more);
+        let second = redis.weir(&more);
         for path in paths {
             assert!(cached(&second, &origin, path) == Some(expected(path, "")), "{compression} {path}");
         }
@@ -118,7 +87,7 @@ fn what_one_weir_has_stored_others_find() {
 #[test]
 fn what_is_removed_is_removed_there_too() {
     let (redis, origin) = (Redis::start(), origin());
-    let (first, other) = (start(&redis, ""), start(&redis, ", prefix: 'other:'"));
+    let (first, other) = (redis.weir(""), redis.weir(", prefix: 'other:'"));
     redis.says(&["SET", "somebody's", "own"]);
     let paths: Vec<_> = (0..50).map(|number| format!("/{number}/x")).collect();
     for path in &paths {
@@ -146,7 +115,7 @@ fn what_is_removed_is_removed_there_too() {
 fn what_is_removed_while_it_is_gone_does_not_come_back() {
     let (mut redis, origin) =
         (Redis::start_with(&["--appendonly", "yes", "--appendfsync", "always"]), origin());
-    let weir = start(&redis, "");
+    let weir = redis.weir("");
     for path in ["/10/deleted", "/10/purged", "/10/kept"] {
         get(&weir, &origin, path, "");
     }
@@ -156,7 +125,7 @@ fn what_is_removed_while_it_is_gone_does_not_come_back() {
     assert_eq!(scripts::stdout(&mut weir.command(&["cache", "purge", "*/purged"])), "1 removed");
     assert!(cached(&weir, &origin, "/10/kept").is_some(), "it is in memory");
     redis.start_again(&["--appendonly", "yes"]);
-    eventually("Redis found again", || (number(&weir, "up") == 1).then_some(()));
+    found(&weir);
     for (path, found) in [("/10/deleted", false), ("/10/purged", false), ("/10/kept", true)] {
         assert_eq!(cached(&weir, &origin, path).is_some(), found, "{path}");
     }
@@ -166,7 +135,7 @@ fn what_is_removed_while_it_is_gone_does_not_come_back() {
 #[test]
 fn a_server_that_is_gone_costs_nobody_an_answer() {
     let (mut redis, origin) = (Redis::start(), origin());
-    let weir = start(&redis, "");
+    let weir = redis.weir("");
     get(&weir, &origin, "/10/before", "");
     stored(&weir, 1);
     redis.kill();
@@ -179,7 +148,7 @@ fn a_server_that_is_gone_costs_nobody_an_answer() {
     let says = scripts::stdout(&mut weir.command(&["cache", "stats"]));
     assert!(says.contains("redis (unreachable): "), "{says}");
     redis.start_again(&["--save", ""]);
-    eventually("Redis found again", || (number(&weir, "up") == 1).then_some(()));
+    found(&weir);
     get(&weir, &origin, "/10/after", "");
     eventually("something stored", || (redis.says(&["DBSIZE"])[0] == "1").then_some(()));
 }
@@ -203,7 +172,7 @@ fn a_server_that_does_not_answer_costs_little_time() {
         "cache: {{enabled: true, redis: {{url: '{}', timeout: 100ms, connect_timeout: 200ms}}}}",
         redis.url()
     ));
-    eventually("Redis found", || (number(&weir, "up") == 1).then_some(()));
+    found(&weir);
     redis.signal(Signal::SIGSTOP);
     let began = Instant::now();
     for number in 0..100 {
@@ -214,7 +183,7 @@ fn a_server_that_does_not_answer_costs_little_time() {
     assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
     eventually("it noticed", || (number(&weir, "up") == 0).then_some(()));
     redis.signal(Signal::SIGCONT);
-    eventually("Redis found again", || (number(&weir, "up") == 1).then_some(()));
+    found(&weir);
     let path = "/1000/again";
     get(&weir, &origin, path, "");
     eventually("something stored", || (redis.says(&["EXISTS", &key(&origin, path)])[0] == "1").then_some(()));
@@ -228,7 +197,7 @@ fn key(origin: &Origin, path: &str) -> String {
 #[test]
 fn garbage_is_a_miss_and_is_removed() {
     let (redis, origin) = (Redis::start(), origin());
-    let writer = start(&redis, "");
+    let writer = redis.weir("");
     let path = "/1000/x";
     get(&writer, &origin, path, "");
     stored(&writer, 1);
@@ -249,7 +218,7 @@ fn garbage_is_a_miss_and_is_removed() {
     ] {
         redis.says(&["DEL", &key]);
         redis.says(&command);
-        let weir = start(&redis, "");
+        let weir = redis.weir("");
         let answer = get(&weir, &origin, path, "");
         assert!(answer.body == expected(path, ""), "{what}");
         assert!(
@@ -259,7 +228,7 @@ fn garbage_is_a_miss_and_is_removed() {
         );
         // It makes room for what is right.
         stored(&weir, 1);
-        let reader = start(&redis, "");
+        let reader = redis.weir("");
         assert!(cached(&reader, &origin, path) == Some(expected(path, "")), "{what}");
         assert_eq!((number(&weir, "damaged_total"), number(&weir, "up")), (1, 1), "{what}");
     }
@@ -267,7 +236,7 @@ fn garbage_is_a_miss_and_is_removed() {
     get(&writer, &origin, "/1000/other", "");
     stored(&writer, 2);
     redis.says(&["COPY", &format!("weir:http://{}/1000/other", origin.address), &key, "REPLACE"]);
-    let weir = start(&redis, "");
+    let weir = redis.weir("");
     assert!(get(&weir, &origin, path, "").body == expected(path, ""));
 }
 
@@ -275,7 +244,7 @@ fn garbage_is_a_miss_and_is_removed() {
 #[test]
 fn whatever_becomes_of_what_it_holds_answers_are_right() {
     let (redis, origin) = (Redis::start(), origin());
-    let weirs = [start(&redis, ""), start(&redis, ", compression: zstd")];
+    let weirs = [redis.weir(""), redis.weir(", compression: zstd")];
     let stop = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -318,7 +287,7 @@ impl Drop for Done<'_> {
 fn what_comes_from_below_rises() {
     let (redis, origin) = (Redis::start(), origin());
     let folder = Arc::new(tempfile::TempDir::new().expect("a folder"));
-    let first = start(&redis, "");
+    let first = redis.weir("");
     get(&first, &origin, "/1000", "");
     stored(&first, 1);
     let start_with_disk = || {
@@ -327,7 +296,7 @@ fn what_comes_from_below_rises() {
             folder.path().display(),
             redis.url()
         ));
-        eventually("Redis found", || (number(&weir, "up") == 1).then_some(()));
+        found(&weir);
         eventually("the disk read in", || (weir.metric("cache_store_up{store=\"disk\"}") == 1).then_some(()));
         weir
     };

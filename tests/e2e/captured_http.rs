@@ -110,6 +110,64 @@ fn a_stream_ends_with_the_code_that_its_server_gave_it() {
     assert_eq!(captured_stream(&weir, nobody, "POST", "/"), REFUSED_STREAM);
 }
 
+/// A program that asks a proxy of its own, in HTTP/2 in the clear: weir asks that one for the tunnel, and both ends of it
+/// stay what they are.
+#[test]
+fn a_tunnel_through_a_proxy_that_speaks_http2() {
+    netns::enter();
+    let weir = Weir::capturing(
+        "security: {acl: {rules: [{methods: [CONNECT], domains: [never.example], action: deny}]}}",
+    );
+    let proxy = http2::Server::start_on(netns::V4);
+    let script = format!(
+        "import client, h2.connection, h2.events, sys\n\
+         s = client.connect('{}', {})\n\
+         c = h2.connection.H2Connection()\n\
+         c.initiate_connection()\n\
+         got = {{}}\n\
+         def connect(stream, authority):\n\
+         \x20   c.send_headers(stream, [(':method', 'CONNECT'), (':authority', authority)])\n\
+         def read(until):\n\
+         \x20   while not until():\n\
+         \x20       s.sendall(c.data_to_send())\n\
+         \x20       for event in c.receive_data(s.recv(65536)):\n\
+         \x20           if isinstance(event, h2.events.ResponseReceived): got[event.stream_id] = dict(event.headers)[b':status'].decode()\n\
+         \x20           if isinstance(event, h2.events.DataReceived):\n\
+         \x20               if event.data: got[event.stream_id] += ' ' + event.data.decode()\n\
+         \x20               c.acknowledge_received_data(event.flow_controlled_length, event.stream_id)\n\
+         \x20           if isinstance(event, h2.events.StreamEnded): got[event.stream_id] += ' end'\n\
+         \x20           if isinstance(event, h2.events.StreamReset): got[event.stream_id] += ' reset'\n\
+         connect(1, 'a.example:443')\n\
+         connect(3, 'no.example:443')\n\
+         connect(5, 'never.example:443')\n\
+         read(lambda: len(got) == 3)\n\
+         c.send_data(1, b'hello')\n\
+         read(lambda: 'hello' in got[1])\n\
+         c.end_stream(1)\n\
+         read(lambda: 'end' in got[1])\n\
+         print(sorted((stream, what.split(' weir')[0]) for stream, what in got.items()))",
+        proxy.address.ip(),
+        proxy.address.port()
+    );
+    let python = venv::python();
+    let told = scripts::stdout(&mut weir.exec(&[python.to_str().expect("text"), "-c", &script]));
+    assert!(told.starts_with("[(1, '200 hello end'), (3, '403"), "{told}");
+    assert!(told.contains("(5, '403"), "{told}");
+    let asked: Vec<_> =
+        proxy.heads().iter().map(|head| format!("{} {}", head.method(), head.uri())).collect();
+    assert_eq!(asked, ["CONNECT a.example:443", "CONNECT no.example:443"]);
+    let flows = weir.flows(3);
+    let through = flows.iter().find(|flow| flow["authority"] == "a.example:443").expect("the tunnel's flow");
+    assert_eq!(
+        (&through["method"], &through["status"], &through["sent"], &through["received"]),
+        (&"CONNECT".into(), &200.into(), &5.into(), &5.into()),
+        "{through}"
+    );
+    assert!(through.get("url").is_none() && through["end"] == "complete", "{through}");
+    let denied = flows.iter().find(|flow| flow["authority"] == "never.example:443").expect("that flow");
+    assert!(denied["verdict"].is_string(), "{denied}");
+}
+
 /// tinyproxy, and the folder of its configuration; ended when dropped.
 struct Tinyproxy {
     child: Child,

@@ -1,6 +1,7 @@
 //! The command line, beside a running weir and without one.
 
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
@@ -97,7 +98,7 @@ fn explain_names_the_rule() {
     let (code, out, _) = run(&mut weir.command(&["explain", "--pid", &pid, "127.0.0.1:80"]));
     assert!(code == Some(0) && out.contains("direct: capture.mode is off"), "{out}");
     let (code, _, error) = run(&mut weir.command(&["explain", "nonsense"]));
-    assert!(code == Some(1) && error.contains("nonsense") && error.contains("port"), "{error}");
+    assert!(code == Some(2) && error.contains("nonsense") && error.contains("port"), "{error}");
 }
 
 #[test]
@@ -194,4 +195,58 @@ fn keys_can_be_set_on_the_command_line() {
     check_config("", &["--set", "server.port=x"], 2, &["--set server.port"]);
     check_config("", &["--set", "nonsense"], 2, &["nonsense"]);
     check_config("", &["--config", "/nonexistent/weir.yaml"], 2, &["/nonexistent/weir.yaml"]);
+}
+
+#[test]
+fn what_a_configuration_names_is_looked_up_before_it_is_called_right() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let secret = |name: &str, text: &str, mode: u32| {
+        std::fs::write(at(name), text).expect("a file");
+        std::fs::set_permissions(at(name), std::fs::Permissions::from_mode(mode)).expect("a file of ours");
+    };
+    secret("open", "0123456789abcdef", 0o644);
+    secret("short", "0123", 0o600);
+    secret("good", "0123456789abcdef", 0o600);
+    let rule = |asks: &str| format!("capture.rules=[{{name: r, {asks}, action: bypass}}]");
+    for (settings, word) in [
+        (vec![format!("admin.token_file={}", at("missing"))], "admin.token_file"),
+        (vec![format!("admin.token_file={}", at("open"))], "others may read"),
+        (vec![format!("admin.token_file={}", at("short"))], "fewer than"),
+        (vec![rule("users: [no-such-user]")], "there is no user no-such-user"),
+        (vec![rule(&format!("destination_files: ['{}']", at("missing")))], "the destinations in"),
+        (vec![rule(&format!("domain_files: ['{}']", at("missing")))], "the domains in"),
+        (vec![format!("upstream.tls.roots=['{}']", at("missing"))], "upstream.tls"),
+        (vec!["server.user=no-such-user".to_owned()], "server.user"),
+        (vec!["cli.enabled=true".to_owned(), "cli.user=no-such-user".to_owned()], "cli.user"),
+    ] {
+        let arguments: Vec<&str> = settings.iter().flat_map(|setting| ["--set", setting]).collect();
+        let (status, _, error) = run(Command::new(binary()).args(["config", "check"]).args(&arguments));
+        assert_eq!(status, Some(2), "{settings:?}: {error}");
+        assert!(error.contains(word), "{settings:?}: {error}");
+    }
+    let good = format!("admin.token_file={}", at("good"));
+    let commands = format!("cli.allowed_commands=[{{path: '{}'}}]", at("missing"));
+    let (status, out, error) = run(Command::new(binary())
+        .args(["config", "check", "--set", &good, "--set", "cli.enabled=true", "--set", &commands])
+        .args(["--set", &rule("users: [root]")]));
+    assert_eq!(status, Some(0), "{error}");
+    assert!(out.contains("warning: cli.allowed_commands") && out.contains("is no program"), "{out}");
+    // Nothing was made.
+    assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 3);
+}
+
+#[test]
+fn a_destination_that_is_none_is_a_wrong_command_line() {
+    for arguments in [
+        &["nonsense"][..],
+        &["example.com:99999"],
+        &["example.com"],
+        &["--url", "example.com"],
+        &["--url", "http://example.com:99999/"],
+        &["--gateway", "https://example.com/"],
+    ] {
+        let (status, _, error) = run(Command::new(binary()).arg("explain").args(arguments));
+        assert_eq!(status, Some(2), "{arguments:?}: {error}");
+    }
 }

@@ -43,7 +43,7 @@ impl Drop for Follower {
 #[test]
 fn each_decision_is_told_to_whoever_follows() {
     netns::enter();
-    let weir = Weir::capturing(
+    let mut weir = Weir::capturing(
         "capture: {rules: [
         {name: no, destinations: [198.18.0.2], action: deny},
         {name: yes, destinations: ['fd00:18::2'], action: bypass}]}\n",
@@ -55,17 +55,17 @@ fn each_decision_is_told_to_whoever_follows() {
         .map(|server| format!("client.attempt('{}', {})", server.ip(), server.port()))
         .collect();
     let script = format!("import client; print({})", attempts.join(", "));
-    let attempt = || scripts::stdout(&mut weir.exec(&scripts::python(&script)));
+    let attempt = |weir: &Weir| scripts::stdout(&mut weir.exec(&scripts::python(&script)));
     let (all, denied) = (Follower::start(&weir, &[]), Follower::start(&weir, &["--only", "deny"]));
     let refused = servers[1].to_string();
     // It follows from some moment on.
     eventually("both follow", || {
-        assert_eq!(attempt(), "captured ECONNREFUSED direct");
+        assert_eq!(attempt(&weir), "captured ECONNREFUSED direct");
         let begun =
             |follower: &Follower| follower.shown().iter().any(|event| event["destination"] == refused);
         (begun(&all) && begun(&denied)).then_some(())
     });
-    assert_eq!(attempt(), "captured ECONNREFUSED direct");
+    assert_eq!(attempt(&weir), "captured ECONNREFUSED direct");
     let last = servers[2].to_string();
     let shown = eventually("the last one", || {
         let shown = all.shown();
@@ -85,9 +85,16 @@ fn each_decision_is_told_to_whoever_follows() {
     };
     check(redirected, "redirect", "redirected", Value::Null, servers[0].to_string());
     check(denies, "deny", "denied", "no".into(), refused);
-    check(direct, "direct", "bypass_action", "yes".into(), last);
+    check(direct, "direct", "bypass_action", "yes".into(), last.clone());
     assert!(denied.shown().iter().all(|event| event["outcome"] == "deny"));
     assert_eq!(weir.metric("kernel_events_lost_total"), 0);
+    // Who decides from now on is another one; who follows need not know.
+    let before = all.shown().len();
+    weir.upgrade(&[]);
+    eventually("the other's decisions are told", || {
+        assert_eq!(attempt(&weir), "captured ECONNREFUSED direct");
+        all.shown()[before..].iter().any(|event| event["destination"] == last).then_some(())
+    });
     let text = weir.command(&["capture", "events", "--only", "nothing"]).output().expect("weir runs");
     assert_eq!(text.status.code(), Some(2));
 }

@@ -95,7 +95,7 @@ fn explain_tells_what_connect_would_do() {
     let questions = [
         (prompt.pid(), server.to_string(), "redirect", cgroup.as_str()),
         (prompt.pid(), "127.0.0.1:80".to_owned(), "direct", "loopback"),
-        (outside.id(), server.to_string(), "direct", "is selected"),
+        (outside.id(), server.to_string(), "direct", "capture.cgroup"),
     ];
     for (pid, destination, verdict, reason) in questions {
         let told = scripts::stdout(&mut weir.command(&["explain", "--pid", &pid.to_string(), &destination]));

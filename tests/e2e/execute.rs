@@ -171,6 +171,8 @@ fn too_much_output_or_time_ends_a_command() {
         (&answer["type"], &answer["timeout_ms"], &answer["stdout"]["data"]),
         (&"timeout".into(), &2000.into(), &"up\n".into())
     );
+    sleeper["timeout"] = json!(1e30);
+    assert_eq!(whole(&weir, sleeper.clone())["timeout_ms"], 2000, "no more than cli.process_timeout");
     sleeper["timeout"] = json!(0.25);
     let answer = whole(&weir, sleeper);
     assert_eq!((&answer["type"], &answer["timeout_ms"]), (&"timeout".into(), &250.into()));
@@ -283,6 +285,21 @@ fn a_token_opens_tcp_to_those_who_have_it() {
         format!("GET /flows HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{right}\r\n\r\n", weir.admin);
     assert_eq!(http::send(weir.admin, flows.as_bytes()).expect("an answer").status, 200);
     assert_eq!(http::get(weir.admin, "/proxy/status").expect("an answer").status, 200, "questions need none");
+    // The command line says it the same way.
+    let wrong = folder.path().join("wrong");
+    std::fs::write(&wrong, "correct horse battery stapl").expect("a file");
+    let flows = |variable: &str, value: &std::ffi::OsStr| {
+        let mut command = weir.command(&["flows"]);
+        command.env("WEIR_ADMIN", format!("http://{}", weir.admin)).env(variable, value);
+        let output = command.output().expect("weir runs");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    assert_eq!(flows("WEIR_ADMIN_TOKEN_FILE", token.as_os_str()), (Some(0), String::new()));
+    assert_eq!(flows("WEIR_ADMIN_TOKEN", "correct horse battery staple".as_ref()), (Some(0), String::new()));
+    let (code, error) = flows("WEIR_ADMIN_TOKEN_FILE", wrong.as_os_str());
+    assert!(code == Some(1) && error.contains("admin.token_file"), "{error}");
+    let (code, error) = flows("WEIR_ADMIN_TOKEN_FILE", "/nowhere/token".as_ref());
+    assert!(code == Some(2) && error.contains("/nowhere/token"), "{error}");
 }
 
 #[test]

@@ -145,6 +145,7 @@ fn nothing_else_is_run() {
         json!({ "command": "python3", "env": ["A=1"] }),
         json!({ "command": "python3", "env": { "GREETING": 1 } }),
         json!({ "command": "python3", "stdin": 1 }),
+        json!(["python3", ["-u", "-c", ""], null, {}, null, false]),
         json!({ "command": "python3", "timeout": "long" }),
         json!({ "command": "python3", "stream": "no" }),
         json!({ "command": "python3", "user": "root" }),

@@ -61,16 +61,11 @@ fn warm(server: SocketAddr) -> Weir {
     weir
 }
 
-#[test]
-fn a_thousand_at_one_time() {
-    netns::enter();
-    let server = server(true);
-    let weir = warm(server);
-    let files = weir.open_files();
-    let path = scripts::path("many.py");
-    let (host, port) = (server.ip().to_string(), server.port().to_string());
+/// Has `count` captured connections opened to these ports of `host`, all at one time, and does `look` meanwhile.
+#[track_caller]
+fn while_open(weir: &Weir, host: &str, ports: &str, count: u64, look: impl FnOnce()) {
     let mut client = weir
-        .exec(&["python3", &path, &host, &port, "open", &OPEN.to_string()])
+        .exec(&["python3", &scripts::path("many.py"), host, ports, "open", &count.to_string()])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -78,13 +73,25 @@ fn a_thousand_at_one_time() {
     let mut output = BufReader::new(client.stdout.take().expect("a pipe"));
     let mut line = String::new();
     output.read_line(&mut line).expect("a line");
-    assert_eq!(line, "open\n");
-    let status = weir.status();
-    assert_eq!(status["active_connections"], OPEN);
-    assert_eq!(leaks::entries(&status, "ORIGINALS"), OPEN);
-    assert_eq!(leaks::entries(&status, "CLAIMS"), 0);
+    assert_eq!(line, "open\n", "{host}");
+    assert_eq!(weir.status()["active_connections"], count);
+    look();
     client.stdin.take().expect("a pipe").write_all(b"\n").expect("the client reads");
     assert!(client.wait().expect("a child of ours").success());
+}
+
+#[test]
+fn a_thousand_at_one_time() {
+    netns::enter();
+    let server = server(true);
+    let weir = warm(server);
+    let files = weir.open_files();
+    let (host, port) = (server.ip().to_string(), server.port().to_string());
+    while_open(&weir, &host, &port, OPEN, || {
+        let status = weir.status();
+        assert_eq!(leaks::entries(&status, "ORIGINALS"), OPEN);
+        assert_eq!(leaks::entries(&status, "CLAIMS"), 0);
+    });
     assert_eq!(weir.metric("captured_connections_total"), OPEN + 2);
     leaks::check_none(&weir, files);
 }
@@ -103,20 +110,7 @@ fn more_than_one_port_has_room_for() {
             })
             .collect();
         let weir = Weir::capturing("logging: {access: false}");
-        let path = scripts::path("many.py");
-        let mut client = weir
-            .exec(&["python3", &path, host, &ports.join(","), "open", &BEYOND.to_string()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("python3 is installed");
-        let mut output = BufReader::new(client.stdout.take().expect("a pipe"));
-        let mut line = String::new();
-        output.read_line(&mut line).expect("a line");
-        assert_eq!(line, "open\n", "{host}");
-        assert_eq!(weir.status()["active_connections"], BEYOND);
-        client.stdin.take().expect("a pipe").write_all(b"\n").expect("the client reads");
-        assert!(client.wait().expect("a child of ours").success());
+        while_open(&weir, host, &ports.join(","), BEYOND, || {});
         assert_eq!(weir.metric("captured_connections_total"), BEYOND);
         leaks::check_none(&weir, usize::MAX);
     }

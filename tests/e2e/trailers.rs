@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 use weir_tests::http::{self as http1, Server};
 use weir_tests::http2;
-use weir_tests::weir::{SOON, Weir, connect};
+use weir_tests::weir::{SOON, Weir, connect, eventually};
 
 const ANSWER: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n\
                       5\r\nhello\r\n0\r\nX-Sum: 1\r\nSet-Cookie: a=b\r\nContent-Length: 7\r\nX-Note:  two words \r\n\r\n";
@@ -95,6 +95,33 @@ fn those_of_a_request_reach_an_http1_server() {
     .expect("weir takes it");
     let request = told.recv_timeout(SOON).expect("a request");
     assert!(request.ends_with("\r\n\r\n0\r\n\r\n"), "{request}");
+}
+
+/// They are stored apart from the head, and follow the content again.
+#[test]
+fn stored_ones_follow_again() {
+    const STORED: &str = "HTTP/1.1 200 OK\r\nCache-Control: max-age=600\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n\
+                          5\r\nhello\r\n0\r\nX-Sum: 1\r\nSet-Cookie: a=b\r\nCache-Control: max-age=1\r\n\r\n";
+    let folder = tempfile::TempDir::new().expect("a folder");
+    let config = format!("cache: {{enabled: true, disk: {{path: '{}'}}}}", folder.path().display());
+    let (server, told) = server(STORED);
+    let takes = "Connection: TE\r\nTE: trailers\r\n";
+    let first = Weir::explicit(&config);
+    let check = |weir: &Weir, what: &str| {
+        let answer = read_chunked(&mut ask(weir, &server, "1.1", takes));
+        assert!(answer.contains("\r\nTrailer: X-Sum\r\n"), "{what}: {answer}");
+        assert!(answer.ends_with("5\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n"), "{what}: {answer}");
+    };
+    check(&first, "on the way into store");
+    check(&first, "from memory");
+    let plain = http1::read_head(&mut ask(&first, &server, "1.1", ""));
+    assert!(plain.contains("\r\nContent-Length: 5\r\n") && !plain.contains("Trailer"), "{plain}");
+    eventually("it on disk", || (first.metric("cache_store_keys{store=\"disk\"}") == 1).then_some(()));
+    drop(first);
+    let second = Weir::explicit(&config);
+    eventually("the disk read in", || (second.metric("cache_store_up{store=\"disk\"}") == 1).then_some(()));
+    check(&second, "from disk");
+    assert_eq!(told.try_iter().count(), 1);
 }
 
 #[test]

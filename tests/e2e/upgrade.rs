@@ -1,7 +1,7 @@
 //! `weir upgrade` of an explicit proxy: another weir takes over its sockets, and nobody notices.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -50,6 +50,30 @@ fn under_load_nobody_is_refused_and_nothing_is_cut_off() {
     for earlier in replaced {
         eventually("the earlier weir has ended", || (!runs(earlier)).then_some(()));
     }
+}
+
+#[test]
+fn who_follows_flows_follows_the_weir_that_takes_over() {
+    let origin = origin();
+    let mut weir = Weir::explicit("");
+    let mut command = weir.command(&["flows", "--follow", "-n", "0"]);
+    let mut follower = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("weir runs");
+    let (shown, said) = (follower.stdout.take().expect("a pipe"), follower.stderr.take().expect("a pipe"));
+    let (mut shown, mut said) = (BufReader::new(shown).lines(), BufReader::new(said).lines());
+    let mut line = |what: &str| shown.next().unwrap_or_else(|| panic!("no line of {what}")).expect("text");
+    ask(&weir, &origin);
+    assert!(line("the first").contains(&origin.address.to_string()));
+    for _ in 0..2 {
+        weir.upgrade(&[]);
+        let told = said.next().expect("it is told").expect("text");
+        assert!(told.contains("another weir has taken over"), "{told}");
+        ask(&weir, &origin);
+        assert!(line("the next").contains(&origin.address.to_string()));
+    }
+    weir.signal(Signal::SIGTERM);
+    let told = said.next().expect("that is told, too").expect("text");
+    assert!(told.contains("has stopped"), "{told}");
+    assert_eq!(follower.wait().expect("a child").code(), Some(0));
 }
 
 #[test]

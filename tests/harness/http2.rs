@@ -68,7 +68,7 @@ pub async fn send(stream: &mut SendStream<Bytes>, mut content: Bytes) -> Result<
 }
 
 /// A server that speaks HTTP/2 in the clear, and answers by path: `/` with what it was sent, and the request's trailers
-/// behind it; `/large` with [`LARGE`] bytes; `/reset` with the beginning of a body; `/refuse` not at all the first time;
+/// behind it; CONNECT with what comes on the stream, but to `no.example` with 403; `/large` with [`LARGE`] bytes; `/reset` with the beginning of a body; `/refuse` not at all the first time;
 /// `/calm` with a reset that asks for less; `/last` as the last one on its connection. What comes on a WebSocket's stream (RFC 8441) goes back as it is; asked for
 /// `/forbidden`, there is none, and `/cut` is reset behind the first bytes.
 #[derive(Debug)]
@@ -153,7 +153,8 @@ async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, 
     if path == "/refuse" && seen.refused.fetch_add(1, Ordering::SeqCst) == 0 {
         return respond.send_reset(Reason::REFUSED_STREAM);
     }
-    if head.extensions().get::<Protocol>().is_some() {
+    if head.extensions().get::<Protocol>().is_some() || head.method() == Method::CONNECT {
+        let path = if head.uri().host() == Some("no.example") { "/forbidden".to_owned() } else { path };
         return websocket(&path, body, respond, &seen).await;
     }
     if path == "/calm" {

@@ -1,12 +1,15 @@
-//! A Redis server on a port of its own; ended when dropped.
+//! A Redis server on a port of its own, ended when dropped; and weirs that store there.
 
+use std::io::Write;
 use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-use crate::weir::{eventually, free_port};
+use crate::http::Answer;
+use crate::origin::{Origin, read_answer};
+use crate::weir::{Weir, connect, eventually, free_port};
 
 pub struct Redis {
     child: Child,
@@ -37,6 +40,16 @@ impl Redis {
 
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// A weir that stores there, once it has found it. `more` is further configuration of that.
+    pub fn weir(&self, more: &str) -> Weir {
+        let weir = Weir::explicit(&format!(
+            "cache: {{enabled: true, redis: {{url: '{}', timeout: 2s{more}}}}}\nserver: {{workers: 2}}",
+            self.url()
+        ));
+        found(&weir);
+        weir
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -75,6 +88,35 @@ impl Redis {
     fn pid(&self) -> Pid {
         Pid::from_raw(i32::try_from(self.child.id()).expect("a pid"))
     }
+}
+
+/// What a weir says of its store in Redis.
+pub fn number(weir: &Weir, name: &str) -> u64 {
+    weir.metric(&format!("cache_store_{name}{{store=\"redis\"}}"))
+}
+
+/// Waits until a weir has found its Redis.
+pub fn found(weir: &Weir) {
+    eventually("Redis found", || (number(weir, "up") == 1).then_some(()));
+}
+
+/// Waits until a weir has stored so many responses there.
+pub fn stored(weir: &Weir, count: u64) {
+    eventually("everything stored", || (number(weir, "stores_total") >= count).then_some(()));
+}
+
+/// A request for `path` of an origin through a weir, on a connection of its own.
+pub fn ask(weir: &Weir, origin: &Origin, method: &str, path: &str, fields: &str) -> Answer {
+    let mut client = connect(weir.proxy);
+    write!(client, "{method} http://{}{path} HTTP/1.1\r\nHost: x\r\n{fields}\r\n", origin.address)
+        .expect("weir takes it");
+    read_answer(&mut client, method).expect("an answer")
+}
+
+/// What there is without asking the origin.
+pub fn cached(weir: &Weir, origin: &Origin, path: &str) -> Option<Vec<u8>> {
+    let answer = ask(weir, origin, "GET", path, "Cache-Control: only-if-cached\r\n");
+    (answer.status == 200).then_some(answer.body)
 }
 
 fn spawn(folder: &TempDir, port: u16, options: &[&str]) -> Child {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::{delete, get};
@@ -13,6 +12,7 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::object::{BadObject, Object};
 use super::problem::Problem;
 use crate::config;
 use crate::policy::Policy;
@@ -51,10 +51,10 @@ struct WantedLimits {
 
 async fn create(
     State(running): State<Arc<Running>>,
-    wanted: Result<Json<Wanted>, JsonRejection>,
+    wanted: Result<Object<Wanted>, BadObject>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     let bad = |reason: String| Problem::new(StatusCode::BAD_REQUEST, reason);
-    let Json(wanted) = wanted.map_err(|error| bad(error.body_text()))?;
+    let Object(wanted) = wanted.map_err(|error| bad(error.body_text()))?;
     let settings = running.policy.latest().auth.clone();
     if settings.mode == config::AuthMode::Off {
         let why = "security.auth.mode is off, so nobody could use a context; set it to optional or required";

@@ -3,14 +3,16 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
+use futures_util::StreamExt as _;
 use tokio::sync::broadcast::error::RecvError;
 
+use super::Replaced;
 use super::problem::Problem;
 use crate::redirect::Decision;
 use crate::running::{Capture, Running};
@@ -19,7 +21,11 @@ pub(super) fn routes() -> Router<Arc<Running>> {
     Router::new().route("/capture/events", get(follow))
 }
 
-async fn follow(State(running): State<Arc<Running>>) -> Result<Response, Problem> {
+/// Ends when another weir has taken this one's place: that one decides then.
+async fn follow(
+    State(running): State<Arc<Running>>,
+    Extension(replaced): Extension<Replaced>,
+) -> Result<Response, Problem> {
     let live = running.following.follow();
     let told = match &mut *running.capture() {
         Capture::On(redirect) => redirect.tell_decisions(true).map_err(|error| error.to_string()),
@@ -40,6 +46,7 @@ async fn follow(State(running): State<Arc<Running>>) -> Result<Response, Problem
             }
         }
     });
+    let stream = stream.take_until(replaced.wait());
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(stream)).into_response())
 }
 

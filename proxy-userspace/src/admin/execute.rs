@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::rejection::JsonRejection;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -15,6 +14,7 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use super::object::{BadObject, Object};
 use super::problem::Problem;
 use crate::execute::{End, Event, Executor, Refusal, Stream, Text, Wanted};
 use crate::running::Running;
@@ -54,12 +54,12 @@ fn streamed() -> bool {
 
 async fn execute(
     State(running): State<Arc<Running>>,
-    asked: Result<Json<Asked>, JsonRejection>,
+    asked: Result<Object<Asked>, BadObject>,
 ) -> Result<Response, Response> {
     let executor = running.executor.as_ref().ok_or_else(|| {
         Problem::new(StatusCode::FORBIDDEN, "no commands are run here: cli.enabled is false").into_response()
     })?;
-    let Json(asked) =
+    let Object(asked) =
         asked.map_err(|error| Problem::new(error.status(), error.body_text()).into_response())?;
     let stream = asked.stream;
     let events = start(executor, asked).map_err(|refusal| refused(&refusal))?;
@@ -70,6 +70,8 @@ fn start(executor: &Executor, asked: Asked) -> Result<mpsc::Receiver<Event>, Ref
     let malformed = || Refusal::Malformed("timeout is no number of seconds above 0".to_owned());
     let timeout = asked.timeout.map(|seconds| match Duration::try_from_secs_f64(seconds) {
         Ok(timeout) if !timeout.is_zero() => Ok(timeout),
+        // More than a clock can tell is more than `cli.process_timeout`, which holds then.
+        Err(_) if seconds > 0.0 => Ok(Duration::MAX),
         _ => Err(malformed()),
     });
     let Asked { command, args, stdin, env, .. } = asked;

@@ -9,10 +9,12 @@ use axum::extract::{Query, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
+use futures_util::StreamExt as _;
 use serde::Deserialize;
 use tokio::sync::broadcast::{self, error::RecvError};
 
+use super::Replaced;
 use super::problem::Problem;
 use crate::net::deadline::TICK;
 use crate::running::Running;
@@ -47,6 +49,7 @@ impl Wanted {
 
 async fn flows(
     State(running): State<Arc<Running>>,
+    Extension(replaced): Extension<Replaced>,
     wanted: Result<Query<Wanted>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(wanted) = wanted?;
@@ -60,11 +63,17 @@ async fn flows(
     last.drain(..last.len().saturating_sub(wanted.count));
     match live {
         None => Ok(Json(last).into_response()),
-        Some(live) => Ok(follow(&last, live, wanted)),
+        Some(live) => Ok(follow(&last, live, wanted, replaced)),
     }
 }
 
-fn follow(last: &[Arc<Flow>], live: broadcast::Receiver<Arc<Flow>>, wanted: Wanted) -> Response {
+/// Ends when another weir has taken this one's place: that one is asked for all further flows.
+fn follow(
+    last: &[Arc<Flow>],
+    live: broadcast::Receiver<Arc<Flow>>,
+    wanted: Wanted,
+    replaced: Replaced,
+) -> Response {
     let start: Vec<u8> = last.iter().flat_map(|flow| line(flow)).collect();
     let stream =
         futures_util::stream::unfold((live, wanted, Some(start)), |(mut live, wanted, start)| async {
@@ -82,6 +91,7 @@ fn follow(last: &[Arc<Flow>], live: broadcast::Receiver<Arc<Flow>>, wanted: Want
                 }
             }
         });
+    let stream = stream.take_until(replaced.wait());
     ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(stream)).into_response()
 }
 

@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
 use axum::routing::post;
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::object::{BadObject, Object};
 use super::problem::Problem;
 use crate::capture;
 use crate::running::Running;
@@ -33,10 +33,10 @@ const MANAGER: (&str, &str) = ("io.container.manager", "libpod");
 
 async fn hook(
     State(running): State<Arc<Running>>,
-    told: Result<Json<Told>, JsonRejection>,
+    told: Result<Object<Told>, BadObject>,
 ) -> Result<Json<Value>, Problem> {
     let told = told.map_err(|error| Problem::new(StatusCode::BAD_REQUEST, error.body_text()));
-    let Json(Told { id, pid, annotations }) = told?;
+    let Object(Told { id, pid, annotations }) = told?;
     let is_podmans = annotations.get(MANAGER.0).is_some_and(|manager| manager == MANAGER.1);
     let starting = capture::Starting { id, pid, is_podmans };
     match capture::about_to_start(&running, &starting).await {

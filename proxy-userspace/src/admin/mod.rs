@@ -16,6 +16,7 @@ mod guard;
 mod health;
 mod hook;
 mod metrics;
+mod object;
 mod policy;
 mod problem;
 mod rules;
@@ -34,10 +35,10 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt}
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::connect_info::Connected;
 use axum::middleware::from_fn_with_state;
 use axum::serve::IncomingStream;
+use axum::{Extension, Router};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -101,6 +102,14 @@ pub enum ListenError {
     Token(#[from] TokenError),
 }
 
+/// Whether the token file would do.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_token(admin: &config::Admin) -> Result<(), TokenError> {
+    Token::read(admin.token_file.as_deref()).map(drop)
+}
+
 impl Listeners {
     /// Binds both sockets, but for those that are `taken` over. A socket file that nobody listens on any more is replaced.
     ///
@@ -147,30 +156,26 @@ impl Listeners {
     pub fn serve(mut self, running: Arc<Running>, phase: &watch::Receiver<Phase>) -> Serving {
         // If it was another weir's, that one has left it by now.
         self.socket.is_ours = true;
-        let replaced = || {
-            let mut phase = phase.clone();
-            let is_replaced = |phase: &Phase| matches!(phase, Phase::Replaced { .. });
-            // An error means that weir is gone altogether.
-            async move { drop(phase.wait_for(is_replaced).await) }
-        };
+        let replaced = Replaced(phase.clone());
         let allowed = guard::AllowedHosts::of(self.address);
         let with_token = for_owner().layer(from_fn_with_state(self.token, token::check));
         let tcp = questions()
             .merge(with_token)
             .merge(upgrade::refused())
             .layer(from_fn_with_state(allowed, guard::check));
-        let tcp = tcp.with_state(Arc::clone(&running));
-        let unix = questions().merge(for_owner()).merge(upgrade::changes()).with_state(running);
+        let tcp = tcp.layer(Extension(replaced.clone())).with_state(Arc::clone(&running));
+        let unix = questions().merge(for_owner()).merge(upgrade::changes());
+        let unix = unix.layer(Extension(replaced.clone())).with_state(running);
         Serving {
             tasks: [
                 tokio::spawn({
                     let tcp = tcp.into_make_service_with_connect_info::<Caller>();
-                    let serving = axum::serve(self.tcp, tcp).with_graceful_shutdown(replaced());
+                    let serving = axum::serve(self.tcp, tcp).with_graceful_shutdown(replaced.clone().wait());
                     async move { report(serving.await) }
                 }),
                 tokio::spawn({
                     let unix = unix.into_make_service_with_connect_info::<Caller>();
-                    let serving = axum::serve(self.unix, unix).with_graceful_shutdown(replaced());
+                    let serving = axum::serve(self.unix, unix).with_graceful_shutdown(replaced.wait());
                     async move { report(serving.await) }
                 }),
             ],
@@ -196,6 +201,17 @@ impl Serving {
     /// Stops serving and removes the socket file.
     pub fn abort(self) {
         self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// Knows when another weir has taken this one's place.
+#[derive(Debug, Clone)]
+struct Replaced(watch::Receiver<Phase>);
+
+impl Replaced {
+    async fn wait(mut self) {
+        // An error means that weir is gone altogether.
+        drop(self.0.wait_for(|phase| matches!(phase, Phase::Replaced { .. })).await);
     }
 }
 

@@ -31,7 +31,10 @@ pub enum ReloadError {
 
 async fn answer(State(running): State<Arc<Running>>) -> Result<Json<Value>, Problem> {
     match reload(&running).await {
-        Ok(rules) => Ok(Json(json!({ "rules": rules }))),
+        Ok(Reloaded { rules, before }) => {
+            let warning = (rules == 0 && before > 0).then(|| none_left(before));
+            Ok(Json(json!({ "rules": rules, "before": before, "warning": warning })))
+        }
         Err(error @ ReloadError::NotCapturing) => {
             Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()))
         }
@@ -39,28 +42,47 @@ async fn answer(State(running): State<Arc<Running>>) -> Result<Json<Value>, Prob
     }
 }
 
+/// Numbers of rules in force.
+#[derive(Debug, Clone, Copy)]
+pub struct Reloaded {
+    pub rules: usize,
+    pub before: usize,
+}
+
+fn none_left(before: usize) -> String {
+    format!("{before} rules were in force, and now there is none: nothing is denied any more")
+}
+
 /// Reads the configuration's rules again and puts them in force; gives their number.
 ///
 /// # Errors
 /// What is wrong with them. The rules in force stay.
-pub async fn reload(running: &Arc<Running>) -> Result<usize, ReloadError> {
+pub async fn reload(running: &Arc<Running>) -> Result<Reloaded, ReloadError> {
     let running = Arc::clone(running);
     // A million destinations take seconds to read: not on the thread that answers.
     let reloaded = tokio::task::spawn_blocking(move || {
         let _one_at_a_time = running.reloading();
-        let new = config::load(&running.sources)?.capture;
+        let new = config::load_again(&running.sources)?.capture;
         // What was decided at the start holds: the programs are attached there.
         let capture = config::Capture { rules: new.rules, ..running.config.capture.clone() };
         if !matches!(*running.capture(), Capture::On(_)) {
             return Err(ReloadError::NotCapturing);
         }
         let rules = Rules::new(&capture)?;
-        match &*running.capture() {
-            Capture::On(redirect) => redirect.install_rules(rules)?,
+        let before = match &*running.capture() {
+            Capture::On(redirect) => {
+                let before = redirect.rules().len();
+                redirect.install_rules(rules)?;
+                before
+            }
             _ => return Err(ReloadError::NotCapturing),
+        };
+        let rules = capture.rules.len();
+        tracing::info!(rules, "the capture rules were read again");
+        if rules == 0 && before > 0 {
+            tracing::warn!("capture.rules: {}", none_left(before));
         }
-        tracing::info!(rules = capture.rules.len(), "the capture rules were read again");
-        Ok(capture.rules.len())
+        Ok(Reloaded { rules, before })
     });
     reloaded.await.unwrap_or(Err(ReloadError::NotCapturing))
 }

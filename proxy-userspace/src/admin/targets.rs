@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
 use axum::routing::get;
 use axum::{Json, Router};
@@ -11,6 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::capture::unavailable;
+use super::object::{BadObject, Object};
 use super::problem::Problem;
 use crate::config::Selector;
 use crate::containers::Origin;
@@ -33,7 +33,7 @@ async fn list(State(running): State<Arc<Running>>) -> Json<Value> {
 
 async fn add(
     State(running): State<Arc<Running>>,
-    named: Result<Json<Named>, JsonRejection>,
+    named: Result<Object<Named>, BadObject>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     let selector = selector(named)?;
     match &*running.capture_to_change().await {
@@ -48,7 +48,7 @@ async fn add(
 
 async fn remove(
     State(running): State<Arc<Running>>,
-    named: Result<Json<Named>, JsonRejection>,
+    named: Result<Object<Named>, BadObject>,
 ) -> Result<Json<Value>, Problem> {
     let selector = selector(named)?;
     let removed = match &*running.capture_to_change().await {
@@ -68,8 +68,8 @@ async fn remove(
     }
 }
 
-fn selector(named: Result<Json<Named>, JsonRejection>) -> Result<Selector, Problem> {
+fn selector(named: Result<Object<Named>, BadObject>) -> Result<Selector, Problem> {
     let bad = |reason: String| Problem::new(StatusCode::BAD_REQUEST, reason);
-    let Json(named) = named.map_err(|error| bad(error.body_text()))?;
+    let Object(named) = named.map_err(|error| bad(error.body_text()))?;
     named.target.parse().map_err(|error: crate::config::BadSelector| bad(error.to_string()))
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::extract::rejection::JsonRejection;
 use axum::http::{StatusCode, Uri, header};
 use axum::routing::post;
 use axum::{Json, Router};
@@ -18,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::object::{BadObject, Object};
 use super::problem::Problem;
 use crate::running::Running;
 
@@ -56,11 +56,11 @@ struct Told {
 
 async fn test(
     State(running): State<Arc<Running>>,
-    asked: Result<Option<Json<Asked>>, JsonRejection>,
+    asked: Result<Option<Object<Asked>>, BadObject>,
 ) -> Result<Json<Told>, Problem> {
     let bad = |reason: String| Problem::new(StatusCode::BAD_REQUEST, reason);
     let asked = asked.map_err(|error| Problem::new(error.status(), error.body_text()))?;
-    let Json(asked) = asked.unwrap_or_default();
+    let Object(asked) = asked.unwrap_or_default();
     let url = asked.url.as_deref().unwrap_or(DEFAULT_URL);
     let uri = url.parse::<Uri>().ok().filter(is_absolute);
     let uri = uri.ok_or_else(|| bad("url is no http:// or https:// URL without credentials".to_owned()))?;

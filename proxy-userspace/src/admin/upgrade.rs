@@ -42,6 +42,9 @@ async fn answer(State(running): State<Arc<Running>>, body: Bytes) -> Result<Json
     let bad = |reason: String| Problem::new(StatusCode::BAD_REQUEST, reason);
     let Wish { binary } = match body.is_empty() {
         true => Wish::default(),
+        false if body.trim_ascii_start().first() != Some(&b'{') => {
+            return Err(bad("the body is no JSON object".into()));
+        }
         false => serde_json::from_slice(&body).map_err(|error| bad(error.to_string()))?,
     };
     if binary.as_ref().is_some_and(|binary| !binary.is_absolute()) {

@@ -92,10 +92,19 @@ async fn sweep_closed(running: Arc<Running>) {
     }
 }
 
+/// What leads commands to this weir, where they would not look for it.
+fn place(running: &Running) -> String {
+    let socket = running.config.admin.socket_path();
+    match super::default_admin_sockets().contains(&socket) {
+        true => String::new(),
+        false => format!(" --admin {}", socket.display()),
+    }
+}
+
 fn announce(running: &Running) {
     let proxy = running.proxy;
     tracing::info!("explicit proxy on http://{proxy}: try `curl -x http://{proxy} http://example.com/`");
     if matches!(*running.capture(), Capture::On(_)) {
-        tracing::info!("capturing: try `weir exec -- curl http://example.com/`");
+        tracing::info!("capturing: try `weir{} exec -- curl http://example.com/`", place(running));
     }
 }

@@ -6,6 +6,7 @@
 
 mod beginning;
 mod certificates;
+pub mod check;
 mod decisions;
 pub mod handover;
 mod holder;
@@ -66,6 +67,8 @@ pub enum StartError {
     Admin(#[from] admin::ListenError),
     #[error("capture.mode is `required`, but nothing can be captured: {0}")]
     Capture(#[from] RedirectError),
+    #[error("the running weir captures, and this one could not: {0}")]
+    WouldNotCapture(RedirectError),
     #[error("{0}")]
     Rules(RulesError),
     #[error("{0}")]

@@ -8,7 +8,7 @@ use super::queries::Queries;
 use crate::config::{CaptureMode, Config};
 use crate::containers::CaptureListeners;
 use crate::net::listener;
-use crate::redirect::{Redirect, RedirectError, Rules};
+use crate::redirect::{Listeners, Redirect, RedirectError, Rules};
 use crate::running::Capture;
 
 /// The explicit proxy's sockets.
@@ -58,6 +58,7 @@ pub(super) fn listen_for_captured(config: &Config) -> Result<CaptureListeners, S
 /// The kernel half, and beside that of a running weir the rules that are to hold once its place is taken.
 pub(super) fn start_capture(
     config: &Config,
+    explicit: SocketAddr,
     transparent: &CaptureListeners,
     queries: Option<&Queries>,
     taking: Option<&mut Taking>,
@@ -65,7 +66,7 @@ pub(super) fn start_capture(
     if config.capture.mode == CaptureMode::Off {
         return Ok((Capture::Off, None));
     }
-    let mut listeners = transparent.announced();
+    let mut listeners = Listeners { explicit: Some(explicit), ..transparent.announced() };
     if let Some(queries) = queries {
         queries.announce(&mut listeners);
     }
@@ -80,8 +81,9 @@ pub(super) fn start_capture(
     };
     match started {
         Ok((redirect, rules)) => Ok((Capture::On(Box::new(redirect)), rules)),
+        Err(error) if config.capture.mode == CaptureMode::Required => Err(error.into()),
         // What is captured now is not to go direct all of a sudden.
-        Err(error) if config.capture.mode == CaptureMode::Required || is_captured_now => Err(error.into()),
+        Err(error) if is_captured_now => Err(StartError::WouldNotCapture(error)),
         // These are mistakes, and to serve without them could be dangerous.
         Err(RedirectError::Rules(error)) => Err(StartError::Rules(error)),
         Err(error) => {

@@ -70,7 +70,7 @@ pub(super) async fn wire(
     let (sockets, queries) = Sockets::open(&config, taking.as_deref_mut()).await?;
     let acl = Acl::new(&config.security.acl.destinations, &sockets.addresses());
     let Sockets { explicit, transparent, admin } = sockets;
-    let kernel = Kernel::start(&config, &transparent, queries, taking.as_deref_mut())?;
+    let kernel = Kernel::start(&config, explicit.address, &transparent, queries, taking.as_deref_mut())?;
     let (targets, asked) = Targets::new(&config.capture.targets);
     let cache = store::open(&config.cache, taking.as_deref_mut().and_then(Taking::cache_lock))?;
     let (upgrades, asked_for) = mpsc::channel(1);
@@ -199,12 +199,14 @@ struct Kernel {
 impl Kernel {
     fn start(
         config: &Config,
+        explicit: SocketAddr,
         transparent: &CaptureListeners,
         queries: Option<Queries>,
         taking: Option<&mut Taking>,
     ) -> Result<Self, StartError> {
         let workers = config.server.workers;
-        let (mut capture, rules) = sockets::start_capture(config, transparent, queries.as_ref(), taking)?;
+        let (mut capture, rules) =
+            sockets::start_capture(config, explicit, transparent, queries.as_ref(), taking)?;
         let Capture::On(redirect) = &mut capture else {
             // Without the kernel half nobody asks weir for names: those sockets close here.
             let (namespaces, inside) = Namespaces::new(workers, None);

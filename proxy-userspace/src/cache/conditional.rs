@@ -124,7 +124,9 @@ pub fn validating<'a>(
     if fields.is_empty() {
         return None;
     }
-    for name in ["range", "if-range"] {
+    // With other methods it means nothing (RFC 9110 §14.2).
+    let ranges = ["range", "if-range"].iter().filter(|_| request.method() == "GET");
+    for name in ranges {
         for value in values(&request.headers, name) {
             for part in [name.as_bytes(), b": ", value, b"\r\n"] {
                 fields.extend_from_slice(part);

@@ -1,6 +1,7 @@
 //! A stored response, whole and immutable: what is changed by a validation is a new entry with the same body.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::body::Body;
 use super::conditional::Validators;
@@ -20,6 +21,8 @@ pub struct Stored {
     pub freshness: Freshness,
     pub selection: Selection,
     pub validators: Validators,
+    /// What followed the body, as [`crate::http::trailers::section`] has it: kept apart from the head (RFC 9111 §3.1).
+    pub trailers: Option<Arc<[u8]>>,
     /// When it was made, in seconds since 1970-01-01 UTC.
     pub date: u64,
     /// The address that it came from, if clients had a say in that: it is given out only while that may be connected to.
@@ -36,6 +39,7 @@ impl Stored {
             freshness: storable.freshness,
             selection: storable.selection,
             validators: Validators::of(&response.headers),
+            trailers: None,
             date: date_of(response, received),
             from: None,
         }
@@ -80,7 +84,8 @@ impl Stored {
         };
         let validators = Validators::of(&merged.headers);
         let date = date_of(&merged, exchanged.received / 1000);
-        let stored = Self { head, freshness, selection, validators, date, from: self.from };
+        let trailers = self.trailers.clone();
+        let stored = Self { head, freshness, selection, validators, trailers, date, from: self.from };
         Some(if is_kept { Updated::Keep(stored) } else { Updated::Once(stored) })
     }
 
@@ -93,6 +98,7 @@ impl Stored {
             + self.selection.weight()
             + tag(&self.validators.etag)
             + tag(&self.validators.last_modified)
+            + self.trailers.as_ref().map_or(0, |trailers| trailers.len() + ALLOCATION)
     }
 }
 

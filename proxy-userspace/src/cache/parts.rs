@@ -64,10 +64,12 @@ pub fn added(variants: &Variants, part: Entry, most: u64, now: u64) -> Option<Ad
     Some(Added { variants: all.collect(), whole: is_whole.then_some(part) })
 }
 
-/// Whether two responses are known to have the same content: RFC 9111 §3.4 asks for a strong validator.
+/// Whether two responses are known to have the same content: RFC 9111 §3.4 asks for a strong validator. There are origins
+/// that have one for the content and for what compression makes of it; those bytes are not put together.
 #[must_use]
 pub fn are_one(a: &Stored, b: &Stored) -> bool {
     a.validators.strong().is_some_and(|tag| b.validators.strong() == Some(tag))
+        && a.head.values("content-encoding").eq(b.head.values("content-encoding"))
 }
 
 fn is_of_same(a: &Entry, b: &Entry) -> bool {
@@ -103,6 +105,7 @@ mod tests {
     use super::*;
     use crate::cache::body::Body;
     use crate::cache::store::tests::entry;
+    use crate::cache::stored_head::StoredHead;
 
     const LENGTH: u64 = 1000;
 
@@ -152,6 +155,10 @@ mod tests {
         let mut weak = part(10, 20);
         weak.stored.validators.etag = Some(b"W/\"a\"".as_slice().into());
         assert_eq!(spans(&add(&variants, weak)), [(10, 20)]);
+        let mut coded = part(10, 20);
+        let lines = [coded.stored.head.lines(), b"Content-Encoding: gzip\r\n"].concat();
+        coded.stored.head = StoredHead::from_lines(200, &lines);
+        assert_eq!(spans(&add(&variants, coded)), [(10, 20)]);
         let longer = Entry { part: Some((Span { start: 10, end: 20 }, LENGTH + 1)), ..part(10, 20) };
         assert_eq!(spans(&add(&variants, longer)), [(10, 20)]);
         let elsewhere = Entry { part: part(10, 20).part, ..Entry::clone(&entry("2", &[0; 10])) };
@@ -208,7 +215,7 @@ mod tests {
         let old = part(0, 10);
         let mut new = part(10, 20);
         let head = b"HTTP/1.1 200 OK\r\nDate: Thu, 01 Jan 2026 00:00:00 GMT\r\n";
-        new.stored.head = super::super::stored_head::StoredHead::from_lines(200, head);
+        new.stored.head = StoredHead::from_lines(200, head);
         let both = joined(&new, &old, LENGTH).unwrap();
         let lines = String::from_utf8_lossy(both.stored.head.lines()).into_owned();
         assert!(lines.contains("max-age=60") && lines.contains("Date: Thu, 01 Jan 2026"), "{lines}");

@@ -8,6 +8,7 @@ use crate::config::Limits;
 use crate::http::head::ResponseHead;
 use crate::http::headers::{Headers, Name};
 use crate::http::parse::{self, Parsed};
+use crate::http::status;
 
 /// Status line and fields of a response, without those that are made anew with every use: framing, Age, Connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,11 +57,35 @@ impl StoredHead {
         &self.lines
     }
 
+    /// The values of a field. `name` is in lower case.
+    pub fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+        let lines = self.lines.split(|byte| *byte == b'\n').skip(1);
+        lines.filter_map(move |line| {
+            let (field, value) = line.split_at_checked(name.len())?;
+            let value = value.strip_prefix(b":")?;
+            field.eq_ignore_ascii_case(name.as_bytes()).then(|| value.trim_ascii())
+        })
+    }
+
     /// It as a head, with `fields` added: lines with their ends. None only if it was damaged where it was kept.
     #[must_use]
     pub fn with(&self, fields: &[u8]) -> Option<ResponseHead> {
         let mut text = Vec::with_capacity(self.lines.len() + fields.len() + 2);
         text.extend_from_slice(&self.lines);
+        text.extend_from_slice(fields);
+        text.extend_from_slice(b"\r\n");
+        parsed(&text)
+    }
+
+    /// The same with another status: of a part of it, or of the news that there is no such part.
+    #[must_use]
+    pub fn with_status(&self, status: u16, fields: &[u8]) -> Option<ResponseHead> {
+        if status == self.status {
+            return self.with(fields);
+        }
+        let first = self.lines.iter().position(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        let mut text = format!("HTTP/1.1 {status} {}\r\n", status::reason(status)).into_bytes();
+        text.extend_from_slice(&self.lines[first..]);
         text.extend_from_slice(fields);
         text.extend_from_slice(b"\r\n");
         parsed(&text)
@@ -166,8 +191,15 @@ mod tests {
             String::from_utf8_lossy(dated.lines()),
             "HTTP/1.1 200 OK\r\nB: 2\r\nDate: Thu, 01 Jan 2026 00:00:00 GMT\r\n"
         );
+        let names = dated.values("b").chain(dated.values("date")).count();
+        assert_eq!((names, dated.values("b").next(), dated.values("dat").count()), (2, Some(&b"2"[..]), 0));
         let sent = dated.with(b"Age: 7\r\n").unwrap();
         assert_eq!((joined(&sent.headers, "age"), joined(&sent.headers, "b")), ("7".into(), "2".into()));
+        let part = dated.with_status(206, b"Age: 7\r\n").unwrap();
+        assert_eq!(
+            (part.status, part.reason(), joined(&part.headers, "b")),
+            (206, &b"Partial Content"[..], "2".into())
+        );
         assert!(StoredHead::from_lines(200, b"rubbish").with(b"").is_none());
     }
 

@@ -4,7 +4,7 @@
 //! for fields whose order and case mean nothing (RFC 9110 §12.5) also those.
 
 use super::headers::values;
-use crate::http::headers::{Headers, list_items};
+use crate::http::headers::{Headers, is_token, list_items};
 
 /// The request fields that a response was selected by.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,13 +20,14 @@ pub type Selector = (Box<str>, Option<Box<[u8]>>);
 const MAX_FIELDS: usize = 16;
 
 impl Selection {
-    /// What `response` says its selection depended on, with the values of `request`. None where nobody can know
-    /// (`*`).
+    /// What `response` says its selection depended on, with the values of `request`. None where nobody can know: `*`,
+    /// and what is no list of field names.
     #[must_use]
     pub fn of(request: &Headers, response: &Headers) -> Option<Self> {
         let mut names: Vec<Box<str>> = Vec::new();
         for name in values(response, "vary").flat_map(list_items) {
-            if name == b"*" {
+            // `*` is the name of no field, though it could be that of one (RFC 9110 §12.5.5).
+            if name == b"*" || !is_token(name) {
                 return None;
             }
             names.push(String::from_utf8_lossy(name).to_ascii_lowercase().into());
@@ -144,6 +145,16 @@ mod tests {
         for vary in ["*", "*, *", ", *", "*, Foo", "Foo, *", "\r\nVary: *"] {
             check(&format!("Vary: {vary}\r\n"), "", "", None);
         }
+    }
+
+    #[test]
+    fn what_is_no_list_of_names_never_matches() {
+        for vary in ["Accept Foo", "Foo; Bar", "\"Foo\"", "Foo, B@r", "Foo=1", "(Foo)", "Foo, \u{e9}"] {
+            check(&format!("Vary: {vary}\r\n"), "", "", None);
+        }
+        // Empty items are none (RFC 9110 §5.6.1).
+        check("Vary: ,, Foo ,\r\n", "Foo: 1\r\n", "Foo: 1\r\n", Some(true));
+        check("Vary: \r\n", "", "", Some(true));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use hyper::Method;
 use serde_json::Value;
 
-use super::{Failed, client, say};
+use super::{Admin, Failed, client, say};
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
@@ -40,7 +40,7 @@ pub(crate) struct Purge {
     tag: Option<String>,
 }
 
-pub(super) fn run(command: &Command, admin: Option<&str>) -> Result<(), Failed> {
+pub(super) fn run(command: &Command, admin: &Admin) -> Result<(), Failed> {
     match command {
         Command::Stats(arguments) => stats(arguments, admin),
         Command::Inspect(arguments) => inspect(arguments, admin),
@@ -48,7 +48,7 @@ pub(super) fn run(command: &Command, admin: Option<&str>) -> Result<(), Failed> 
     }
 }
 
-fn stats(arguments: &Stats, admin: Option<&str>) -> Result<(), Failed> {
+fn stats(arguments: &Stats, admin: &Admin) -> Result<(), Failed> {
     let stats = client::ask(admin, &Method::GET, "/admin/cache/stats")?;
     if arguments.json {
         return say(&format!("{stats:#}"));
@@ -98,7 +98,7 @@ fn store_line(store: &Value) -> String {
     format!("{line} {}", counts.collect::<Vec<_>>().join(", "))
 }
 
-fn inspect(arguments: &Inspect, admin: Option<&str>) -> Result<(), Failed> {
+fn inspect(arguments: &Inspect, admin: &Admin) -> Result<(), Failed> {
     let path = format!("/admin/cache/entries?pattern={}", client::escape(&arguments.pattern));
     let entries = client::ask(admin, &Method::GET, &path)?;
     if arguments.json {
@@ -148,7 +148,7 @@ fn variant_line(variant: &Value) -> String {
     )
 }
 
-fn purge(arguments: &Purge, admin: Option<&str>) -> Result<(), Failed> {
+fn purge(arguments: &Purge, admin: &Admin) -> Result<(), Failed> {
     let query = match (&arguments.pattern, &arguments.tag) {
         (_, Some(tag)) => format!("tag={}", client::escape(tag)),
         (pattern, None) => format!("pattern={}", client::escape(pattern.as_deref().unwrap_or_default())),

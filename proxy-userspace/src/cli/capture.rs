@@ -3,7 +3,7 @@
 use hyper::Method;
 use serde_json::{Value, json};
 
-use super::{FAILED, Failed, MISUSED, client, events, install, say};
+use super::{Admin, FAILED, Failed, MISUSED, client, events, install, say};
 use crate::config::Selector;
 use crate::telemetry::flow::printable;
 
@@ -66,7 +66,7 @@ impl Targets {
     }
 }
 
-pub(super) fn run(command: &Command, admin: Option<&str>) -> Result<(), Failed> {
+pub(super) fn run(command: &Command, admin: &Admin) -> Result<(), Failed> {
     match command {
         Command::Recapture => recapture(admin),
         Command::Events(arguments) => events::run(arguments, admin),
@@ -86,10 +86,13 @@ pub(super) fn run(command: &Command, admin: Option<&str>) -> Result<(), Failed> 
             change(admin, &Method::DELETE, selector)?;
             say(&format!("{selector} is no longer captured"))
         }),
-        Command::InstallHook(arguments) => install::install(arguments, admin),
+        Command::InstallHook(arguments) => install::install(arguments, admin.place()),
         Command::RemoveHook(engines) => install::remove(engines),
         Command::Reload => {
             let answer = client::ask(admin, &Method::POST, "/capture/reload")?;
+            if let Some(warning) = answer["warning"].as_str() {
+                say(&format!("warning: {warning}"))?;
+            }
             say(&format!("{} rules in force", answer["rules"]))
         }
         Command::List { json } => {
@@ -105,7 +108,7 @@ pub(super) fn run(command: &Command, admin: Option<&str>) -> Result<(), Failed> 
 
 const PATH: &str = "/capture/targets";
 
-fn change(admin: Option<&str>, method: &Method, selector: &Selector) -> Result<Value, Failed> {
+fn change(admin: &Admin, method: &Method, selector: &Selector) -> Result<Value, Failed> {
     client::ask_with(admin, method, PATH, &json!({ "target": selector.to_string() }))
 }
 
@@ -143,7 +146,7 @@ fn show_engines(state: &Value) -> Result<(), Failed> {
     problems.iter().try_for_each(|problem| say(&format!("  {problem}")))
 }
 
-fn recapture(admin: Option<&str>) -> Result<(), Failed> {
+fn recapture(admin: &Admin) -> Result<(), Failed> {
     let answer = client::ask(admin, &Method::POST, "/capture/recapture")?;
     for socket in answer["ended"].as_array().into_iter().flatten() {
         say(&format!("ended  {}", super::status::existing(socket)))?;

@@ -6,13 +6,14 @@ use std::time::Duration;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
+use hyper::http::request::Builder;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::{FAILED, Failed, MISUSED, NOT_RUNNING};
+use super::{Admin, FAILED, Failed, MISUSED, NOT_RUNNING};
 use crate::redirect::hold;
 
 /// How long the admin API may take for an answer's head.
@@ -31,23 +32,18 @@ enum Address {
 }
 
 /// Asks, and waits for the whole answer.
-pub(super) fn ask(admin: Option<&str>, method: &Method, path: &str) -> Result<Value, Failed> {
+pub(super) fn ask(admin: &Admin, method: &Method, path: &str) -> Result<Value, Failed> {
     ask_all(admin, method, path, Bytes::new())
 }
 
 /// As [`ask`], with something to say.
-pub(super) fn ask_with(
-    admin: Option<&str>,
-    method: &Method,
-    path: &str,
-    body: &Value,
-) -> Result<Value, Failed> {
+pub(super) fn ask_with(admin: &Admin, method: &Method, path: &str, body: &Value) -> Result<Value, Failed> {
     ask_all(admin, method, path, body.to_string().into())
 }
 
 /// As [`ask_with`], for what takes its time.
 pub(super) fn ask_patiently(
-    admin: Option<&str>,
+    admin: &Admin,
     method: &Method,
     path: &str,
     body: &Value,
@@ -63,12 +59,12 @@ pub(super) fn escape(text: &str) -> String {
         .collect()
 }
 
-fn ask_all(admin: Option<&str>, method: &Method, path: &str, body: Bytes) -> Result<Value, Failed> {
+fn ask_all(admin: &Admin, method: &Method, path: &str, body: Bytes) -> Result<Value, Failed> {
     ask_within(admin, method, path, body, TIMEOUT)
 }
 
 fn ask_within(
-    admin: Option<&str>,
+    admin: &Admin,
     method: &Method,
     path: &str,
     body: Bytes,
@@ -81,32 +77,51 @@ fn ask_within(
     })
 }
 
-/// Asks, and hands over each line of the answer as it comes.
+/// Asks, and hands over each line of the answer as it comes; of the weir that takes the other one's place, too. That one
+/// is asked for `again`.
 pub(super) fn follow(
-    admin: Option<&str>,
-    path: &str,
+    admin: &Admin,
+    (path, again): (&str, &str),
     mut line: impl FnMut(&str) -> Result<(), Failed>,
 ) -> Result<(), Failed> {
     block_on(async {
-        let mut body = send(admin, &Method::GET, path, Bytes::new(), TIMEOUT).await?.into_body();
-        let mut rest = String::new();
-        while let Some(frame) = body.frame().await {
-            // weir has stopped: there is nothing more to follow.
-            let Ok(frame) = frame else { return Ok(()) };
-            let Ok(data) = frame.into_data() else { continue };
-            rest.push_str(&String::from_utf8_lossy(&data));
-            while let Some((first, others)) = rest.split_once('\n') {
-                line(first)?;
-                rest = others.to_owned();
-            }
+        let mut answer = send(admin, &Method::GET, path, Bytes::new(), TIMEOUT).await?;
+        loop {
+            each_line(answer, &mut line).await?;
+            answer = match send(admin, &Method::GET, again, Bytes::new(), TIMEOUT).await {
+                Ok(answer) => answer,
+                Err(Failed { code: NOT_RUNNING, .. }) => {
+                    eprintln!("weir: the weir that was followed has stopped");
+                    return Ok(());
+                }
+                Err(failed) => return Err(failed),
+            };
+            eprintln!("weir: another weir has taken over; what follows is told by that one");
         }
-        Ok(())
     })
+}
+
+async fn each_line(
+    answer: Response<Incoming>,
+    line: &mut impl FnMut(&str) -> Result<(), Failed>,
+) -> Result<(), Failed> {
+    let mut body = answer.into_body();
+    let mut rest = String::new();
+    // An error is its end, too: whether another weir is there is seen by asking.
+    while let Some(Ok(frame)) = body.frame().await {
+        let Ok(data) = frame.into_data() else { continue };
+        rest.push_str(&String::from_utf8_lossy(&data));
+        while let Some((first, others)) = rest.split_once('\n') {
+            line(first)?;
+            rest = others.to_owned();
+        }
+    }
+    Ok(())
 }
 
 /// Asks; and again if a weir answers that has just been replaced, or closes before it has read what it is asked.
 async fn send(
-    admin: Option<&str>,
+    admin: &Admin,
     method: &Method,
     path: &str,
     body: Bytes,
@@ -166,39 +181,43 @@ async fn judged(answer: Response<Incoming>) -> Result<Response<Incoming>, Failed
 }
 
 async fn send_once(
-    admin: Option<&str>,
+    admin: &Admin,
     method: &Method,
     path: &str,
     body: Bytes,
     limit: Duration,
 ) -> Result<Response<Incoming>, Unanswered> {
+    let mut asked = Request::builder().method(method).uri(path);
+    if !body.is_empty() {
+        asked = asked.header("Content-Type", "application/json");
+    }
     match address(admin, method, path)? {
         Address::Socket(socket) => match UnixStream::connect(&socket).await {
-            Ok(stream) => request(stream, "localhost", (method, path), body, limit).await,
+            Ok(stream) => exchange(stream, asked.header("Host", "localhost"), body, limit).await,
             Err(error) => Err(not_running(&socket.display().to_string(), &error).into()),
         },
         Address::Tcp(host) => match TcpStream::connect(&host).await {
-            Ok(stream) => request(stream, &host, (method, path), body, limit).await,
+            Ok(stream) => {
+                // On the socket it is of no use.
+                if let Some(token) = admin.token()? {
+                    asked = asked.header("Authorization", format!("Bearer {token}"));
+                }
+                exchange(stream, asked.header("Host", &host), body, limit).await
+            }
             Err(error) => Err(not_running(&format!("http://{host}"), &error).into()),
         },
     }
 }
 
-async fn request(
+async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    host: &str,
-    (method, path): (&Method, &str),
+    request: Builder,
     body: Bytes,
     limit: Duration,
 ) -> Result<Response<Incoming>, Unanswered> {
-    let request = Request::builder().method(method).uri(path).header("Host", host);
-    let request = match body.is_empty() {
-        true => request,
-        false => request.header("Content-Type", "application/json"),
-    };
     let request = request
         .body(Full::new(body))
-        .map_err(|error| Failed::new(MISUSED, format!("can't ask for {path}: {error}")))?;
+        .map_err(|error| Failed::new(MISUSED, format!("that can't be asked: {error}")))?;
     let exchange = async {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
@@ -212,26 +231,27 @@ async fn request(
     }
 }
 
-fn address(admin: Option<&str>, method: &Method, path: &str) -> Result<Address, Failed> {
-    let Some(admin) = admin else {
+fn address(admin: &Admin, method: &Method, path: &str) -> Result<Address, Failed> {
+    let Some(place) = admin.place() else {
         let [own, roots] = crate::app::default_admin_sockets();
         let usable = |socket: &PathBuf| std::os::unix::net::UnixStream::connect(socket).is_ok();
         let tcp = || Address::Tcp(crate::app::default_admin_address().to_string());
         return Ok(match [own, roots.clone()].into_iter().find(usable) {
             Some(socket) => Address::Socket(socket),
+            None if admin.has_token() => tcp(),
             None if *method == Method::GET && !OVER_THE_SOCKET.iter().any(|own| path.starts_with(own)) => {
                 tcp()
             }
-            // These are answered over the socket only.
+            // These are answered over the socket only, without a token.
             None => Address::Socket(roots),
         });
     };
-    match admin.strip_prefix("http://") {
+    match place.strip_prefix("http://") {
         Some(host) => Ok(Address::Tcp(host.trim_end_matches('/').to_owned())),
-        None if admin.contains("://") => {
-            Err(Failed::new(MISUSED, format!("--admin {admin}: give a socket's path or an http:// URL")))
+        None if place.contains("://") => {
+            Err(Failed::new(MISUSED, format!("--admin {place}: give a socket's path or an http:// URL")))
         }
-        None => Ok(Address::Socket(Path::new(admin).to_owned())),
+        None => Ok(Address::Socket(Path::new(place).to_owned())),
     }
 }
 

@@ -4,10 +4,8 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::{ConfigArguments, Failed, MISUSED, say};
+use crate::app::check;
 use crate::config::{self, Config, ConfigError, ConfigErrors, Origin, Sources};
-use crate::policy::Policy;
-use crate::tls::client::ClientTls;
-use crate::tls::server::Acceptance;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -48,9 +46,8 @@ pub(super) fn run(command: &Command) -> Result<(), Failed> {
 
 fn check(arguments: &ConfigArguments) -> Result<(), Failed> {
     let config = load(arguments)?;
-    config::warnings(&config).iter().try_for_each(|warning| say(&format!("warning: {warning}")))?;
-    let policy = files_of(&config).map_err(|error| Failed::new(MISUSED, error))?;
-    match policy.filtering.counts() {
+    warnings(&config).iter().try_for_each(|warning| say(&format!("warning: {warning}")))?;
+    match check::look_up(&config).map_err(|problems| Failed::new(MISUSED, problems.join("\n")))? {
         (0, 0, _) => {}
         (blocked, allowed, left_out) => say(&format!(
             "security.filtering: {blocked} entries blocked, {allowed} allowed, {left_out} lines left out"
@@ -59,19 +56,16 @@ fn check(arguments: &ConfigArguments) -> Result<(), Failed> {
     say("the configuration is right")
 }
 
-/// What the configuration names: certificates and lists.
-fn files_of(config: &Config) -> Result<Policy, String> {
-    ClientTls::load(&config.upstream.tls).map_err(|error| format!("upstream.tls: {error}"))?;
-    Acceptance::load(&config.server.tls).map_err(|error| format!("server.tls: {error}"))?;
-    Policy::load(&config.security).map_err(|error| format!("security.filtering: {error}"))
+fn warnings(config: &Config) -> Vec<String> {
+    [config::warnings(config), check::warnings(config)].concat()
 }
 
 /// `{valid, errors, warnings}`; the exit code is the same as without JSON.
 fn check_as_json(arguments: &ConfigArguments) -> Result<(), Failed> {
     let (errors, warnings) = match config::load(&sources(arguments)) {
         Ok(config) => {
-            let error = files_of(&config).err().map(|message| json!({ "message": message }));
-            (error.into_iter().collect(), config::warnings(&config))
+            let problems = check::look_up(&config).err().unwrap_or_default();
+            (problems.iter().map(|message| json!({ "message": message })).collect(), warnings(&config))
         }
         Err(ConfigErrors(errors)) => (errors.iter().map(as_json).collect::<Vec<_>>(), Vec::new()),
     };

@@ -3,7 +3,7 @@
 use hyper::Method;
 use serde_json::{Value, json};
 
-use super::{Failed, MISUSED, client, say};
+use super::{Admin, Failed, MISUSED, client, say};
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
@@ -48,7 +48,7 @@ pub(crate) struct Create {
     json: bool,
 }
 
-pub(super) fn run(command: &Command, admin: Option<&str>) -> Result<(), Failed> {
+pub(super) fn run(command: &Command, admin: &Admin) -> Result<(), Failed> {
     match command {
         Command::Create(arguments) => create(arguments, admin),
         Command::List { json } => list(*json, admin),
@@ -59,7 +59,7 @@ pub(super) fn run(command: &Command, admin: Option<&str>) -> Result<(), Failed> 
     }
 }
 
-fn create(arguments: &Create, admin: Option<&str>) -> Result<(), Failed> {
+fn create(arguments: &Create, admin: &Admin) -> Result<(), Failed> {
     let mut wanted = json!({});
     let mut set = |name: &str, value: Option<Value>| {
         if let Some(value) = value {
@@ -105,7 +105,7 @@ fn policy(path: &std::path::Path) -> Result<Value, Failed> {
     serde_json::from_str(&text).map_err(|error| Failed::new(MISUSED, format!("{shown}: not JSON: {error}")))
 }
 
-fn list(json: bool, admin: Option<&str>) -> Result<(), Failed> {
+fn list(json: bool, admin: &Admin) -> Result<(), Failed> {
     let answer = client::ask(admin, &Method::GET, "/contexts")?;
     if json {
         return say(&format!("{answer:#}"));

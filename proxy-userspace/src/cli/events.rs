@@ -2,8 +2,10 @@
 
 use serde_json::Value;
 
-use super::{FAILED, Failed, client, say};
+use super::{Admin, FAILED, Failed, client, say};
 use crate::telemetry::flow::printable;
+
+const PATH: &str = "/capture/events";
 
 /// Which are shown.
 #[derive(Debug, clap::Args)]
@@ -16,8 +18,8 @@ pub(crate) struct Events {
     json: bool,
 }
 
-pub(super) fn run(arguments: &Events, admin: Option<&str>) -> Result<(), Failed> {
-    client::follow(admin, "/capture/events", |line| {
+pub(super) fn run(arguments: &Events, admin: &Admin) -> Result<(), Failed> {
+    client::follow(admin, (PATH, PATH), |line| {
         if line.trim().is_empty() {
             return Ok(());
         }

@@ -8,7 +8,7 @@ use std::process::Command;
 use hyper::Method;
 use nix::unistd::{User, initgroups, setgid, setuid};
 
-use super::{FAILED, Failed, MISUSED, client};
+use super::{Admin, FAILED, Failed, MISUSED, client};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -27,7 +27,7 @@ pub(crate) struct Arguments {
 const CANNOT_RUN: u8 = 126;
 const NOT_FOUND: u8 = 127;
 
-pub(super) fn run(arguments: &Arguments, admin: Option<&str>) -> Result<(), Failed> {
+pub(super) fn run(arguments: &Arguments, admin: &Admin) -> Result<(), Failed> {
     let made = client::ask(admin, &Method::POST, "/capture/exec")?;
     let (Some(cgroup), Some(id)) = (made["cgroup"].as_str(), made["id"].as_u64()) else {
         return Err(Failed::new(FAILED, format!("strange answer: {made}")));

@@ -2,7 +2,8 @@
 
 use hyper::Method;
 
-use super::{Failed, client, say};
+use super::{Admin, Failed, MISUSED, client, say};
+use crate::http::authority::{Authority, Scheme};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -32,7 +33,32 @@ pub(crate) struct Arguments {
     json: bool,
 }
 
-pub(super) fn run(arguments: &Arguments, admin: Option<&str>) -> Result<(), Failed> {
+impl Arguments {
+    /// What can never be asked for is the command line's fault, whether a weir runs or not.
+    fn check(&self) -> Result<(), Failed> {
+        if let Some(destination) = &self.destination {
+            let parsed = Authority::parse(destination, None);
+            let bad = |error| format!("`{destination}` is no destination: {error}; give HOST:PORT");
+            parsed.map_err(|error| Failed::new(MISUSED, bad(error)))?;
+        }
+        let allowed: &[Scheme] =
+            if self.gateway.is_some() { &[Scheme::Http] } else { &[Scheme::Http, Scheme::Https] };
+        let Some(url) = self.gateway.as_ref().or(self.url.as_ref()) else { return Ok(()) };
+        let scheme = allowed.iter().find_map(|scheme| Some((scheme, url.strip_prefix(prefix(*scheme))?)));
+        let parsed = scheme.map(|(scheme, rest)| {
+            let authority = rest.split('/').next().unwrap_or_default();
+            Authority::parse(authority, Some(scheme.default_port()))
+        });
+        match parsed {
+            Some(Ok(_)) => Ok(()),
+            Some(Err(error)) => Err(Failed::new(MISUSED, format!("`{url}`: {error}; give http://HOST/PATH"))),
+            None => Err(Failed::new(MISUSED, format!("`{url}` is no URL for this; give http://HOST/PATH"))),
+        }
+    }
+}
+
+pub(super) fn run(arguments: &Arguments, admin: &Admin) -> Result<(), Failed> {
+    arguments.check()?;
     if let Some(url) = &arguments.url {
         return policy(arguments, url, admin);
     }
@@ -69,8 +95,15 @@ pub(super) fn run(arguments: &Arguments, admin: Option<&str>) -> Result<(), Fail
     Ok(())
 }
 
+fn prefix(scheme: Scheme) -> &'static str {
+    match scheme {
+        Scheme::Http => "http://",
+        Scheme::Https => "https://",
+    }
+}
+
 /// What the policy says of a request.
-fn policy(arguments: &Arguments, url: &str, admin: Option<&str>) -> Result<(), Failed> {
+fn policy(arguments: &Arguments, url: &str, admin: &Admin) -> Result<(), Failed> {
     let method = arguments.method.as_ref().map(|method| format!("&method={}", client::escape(method)));
     let from = arguments.client.map(|client| format!("&client={}", client::escape(&client.to_string())));
     let (method, from) = (method.unwrap_or_default(), from.unwrap_or_default());

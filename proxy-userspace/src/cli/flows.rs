@@ -5,7 +5,7 @@ use std::fmt::Write;
 use hyper::Method;
 use serde_json::Value;
 
-use super::{FAILED, Failed, client, say};
+use super::{Admin, FAILED, Failed, client, say};
 use crate::telemetry::flow::printable;
 
 #[derive(Debug, clap::Args)]
@@ -24,7 +24,7 @@ pub(crate) struct Arguments {
     json: bool,
 }
 
-pub(super) fn run(arguments: &Arguments, admin: Option<&str>) -> Result<(), Failed> {
+pub(super) fn run(arguments: &Arguments, admin: &Admin) -> Result<(), Failed> {
     let mut path = format!("/flows?follow={}", arguments.follow);
     // Writing to a String does not fail.
     if let Some(count) = arguments.count {
@@ -34,7 +34,12 @@ pub(super) fn run(arguments: &Arguments, admin: Option<&str>) -> Result<(), Fail
         let _ = write!(path, "&cgroup={cgroup}");
     }
     if arguments.follow {
-        return client::follow(admin, &path, |line| {
+        // All that another weir has seen is new.
+        let again = match arguments.cgroup {
+            Some(cgroup) => format!("/flows?follow=true&cgroup={cgroup}"),
+            None => "/flows?follow=true".to_owned(),
+        };
+        return client::follow(admin, (&path, &again), |line| {
             let flow = serde_json::from_str(line)
                 .map_err(|error| Failed::new(FAILED, format!("strange answer: {error}")))?;
             show(&flow, arguments.json)

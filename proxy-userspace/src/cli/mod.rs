@@ -15,6 +15,7 @@ mod flows;
 mod hold;
 mod install;
 mod oci;
+mod place;
 mod policy;
 mod serve;
 mod status;
@@ -26,17 +27,16 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use place::Admin;
+
 /// An eBPF-assisted transparent and explicit HTTP proxy for Linux.
 #[derive(Debug, Parser)]
 #[command(name = "weir", version, arg_required_else_help = true)]
 pub struct Arguments {
     #[command(subcommand)]
     command: Command,
-    /// The admin API of the weir to talk to: the path of its socket, or http://HOST:PORT.
-    ///
-    /// Default: the socket in /run/weir if it can be used, else http://127.0.0.1:22140.
-    #[arg(long, global = true, env = "WEIR_ADMIN", value_name = "SOCKET|URL")]
-    admin: Option<String>,
+    #[command(flatten)]
+    admin: Admin,
 }
 
 #[derive(Debug, Subcommand)]
@@ -124,25 +124,25 @@ pub fn run(arguments: Arguments) -> ExitCode {
     let admin = arguments.admin;
     let result = match arguments.command {
         Command::Serve(arguments) => serve::run(&arguments),
-        Command::Exec(arguments) => exec::run(&arguments, admin.as_deref()),
-        Command::Status(arguments) => status::run(&arguments, admin.as_deref()),
-        Command::Flows(arguments) => flows::run(&arguments, admin.as_deref()),
+        Command::Exec(arguments) => exec::run(&arguments, &admin),
+        Command::Status(arguments) => status::run(&arguments, &admin),
+        Command::Flows(arguments) => flows::run(&arguments, &admin),
         Command::Doctor(arguments) => doctor::run(&arguments),
-        Command::Explain(arguments) => explain::run(&arguments, admin.as_deref()),
-        Command::Capture(command) => capture::run(&command, admin.as_deref()),
-        Command::Context(command) => context::run(&command, admin.as_deref()),
-        Command::Policy(command) => policy::run(&command, admin.as_deref()),
+        Command::Explain(arguments) => explain::run(&arguments, &admin),
+        Command::Capture(command) => capture::run(&command, &admin),
+        Command::Context(command) => context::run(&command, &admin),
+        Command::Policy(command) => policy::run(&command, &admin),
         Command::Ca(command) => ca::run(&command),
-        Command::Cache(command) => cache::run(&command, admin.as_deref()),
-        Command::Upgrade(arguments) => upgrade::run(&arguments, admin.as_deref()),
+        Command::Cache(command) => cache::run(&command, &admin),
+        Command::Upgrade(arguments) => upgrade::run(&arguments, &admin),
         Command::Hold(arguments) => hold::run(&arguments),
         Command::Supervise(arguments) => match supervise::run(&arguments) {
             Ok(code) => return code,
             Err(failed) => Err(failed),
         },
         Command::Assist => assist::run(),
-        Command::OciHook(arguments) => oci::hook(&arguments, admin.as_deref()),
-        Command::OciRuntime(arguments) => oci::runtime(&arguments, admin.as_deref()),
+        Command::OciHook(arguments) => oci::hook(&arguments, &admin),
+        Command::OciRuntime(arguments) => oci::runtime(&arguments, &admin),
         Command::Config(command) => config::run(&command),
     };
     match result {

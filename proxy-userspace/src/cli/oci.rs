@@ -13,7 +13,7 @@ use std::process::Command;
 use hyper::Method;
 use serde_json::{Value, json};
 
-use super::{FAILED, Failed, client};
+use super::{Admin, FAILED, Failed, client};
 
 /// How long a runtime lets the hook run, in seconds; weir answers sooner.
 const HOOK_TIMEOUT: u32 = 20;
@@ -42,7 +42,7 @@ pub(crate) struct Runtime {
 }
 
 /// Tells weir of the container whose state is on standard input, and waits until it is captured.
-pub(super) fn hook(arguments: &Hook, admin: Option<&str>) -> Result<(), Failed> {
+pub(super) fn hook(arguments: &Hook, admin: &Admin) -> Result<(), Failed> {
     match tell(admin) {
         Err(failed) if !arguments.required => {
             eprintln!("weir: the container starts uncaptured: {}", failed.message);
@@ -52,7 +52,7 @@ pub(super) fn hook(arguments: &Hook, admin: Option<&str>) -> Result<(), Failed> 
     }
 }
 
-fn tell(admin: Option<&str>) -> Result<(), Failed> {
+fn tell(admin: &Admin) -> Result<(), Failed> {
     let failed = |error: io::Error| Failed::new(FAILED, format!("can't read the container's state: {error}"));
     let mut state = String::new();
     io::stdin().take(MAX_STATE).read_to_string(&mut state).map_err(failed)?;
@@ -67,9 +67,9 @@ fn tell(admin: Option<&str>) -> Result<(), Failed> {
 }
 
 /// Becomes the runtime; before that, adds the hook to a container that is to be created.
-pub(super) fn runtime(arguments: &Runtime, admin: Option<&str>) -> Result<(), Failed> {
+pub(super) fn runtime(arguments: &Runtime, admin: &Admin) -> Result<(), Failed> {
     if let Some(bundle) = created_bundle(&arguments.arguments)
-        && let Err(error) = add_hook(&bundle.join("config.json"), arguments.required, admin)
+        && let Err(error) = add_hook(&bundle.join("config.json"), arguments.required, admin.place())
     {
         let message = format!("can't add weir's hook to {}: {error}", bundle.display());
         if arguments.required {

@@ -3,7 +3,7 @@
 use hyper::Method;
 use serde_json::Value;
 
-use super::{Failed, client, say};
+use super::{Admin, Failed, client, say};
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
@@ -17,7 +17,7 @@ pub(crate) enum Command {
     Reload,
 }
 
-pub(super) fn run(command: &Command, admin: Option<&str>) -> Result<(), Failed> {
+pub(super) fn run(command: &Command, admin: &Admin) -> Result<(), Failed> {
     match command {
         Command::Show { json: true } => say(&format!("{:#}", client::ask(admin, &Method::GET, "/policy")?)),
         Command::Show { json: false } => tell(&client::ask(admin, &Method::GET, "/policy")?),

@@ -3,7 +3,7 @@
 use hyper::Method;
 use serde_json::Value;
 
-use super::{Failed, client, say};
+use super::{Admin, Failed, client, say};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -16,7 +16,7 @@ pub(crate) struct Arguments {
     json: bool,
 }
 
-pub(super) fn run(arguments: &Arguments, admin: Option<&str>) -> Result<(), Failed> {
+pub(super) fn run(arguments: &Arguments, admin: &Admin) -> Result<(), Failed> {
     if arguments.existing {
         return say_existing(arguments, admin);
     }
@@ -104,7 +104,7 @@ fn say_capture(capture: &Value) -> Result<(), Failed> {
     Ok(())
 }
 
-fn say_existing(arguments: &Arguments, admin: Option<&str>) -> Result<(), Failed> {
+fn say_existing(arguments: &Arguments, admin: &Admin) -> Result<(), Failed> {
     let answer = client::ask(admin, &Method::GET, "/capture/existing")?;
     if arguments.json {
         return say(&format!("{answer:#}"));

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use hyper::Method;
 use serde_json::json;
 
-use super::{FAILED, Failed, client, say};
+use super::{Admin, FAILED, Failed, client, say};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -15,7 +15,7 @@ pub(crate) struct Arguments {
     binary: Option<PathBuf>,
 }
 
-pub(super) fn run(arguments: &Arguments, admin: Option<&str>) -> Result<(), Failed> {
+pub(super) fn run(arguments: &Arguments, admin: &Admin) -> Result<(), Failed> {
     let absolute = |path: &PathBuf| {
         path.canonicalize().map_err(|error| Failed::new(FAILED, format!("{}: {error}", path.display())))
     };

@@ -68,7 +68,7 @@ pub use rules::{Action, CaptureRule, MAX_RULES, Protocol};
 pub use schema::schema;
 pub use selector::{BadSelector, COMPOSE_LABEL, Selector};
 pub use show::{Effective, effective};
-pub use sources::{DEFAULT_FILE, Sources, load};
+pub use sources::{DEFAULT_FILE, Sources, load, load_again};
 pub use tls::{Identity, ServerTls, TlsDestination, TlsVersion, UpstreamTls};
 
 /// Everything that can be configured.

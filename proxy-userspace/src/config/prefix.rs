@@ -19,6 +19,9 @@ impl Prefix {
     /// 0.0.0.0/0.
     pub const ALL_V4: Self = Self { address: 0xffff << 32, length: MAPPED_BITS };
 
+    const LOOPBACK_V4: Self = Self { address: 0xffff_7f00_0000, length: MAPPED_BITS + 8 };
+    const LOOPBACK_V6: Self = Self { address: 1, length: 128 };
+
     /// Network byte order, IPv4 as v4-mapped.
     #[must_use]
     pub fn octets(self) -> [u8; 16] {
@@ -34,6 +37,12 @@ impl Prefix {
     #[must_use]
     pub fn contains(self, other: Self) -> bool {
         self.length <= other.length && masked(other.address, self.length) == self.address
+    }
+
+    /// It is 127.0.0.0/8 or a part of it, or ::1.
+    #[must_use]
+    pub fn is_loopback(self) -> bool {
+        Self::LOOPBACK_V4.contains(self) || Self::LOOPBACK_V6.contains(self)
     }
 
     fn is_v4(self) -> bool {

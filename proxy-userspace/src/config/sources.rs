@@ -66,10 +66,29 @@ pub fn load(sources: &Sources) -> Result<Config, ConfigErrors> {
     checked(sources).map(|(config, _)| config)
 }
 
+/// As [`load`], for a weir that runs: a file without any content is one that is being saved, and an error.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_again(sources: &Sources) -> Result<Config, ConfigErrors> {
+    checked_as(sources, Empty::Refused).map(|(config, _)| config)
+}
+
 /// The configuration, and the tree that it was read from.
 pub(super) fn checked(sources: &Sources) -> Result<(Config, Node), ConfigErrors> {
+    checked_as(sources, Empty::Allowed)
+}
+
+/// Whether a file may have no content at all.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Empty {
+    Allowed,
+    Refused,
+}
+
+fn checked_as(sources: &Sources, empty: Empty) -> Result<(Config, Node), ConfigErrors> {
     let mut report = Report::default();
-    let Some(tree) = merged(sources, &mut report) else {
+    let Some(tree) = merged(sources, empty, &mut report) else {
         return report.finish((Config::default(), Node::empty()));
     };
     let config = keys::read(&tree, &mut report);
@@ -78,8 +97,8 @@ pub(super) fn checked(sources: &Sources) -> Result<(Config, Node), ConfigErrors>
 }
 
 /// All sources in one tree, or nothing where a file is not to be had.
-fn merged(sources: &Sources, report: &mut Report) -> Option<Node> {
-    let mut layers = files(sources, report);
+fn merged(sources: &Sources, empty: Empty, report: &mut Report) -> Option<Node> {
+    let mut layers = files(sources, empty, report);
     layers.extend(environment(&sources.environment, report).into_iter().map(Some));
     layers.extend(sources.overrides.iter().map(|flag| Some(override_flag(flag, report))));
 
@@ -91,12 +110,12 @@ fn merged(sources: &Sources, report: &mut Report) -> Option<Node> {
     Some(tree)
 }
 
-fn files(sources: &Sources, report: &mut Report) -> Vec<Option<Node>> {
+fn files(sources: &Sources, empty: Empty, report: &mut Report) -> Vec<Option<Node>> {
     let fallback = sources.fallback.iter().filter(|file| sources.files.is_empty() && file.exists());
-    sources.files.iter().chain(fallback).map(|file| read_file(file, report)).collect()
+    sources.files.iter().chain(fallback).map(|file| read_file(file, empty, report)).collect()
 }
 
-fn read_file(path: &Path, report: &mut Report) -> Option<Node> {
+fn read_file(path: &Path, empty: Empty, report: &mut Report) -> Option<Node> {
     let file: Arc<str> = path.to_string_lossy().into();
     let at = |line, column| Origin::File { file: file.clone(), line, column };
     let bytes = match read_bytes(path) {
@@ -106,6 +125,11 @@ fn read_file(path: &Path, report: &mut Report) -> Option<Node> {
             return None;
         }
     };
+    if bytes.is_empty() && empty == Empty::Refused {
+        let message = "is empty: somebody may be saving it. A comment is enough of a content";
+        report.error(&Origin::Whole { file }, "", message.to_owned());
+        return None;
+    }
     match std::str::from_utf8(&bytes) {
         Ok(text) => yaml::parse(text, &at, report),
         Err(error) => {

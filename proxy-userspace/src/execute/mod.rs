@@ -108,6 +108,14 @@ impl Executor {
         }))
     }
 
+    /// Whether there would be somebody to run commands as.
+    ///
+    /// # Errors
+    /// [`UserError`]
+    pub fn check(config: &config::Cli) -> Result<(), UserError> {
+        if config.enabled { RunAs::find(config.user.as_deref()).map(drop) } else { Ok(()) }
+    }
+
     /// Commands that were started, those that were refused, and those that run.
     pub fn counts(&self) -> (u64, u64, usize) {
         let running = self.config.max_concurrent - self.places.available_permits();

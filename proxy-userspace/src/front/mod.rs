@@ -24,11 +24,13 @@ use tokio::time::timeout;
 
 use crate::containers::Names;
 use crate::http::basic::Presented;
+use crate::http::framing::{self, Framing};
 use crate::http::head::RequestHead;
 use crate::http::headers::Name;
 use crate::net::admission::{Admission, Admitted, Refusal};
 use crate::net::buffered::Inbox;
 use crate::net::listener::{BACKLOG, refuse_handshakes};
+use crate::pipeline::failure::Failure;
 use crate::running::Phase;
 use crate::target::{Front, Target};
 use crate::telemetry::metrics;
@@ -174,6 +176,16 @@ fn is_of_connection(error: &io::Error) -> bool {
 /// What registering it with epoll says.
 pub fn into_async(listener: std::net::TcpListener) -> io::Result<TcpListener> {
     TcpListener::from_std(listener)
+}
+
+/// RFC 9110 §9.3.6: a CONNECT has no content, and what follows it is the tunnel's. One that announces content can be read
+/// in two ways.
+fn check_connect(head: &RequestHead) -> Result<(), Failure> {
+    match framing::of_request(head)? {
+        // Some old clients say that there is none.
+        Framing::None | Framing::Length(0) => Ok(()),
+        _ => Err(Failure::BadRequest("a CONNECT has no content, and this one announces some".into())),
+    }
 }
 
 /// Who a client of the explicit proxy says that it is.

@@ -59,14 +59,15 @@ pub fn request(head: &RequestHead, form: &Form<'_>, via: &Pseudonym, out: &mut V
     for part in [head.method(), " ", form.target, " HTTP/1.1\r\nHost: "] {
         out.extend_from_slice(part.as_bytes());
     }
-    // Writing to a Vec does not fail.
-    let _ = write!(out, "{}\r\n", form.host);
+    form.host.spell(|part| out.extend_from_slice(part.as_bytes()));
+    out.extend_from_slice(b"\r\n");
     let replaced = |name: &[u8]| form.forwarded.is_some_and(|forwarded| forwarded.replaces(name));
     end_to_end(&head.headers, replaced, out);
     if let Some(forwarded) = &form.forwarded {
         forwarded.write(&head.headers, out);
     }
     if let Some(credentials) = &form.proxy_authorization {
+        // Writing to a Vec does not fail.
         let _ = write!(out, "Proxy-Authorization: {credentials}\r\n");
     }
     write_framing(form.framing, out);
@@ -173,6 +174,12 @@ pub fn wants_upgrade(head: &RequestHead) -> bool {
         && head.headers.first(Name::Upgrade).is_some()
         && head.headers.lists(Name::Connection, "upgrade")
         && !head.headers.lists(Name::Upgrade, "h2c")
+}
+
+/// Whether what a request asks for is a connection, not a response: by an upgrade, or by CONNECT.
+#[must_use]
+pub fn wants_connection(head: &RequestHead) -> bool {
+    head.method() == "CONNECT" || wants_upgrade(head)
 }
 
 /// The fields that go on to the next hop, whatever it speaks. Those of framing are not among them.

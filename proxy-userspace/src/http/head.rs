@@ -54,6 +54,12 @@ impl ResponseHead {
         Self { version, status, headers: Headers::over(reason.into()), reason: (0, reason.len()) }
     }
 
+    /// RFC 9110 §15.3.
+    #[must_use]
+    pub fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
     /// The reason phrase, which may be empty.
     #[must_use]
     pub fn reason(&self) -> &[u8] {

@@ -13,6 +13,7 @@ use super::framing::Framing;
 use super::head::{RequestHead, ResponseHead, Version};
 use super::headers::{Headers, Name};
 use super::parse::BadHead;
+use super::status;
 use super::trailers::passed_on;
 use super::websocket;
 use crate::config::Limits;
@@ -128,7 +129,11 @@ pub fn onward(head: &RequestHead, form: &Form<'_>, via: &Pseudonym) -> Option<Re
         Scheme::Https => "https",
     };
     let websocket = form.upgrade && websocket::is_asked_for(head);
-    let uri = Uri::builder().scheme(scheme).authority(form.host.to_string()).path_and_query(form.target);
+    let uri = match head.method() {
+        // RFC 9113 §8.5.
+        "CONNECT" => Uri::builder().authority(form.target),
+        _ => Uri::builder().scheme(scheme).authority(form.host.to_string()).path_and_query(form.target),
+    };
     let mut request = Request::new(());
     *request.uri_mut() = uri.build().ok()?;
     *request.method_mut() = Method::from_bytes(head.method().as_bytes()).ok()?;
@@ -168,9 +173,8 @@ pub fn onward(head: &RequestHead, form: &Form<'_>, via: &Pseudonym) -> Option<Re
 /// A response's head.
 #[must_use]
 pub fn response_head(response: &Response<()>) -> ResponseHead {
-    let status = response.status();
-    let reason = status.canonical_reason().unwrap_or_default();
-    let mut head = ResponseHead::new(Version::Http2, status.as_u16(), reason);
+    let status = response.status().as_u16();
+    let mut head = ResponseHead::new(Version::Http2, status, status::reason(status));
     for (name, value) in response.headers() {
         head.headers.push(name.as_str().as_bytes(), value.as_bytes());
     }

@@ -62,7 +62,24 @@ pub fn request(bytes: &[u8], limits: &Limits) -> Result<Parsed<RequestHead>, Bad
         }
         Ok(httparse::Status::Partial) => check_partial(bytes, limits),
         Err(_) if is_proxy_protocol(bytes) => Err(BadHead::ProxyProtocol),
+        Err(httparse::Error::Version) if !names_version(bytes) => {
+            Err(BadHead::Syntax("the request line is not a method, a target and a version"))
+        }
         Err(error) => Err(bad_head(error)),
+    }
+}
+
+/// Whether the third word of a request line has the form of a version (RFC 9112 §2.3). If not, it is none that is not
+/// supported: the target has a space in it, for instance.
+fn names_version(bytes: &[u8]) -> bool {
+    let line =
+        bytes.trim_ascii_start().split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
+    let mut words = line.split(|byte| *byte == b' ').skip(2);
+    match (words.next(), words.next()) {
+        (Some([b'H', b'T', b'T', b'P', b'/', major, b'.', minor]), None) => {
+            major.is_ascii_digit() && minor.is_ascii_digit()
+        }
+        _ => false,
     }
 }
 
@@ -197,6 +214,12 @@ mod tests {
         check(b"GET / HTTP/1.1\r\nA: b\r\n c\r\n\r\n", Err(BadHead::Syntax("bad field name")));
         check(b"GET / HTTP/1.1\r\nA: b\0c\r\n\r\n", Err(BadHead::Syntax("bad field value")));
         check(b"GET / HTTP/2.0\r\n\r\n", Err(BadHead::Version));
+        check(b"\r\nGET / HTTP/3.1\r\n\r\n", Err(BadHead::Version));
+        for line in ["GET /a b HTTP/1.1", "GET / HTTP/11", "GET / http/1.1", "GET / FTP/1.0"] {
+            let request = format!("{line}\r\n\r\n");
+            let why = "the request line is not a method, a target and a version";
+            check(request.as_bytes(), Err(BadHead::Syntax(why)));
+        }
         check(b"\x16\x03\x01\x02\x00\x01\x00", Err(BadHead::Syntax("bad character in the first line")));
         check(b"PROXY TCP4 10.0.0.1 10.0.0.2 1 2\r\nGET / HTTP/1.1\r\n\r\n", Err(BadHead::ProxyProtocol));
         check(b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c", Err(BadHead::ProxyProtocol));

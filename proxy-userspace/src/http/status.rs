@@ -1,33 +1,21 @@
 //! The statuses that weir itself answers with, and how such an answer looks.
 
+use ::http::StatusCode;
+
 use super::date;
 use super::head::{ResponseHead, Version};
 use super::headers::{Headers, list_items};
 
-/// The reason phrase of a status that weir produces (RFC 9110 §15, RFC 6585).
+/// The reason phrase of a status (RFC 9110 §15 and the registry of statuses); empty where there is none.
 #[must_use]
 pub fn reason(status: u16) -> &'static str {
     match status {
-        200 => "OK",
-        400 => "Bad Request",
-        403 => "Forbidden",
-        404 => "Not Found",
-        407 => "Proxy Authentication Required",
-        408 => "Request Timeout",
+        // These have got other names since the list that is asked below.
         413 => "Content Too Large",
-        414 => "URI Too Long",
-        417 => "Expectation Failed",
-        421 => "Misdirected Request",
-        429 => "Too Many Requests",
-        431 => "Request Header Fields Too Large",
-        500 => "Internal Server Error",
-        501 => "Not Implemented",
-        502 => "Bad Gateway",
-        503 => "Service Unavailable",
-        504 => "Gateway Timeout",
-        505 => "HTTP Version Not Supported",
-        508 => "Loop Detected",
-        _ => "Error",
+        422 => "Unprocessable Content",
+        status => {
+            StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or_default()
+        }
     }
 }
 
@@ -117,6 +105,22 @@ mod tests {
         let mut headers = Headers::default();
         headers.push(b"Accept", accept.as_bytes());
         assert_eq!(Form::of(&headers), expected, "{accept}");
+    }
+
+    #[test]
+    fn every_status_of_ours_has_its_reason() {
+        for (status, expected) in [
+            (206, "Partial Content"),
+            (413, "Content Too Large"),
+            (416, "Range Not Satisfiable"),
+            (421, "Misdirected Request"),
+            (422, "Unprocessable Content"),
+            (431, "Request Header Fields Too Large"),
+            (508, "Loop Detected"),
+            (599, ""),
+        ] {
+            assert_eq!(reason(status), expected, "{status}");
+        }
     }
 
     #[test]

@@ -24,6 +24,22 @@ pub fn passed_on(headers: &Headers) -> impl Iterator<Item = Field<'_>> {
     end_to_end_fields(headers).filter(|field| field.known == Name::Other && !comes_too_late(field.name))
 }
 
+/// Those that go on to the next hop, as a section that [`parse`] takes; None if there are none.
+#[must_use]
+pub fn section(headers: &Headers) -> Option<Box<[u8]>> {
+    let mut section = Vec::new();
+    for field in passed_on(headers) {
+        for part in [field.name, b": ", field.value, b"\r\n"] {
+            section.extend_from_slice(part);
+        }
+    }
+    if section.is_empty() {
+        return None;
+    }
+    section.extend_from_slice(b"\r\n");
+    Some(section.into())
+}
+
 fn comes_too_late(name: &[u8]) -> bool {
     let starts = |prefix: &str| {
         name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))

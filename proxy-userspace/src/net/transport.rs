@@ -80,6 +80,15 @@ impl Transport {
         }
     }
 
+    /// Whether there is decrypted content that nobody has read, or an end.
+    #[must_use]
+    pub fn has_unread(&self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            Self::Tls(tls) => !tls.has_nothing(None),
+        }
+    }
+
     /// Whether the peer has said nothing that is not read yet, and has not ended the connection: between two messages it
     /// must not have. What TLS has to say for itself (session tickets) is taken note of.
     #[must_use]

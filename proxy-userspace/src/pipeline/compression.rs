@@ -5,6 +5,7 @@
 
 use super::Engine;
 use super::request::Request;
+use crate::cache::range::content_range;
 use crate::config::Compression;
 use crate::http::coding::{Coding, negotiate};
 use crate::http::framing::Framing;
@@ -37,13 +38,7 @@ pub(super) fn compress_unless(
     has: impl FnOnce(Coding) -> Option<u64>,
 ) -> Framing {
     let settings = &engine.config.compression;
-    let wanted = match request.target.front {
-        Front::Gateway => settings.gateway,
-        Front::Explicit => settings.explicit,
-        // Programs that have not asked for a proxy get what they would have got.
-        Front::Captured => false,
-    };
-    if !settings.enabled || !wanted {
+    if !is_wanted(settings, request) {
         return framing;
     }
     let accept = || values(&request.head.headers, "accept-encoding");
@@ -52,6 +47,10 @@ pub(super) fn compress_unless(
         if negotiate(accept(), &settings.codings).is_some() {
             answer_for_compressed(&request.head.headers, &mut head.headers);
         }
+        return framing;
+    }
+    if head.status == 206 {
+        note_choice_of(settings, request, head, content_range(&head.headers).map(|(_, length)| length));
         return framing;
     }
     if !may_change(request, head) || !is_worth_while(settings, head, framing, is_for_head) {
@@ -80,10 +79,41 @@ pub(super) fn compress_unless(
     Framing::Chunked
 }
 
+/// Says of the head of a whole response with `length` bytes what is said if its content is sent: that it depends on
+/// Accept-Encoding. Parts of it, and the news that it is still the same, have to say so, too (RFC 9110 §15.3.7, §15.4.5).
+pub(super) fn note_choice(engine: &Engine, request: &Request, whole: &mut ResponseHead, length: u64) {
+    let settings = &engine.config.compression;
+    if is_wanted(settings, request) {
+        note_choice_of(settings, request, whole, Some(length));
+    }
+}
+
+fn note_choice_of(settings: &Compression, request: &Request, head: &mut ResponseHead, length: Option<u64>) {
+    if is_changeable(request, head) && is_compressible(settings, head, length) {
+        vary(&mut head.headers);
+    }
+}
+
+fn is_wanted(settings: &Compression, request: &Request) -> bool {
+    let by_front = match request.target.front {
+        Front::Gateway => settings.gateway,
+        Front::Explicit => settings.explicit,
+        // Programs that have not asked for a proxy get what they would have got.
+        Front::Captured => false,
+    };
+    settings.enabled && by_front
+}
+
 /// Whether nobody forbids it, and content is what it seems: whole, and in no coding.
 fn may_change(request: &Request, head: &ResponseHead) -> bool {
     // 206 has parts of other bytes; 226 differences to others.
     let has_content = (200..600).contains(&head.status) && !matches!(head.status, 204 | 205 | 206 | 226);
+    let is_part = head.headers.iter().any(|field| field.name.eq_ignore_ascii_case(b"content-range"));
+    has_content && !is_part && is_changeable(request, head)
+}
+
+/// Whether nobody forbids it, and it is in no coding.
+fn is_changeable(request: &Request, head: &ResponseHead) -> bool {
     let no_transform = |headers: &Headers| {
         values(headers, "cache-control")
             .flat_map(list_items)
@@ -91,12 +121,11 @@ fn may_change(request: &Request, head: &ResponseHead) -> bool {
     };
     // Digests are of the bytes as they are (RFC 9530 §2, §3).
     let is_fixed = |name: &[u8]| {
-        ["content-encoding", "content-range", "content-digest", "repr-digest", "digest", "content-md5"]
+        ["content-encoding", "content-digest", "repr-digest", "digest", "content-md5"]
             .iter()
             .any(|fixed| name.eq_ignore_ascii_case(fixed.as_bytes()))
     };
-    has_content
-        && !head.headers.iter().any(|field| is_fixed(field.name))
+    !head.headers.iter().any(|field| is_fixed(field.name))
         && !no_transform(&head.headers)
         // RFC 9111 §5.2.1.6
         && !no_transform(&request.head.headers)
@@ -113,6 +142,11 @@ fn is_worth_while(settings: &Compression, head: &ResponseHead, framing: Framing,
         }
         Framing::None => return false,
     };
+    is_compressible(settings, head, length)
+}
+
+/// Whether content of this type, and of so many bytes as far as that is known, is worth it.
+fn is_compressible(settings: &Compression, head: &ResponseHead, length: Option<u64>) -> bool {
     let mut types = values(&head.headers, "content-type");
     let (Some(content_type), None) = (types.next(), types.next()) else { return false };
     length.is_none_or(|length| length >= settings.min_size.max(1))

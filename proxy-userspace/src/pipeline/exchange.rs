@@ -157,8 +157,9 @@ impl Exchange<'_, '_> {
         if own.is_some() || self.request.target.front == Front::Captured {
             return own;
         }
-        let may_meet = self.may_repeat() || self.request.follows;
-        may_meet.then(|| self.engine.upstream.reuse(self.addresses)).flatten()
+        let repeats = self.may_repeat();
+        let may_meet = repeats || self.request.follows;
+        may_meet.then(|| self.engine.upstream.reuse(self.addresses, repeats)).flatten()
     }
 
     /// RFC 9110 §9.2.2, and nothing of a body was used up.
@@ -254,7 +255,7 @@ impl Exchange<'_, '_> {
             let why = "it is a parent proxy that wants credentials, or others than those in upstream.parent";
             return Err(Failure::BadAnswer(why.into()));
         }
-        if head.status == 101 {
+        if head.status == 101 || request.head.method() == "CONNECT" && head.is_success() {
             self.check_upgrade(&head, sending.is_complete())?;
             within(patience, reply.switch_protocols(&head, &engine.via, answer.beyond())).await?;
             return Ok(Conversed::SwitchedProtocols(answer.switched()));
@@ -367,6 +368,9 @@ impl Exchange<'_, '_> {
     }
 
     fn check_upgrade(&self, head: &ResponseHead, request_is_complete: bool) -> Result<(), Failure> {
+        if self.request.head.method() == "CONNECT" && head.is_success() {
+            return Ok(());
+        }
         if !forward::wants_upgrade(&self.request.head) {
             return Err(Failure::BadAnswer("101 was not asked for".into()));
         }

@@ -31,7 +31,7 @@ impl Exchange<'_, '_> {
             target,
             host,
             framing: self.framing,
-            upgrade: forward::wants_upgrade(&self.request.head),
+            upgrade: forward::wants_connection(&self.request.head),
             forwarded: self.forwarded(),
             proxy_authorization,
         }

@@ -74,7 +74,7 @@ impl Drop for Recording {
             if let Some(context) = self.identity.as_ref().and_then(|identity| identity.context.as_ref()) {
                 context.counters.count(flow.verdict.is_some(), flow.sent, flow.received);
             }
-            flows::record(*flow);
+            flows::record(flow);
         }
     }
 }

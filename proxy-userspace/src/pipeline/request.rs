@@ -27,7 +27,7 @@ use crate::relay::Side;
 use crate::relay::body::held::Held;
 use crate::relay::stage::Stages;
 use crate::target::{Client, Front, Target};
-use crate::telemetry::{metrics, redact};
+use crate::telemetry::{flow, metrics, redact};
 use crate::upstream::Idle;
 
 /// A request, ready to be sent on.
@@ -86,8 +86,9 @@ pub async fn serve(
 ) -> Next {
     metrics::with(|metrics| metrics.requests.increment());
     let mut flow = Recording::begin(downstream.client(), &request.target, downstream.protocol());
-    flow.method = Some(request.head.method().to_owned());
-    flow.url = Some(redact::url(&request.target, &request.path));
+    flow.method = Some(flow::method(request.head.method()));
+    // A tunnel is to an authority, not to a URL.
+    flow.url = (request.head.method() != "CONNECT").then(|| redact::url(&request.target, &request.path));
     let failure = match answer_known(engine, downstream, request, own, &mut flow).await {
         Ok(Ending::Complete { sent }) => return Next::Done { sent },
         Ok(Ending::Abort(cut)) => return Next::Abort(cut),
@@ -165,7 +166,7 @@ async fn answer(
     match &engine.cache {
         // Who asks for another protocol wants a connection, not a response; what was led elsewhere is told to each client in
         // its own way.
-        Some(cache) if !forward::wants_upgrade(&request.head) && request.rewritten.is_none() => {
+        Some(cache) if !forward::wants_connection(&request.head) && request.rewritten.is_none() => {
             // Boxed: who has no cache does not carry its state.
             Box::pin(caching::serve(engine, cache, downstream, request, framing, own, flow)).await
         }
@@ -209,8 +210,9 @@ fn filtered(engine: &Engine, request: &Request) -> Result<Option<Request>, Failu
 }
 
 pub(super) fn subject<'a>(client: &Client, request: &'a Request) -> Subject<'a> {
-    Subject::of(client, &request.target, Some(request.head.method()), Some(&request.path))
-        .by(request.identity.as_deref())
+    let method = request.head.method();
+    let path = Some(&*request.path).filter(|_| method != "CONNECT");
+    Subject::of(client, &request.target, Some(method), path).by(request.identity.as_deref())
 }
 
 /// Judges what is asked for, before the cache or anybody else is asked for it.

@@ -27,7 +27,7 @@ use crate::relay::body::{Sink, Source};
 use crate::relay::stream::{Closing, relay_streams, to_connection};
 use crate::relay::{self, End, Side, Tunnel};
 use crate::target::{Client, Target};
-use crate::telemetry::flow::Protocol;
+use crate::telemetry::flow::{self, Protocol};
 use crate::telemetry::metrics;
 use crate::upstream::{Addresses, Connection};
 
@@ -68,7 +68,7 @@ pub async fn open(
     method: Option<&str>,
 ) -> Result<Opened, Refused> {
     let mut flow = Recording::begin(client, target, protocol);
-    flow.method = method.map(str::to_owned);
+    flow.method = method.map(flow::method);
     opened(engine, client, target, method, flow, None).await
 }
 

@@ -25,6 +25,18 @@ pub struct Explained {
     pub reason: String,
 }
 
+impl Explained {
+    fn exempt() -> Self {
+        let reason = "loopback, unspecified, link-local and multicast addresses are never captured, and no rule that \
+                      holds for this one denies it";
+        Self { verdict: "direct", reason: reason.to_owned() }
+    }
+
+    fn first_to_deny(rule: &str) -> Self {
+        Self { verdict: "deny", reason: format!("rule `{rule}` is the first that matches") }
+    }
+}
+
 impl Redirect {
     /// Says what would happen if the process connected to `destination` now, or sent a datagram there.
     ///
@@ -37,10 +49,16 @@ impl Redirect {
         if pid == std::process::id() || self.siblings().contains(&pid) {
             return direct("it is weir itself");
         }
-        let dns = self.captures_dns && destination.port() == DNS_PORT;
-        if is_exempt(destination.ip()) && !(dns && is_local_server(destination.ip())) {
-            return direct("loopback, unspecified, link-local and multicast addresses are never captured");
+        if !path.starts_with(self.cgroup()) {
+            return direct(&format!(
+                "its cgroup {} is outside of {}, where weir is attached (capture.cgroup)",
+                path.display(),
+                self.cgroup().display()
+            ));
         }
+        let dns = self.captures_dns && destination.port() == DNS_PORT;
+        let exempt = is_exempt(destination.ip()) && !(dns && is_local_server(destination.ip()));
+        let explicit = exempt && self.is_explicit_listener(pid, protocol, destination)?;
         let selected = self.nearest_selected(&path);
         let question = Question {
             destination,
@@ -50,8 +68,15 @@ impl Redirect {
             selected: selected.is_some(),
             executable: executable(Path::new(&format!("/proc/{pid}/exe"))),
             by_name: self.names.rules_of(self.netns_of(pid)?, destination.ip()),
+            by_loopback: exempt && !explicit,
         };
-        let (policy, because) = match (self.table().first_match(&question), selected) {
+        let may_match = !exempt || explicit || is_loopback(destination.ip());
+        let matched = may_match.then(|| self.table().first_match(&question)).flatten();
+        if exempt {
+            let denying = matched.filter(|(_, policy)| policy.action == ACTION_DENY);
+            return Ok(denying.map_or_else(Explained::exempt, |(name, _)| Explained::first_to_deny(&name)));
+        }
+        let (policy, because) = match (matched, selected) {
             (Some((name, policy)), _) => (policy, format!("rule `{name}` is the first that matches")),
             (None, Some((cgroup, policy))) => {
                 (policy, format!("no rule matches, and the cgroup {} is selected", cgroup.display()))
@@ -63,13 +88,23 @@ impl Redirect {
                 ));
             }
         };
+        self.carried_out(pid, (protocol, destination.port()), policy, because)
+    }
+
+    /// What comes of a policy.
+    fn carried_out(
+        &self,
+        pid: u32,
+        (protocol, port): (Protocol, u16),
+        policy: Policy,
+        because: String,
+    ) -> io::Result<Explained> {
+        let direct = |reason: &str| Ok(Explained { verdict: "direct", reason: reason.to_owned() });
+        let dns = self.captures_dns && port == DNS_PORT;
         match policy.action {
             ACTION_BYPASS => direct(&format!("{because}: bypass")),
             ACTION_DENY => Ok(Explained { verdict: "deny", reason: because }),
-            _ if protocol == Protocol::Udp
-                && !dns
-                && !(self.deny_quic && destination.port() == QUIC_PORT) =>
-            {
+            _ if protocol == Protocol::Udp && !dns && !(self.deny_quic && port == QUIC_PORT) => {
                 direct(&format!("{because}, and UDP is not relayed"))
             }
             _ if !self.serves_netns_of(pid)? => {
@@ -84,6 +119,21 @@ impl Redirect {
             }
             _ => Ok(Explained { verdict: "redirect", reason: because }),
         }
+    }
+
+    /// As in proxy-ebpf's local.rs.
+    fn is_explicit_listener(
+        &self,
+        pid: u32,
+        protocol: Protocol,
+        destination: SocketAddr,
+    ) -> io::Result<bool> {
+        let (ip, port) = (destination.ip().to_canonical(), destination.port());
+        let is_it = self.explicit.is_some_and(|own| {
+            let its_address = own.ip().is_unspecified() || ip.is_unspecified() || ip == own.ip();
+            port == own.port() && its_address && protocol == Protocol::Tcp
+        });
+        Ok(is_it && NetnsId::of_process(pid)? == NetnsId::own()?)
     }
 
     /// Ids of a cgroup and of those above it, up to the attach cgroup.
@@ -119,7 +169,13 @@ fn uid_of(pid: u32) -> io::Result<u32> {
     uid.ok_or_else(|| io::Error::other("its user is not told"))
 }
 
-/// As `is_exempt` in proxy-ebpf's decide.rs.
+/// Or the unspecified address, which is the same.
+fn is_loopback(address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    address.is_loopback() || address.is_unspecified()
+}
+
+/// As `is_exempt` in proxy-ebpf's local.rs.
 fn is_exempt(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(v4) => {

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 
@@ -47,6 +48,9 @@ pub(super) fn load(
     let dns_port = if captures_dns(capture, listeners) { proxy_common::DNS_PORT.to_be() } else { 0 };
     let dns_port_v4 = listeners.dns_v4.unwrap_or(0).to_be();
     let dns_port_v6 = listeners.dns_v6.unwrap_or(0);
+    let explicit = listeners.explicit.map(|address| (mapped(address.ip()), address.port().to_be()));
+    let (explicit_address, explicit_port) = explicit.unwrap_or_default();
+    let explicit_is_any = u8::from(listeners.explicit.is_some_and(|address| address.ip().is_unspecified()));
     let heartbeat_timeout = u64::try_from(capture.heartbeat_timeout.as_nanos()).unwrap_or(u64::MAX);
     let has_set_retval = u8::from(has_helper(BpfHelper::BPF_FUNC_set_retval));
     let has_current_comm = u8::from(has_helper(BpfHelper::BPF_FUNC_get_current_comm));
@@ -60,6 +64,9 @@ pub(super) fn load(
         .override_global("LISTENER_PORT_V4", &port_v4, true)
         .override_global("LISTENER_PORT_V6", &port_v6, true)
         .override_global("FURTHER_PORTS", &listeners.further, true)
+        .override_global("EXPLICIT_ADDRESS", &explicit_address, true)
+        .override_global("EXPLICIT_PORT", &explicit_port, true)
+        .override_global("EXPLICIT_IS_ANY", &explicit_is_any, true)
         .override_global("HEARTBEAT_TIMEOUT", &heartbeat_timeout, true)
         .override_global("QUIC_PORT", &quic_port, true)
         .override_global("DNS_PORT", &dns_port, true)
@@ -91,6 +98,11 @@ pub(super) fn load(
         })?;
     }
     Ok(ebpf)
+}
+
+/// As the kernel half has addresses.
+fn mapped(address: IpAddr) -> [u8; 16] {
+    config::Prefix::from(address).octets()
 }
 
 /// Whether queries are taken: the configuration says so, and somebody listens for them.

@@ -31,7 +31,7 @@ pub mod support;
 mod sys;
 
 use std::io;
-use std::net::{SocketAddrV4, SocketAddrV6};
+use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -77,6 +77,8 @@ pub struct Listeners {
     pub dns_v4: Option<u16>,
     /// The first of [`SERVERS_V6`] ports on ::1 for the same.
     pub dns_v6: Option<u16>,
+    /// Where the explicit proxy listens, which no program may use to get past the rules; None: nowhere.
+    pub explicit: Option<SocketAddr>,
 }
 
 /// The attached kernel half. Dropping it detaches; so does the death of the process, unless there is a holder.
@@ -90,6 +92,7 @@ pub struct Redirect {
     errno: DenyErrno,
     deny_quic: bool,
     captures_dns: bool,
+    explicit: Option<SocketAddr>,
     originals: HashMap<MapData, u64, proxy_common::Captured>,
     claims: HashMap<MapData, ClaimKey, proxy_common::Captured>,
     closed: ClosedRecords,
@@ -152,6 +155,7 @@ impl Redirect {
             errno: capture.errno,
             deny_quic: capture.deny_quic,
             captures_dns: load::captures_dns(capture, listeners),
+            explicit: listeners.explicit,
             originals: take_map(&mut ebpf, "ORIGINALS")?,
             claims,
             closed: ClosedRecords::new(closed),

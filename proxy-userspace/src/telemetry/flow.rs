@@ -1,7 +1,7 @@
 //! The record of one request or tunnel: who, where, what, and how it ended.
 
 use std::borrow::Cow;
-use std::fmt::{self, Write};
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,7 +39,7 @@ pub struct Flow {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub intercepted: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub method: Option<String>,
+    pub method: Option<Cow<'static, str>>,
     /// The request target, secrets redacted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
@@ -167,11 +167,20 @@ impl Flow {
     }
 }
 
+/// A method's name for a record. The usual ones need no memory.
+#[must_use]
+pub fn method(name: &str) -> Cow<'static, str> {
+    const USUAL: [&str; 8] = ["GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH", "CONNECT"];
+    match USUAL.into_iter().find(|usual| *usual == name) {
+        Some(usual) => Cow::Borrowed(usual),
+        None => Cow::Owned(name.to_owned()),
+    }
+}
+
 /// In one allocation: most are longer than what a String begins with.
 fn authority_text(authority: &Authority) -> String {
     let mut text = String::with_capacity(32);
-    // Writing to a String does not fail.
-    let _ = write!(text, "{authority}");
+    authority.spell(|part| text.push_str(part));
     text
 }
 

@@ -1,13 +1,13 @@
 //! Finished flows on their way out: from the workers in batches, to the access log, a bounded memory of the
 //! last ones, and whoever follows them live.
 //!
-//! The collector is a thread of its own: whoever reads the access log may stop reading it, and then only further
-//! flows are lost, and counted.
+//! Where there is a log, or somebody follows, they go through the collector, a thread of its own: whoever reads the access
+//! log may stop reading it, and then only further flows are lost, and counted.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ const SETTLE: Duration = Duration::from_secs(1);
 const FOLLOWER_LAG: usize = 4096;
 
 /// Takes note of a finished flow. Cheap: no lock, no system call.
-pub fn record(mut flow: Flow) {
+pub fn record(mut flow: Box<Flow>) {
     flow.stop();
     let full = PENDING.with_borrow_mut(|pending| {
         pending.push(flow);
@@ -41,12 +41,13 @@ pub fn record(mut flow: Flow) {
     }
 }
 
-/// Hands this thread's flows to the collector. Called once a tick.
+/// Hands this thread's flows on. Called once a tick.
 pub fn flush() {
     let batch = PENDING.with_borrow_mut(std::mem::take);
-    let (Some(collector), false) = (COLLECTOR.get(), batch.is_empty()) else { return };
+    let (Some(collecting), false) = (COLLECTING.get(), batch.is_empty()) else { return };
     let count = batch.len() as u64;
-    if collector.try_send(Message::Batch(batch)).is_err() {
+    let Some(batch) = collecting.flows.keep_unheard(batch) else { return };
+    if collecting.collector.try_send(Message::Batch(batch)).is_err() {
         metrics::with(|metrics| metrics.dropped_flows.add(count));
     }
 }
@@ -55,7 +56,8 @@ pub fn flush() {
 #[derive(Debug)]
 pub struct Flows {
     keep: usize,
-    last: Mutex<VecDeque<Arc<Flow>>>,
+    logging: Logging,
+    last: Mutex<VecDeque<Box<Flow>>>,
     live: broadcast::Sender<Arc<Flow>>,
 }
 
@@ -65,12 +67,12 @@ impl Flows {
     /// # Errors
     /// The thread can't be started.
     pub fn collect(keep: usize, logging: Logging) -> io::Result<Arc<Self>> {
-        let flows = Arc::new(Self { keep, last: Mutex::default(), live: broadcast::channel(FOLLOWER_LAG).0 });
-        let (sender, receiver) = mpsc::channel(BATCHES);
-        if COLLECTOR.set(sender).is_ok() {
+        let live = broadcast::channel(FOLLOWER_LAG).0;
+        let flows = Arc::new(Self { keep, logging, last: Mutex::default(), live });
+        let (collector, receiver) = mpsc::channel(BATCHES);
+        if COLLECTING.set(Collecting { flows: Arc::clone(&flows), collector }).is_ok() {
             let flows = Arc::clone(&flows);
-            let collector = thread::Builder::new().name("weir-flows".into());
-            collector.spawn(move || flows.run(receiver, &logging))?;
+            thread::Builder::new().name("weir-flows".into()).spawn(move || flows.run(receiver))?;
         }
         Ok(flows)
     }
@@ -78,8 +80,8 @@ impl Flows {
     /// The last `count` flows, oldest first.
     #[must_use]
     pub fn last(&self, count: usize) -> Vec<Arc<Flow>> {
-        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        last.iter().skip(last.len().saturating_sub(count)).cloned().collect()
+        let last = self.lock();
+        last.iter().skip(last.len().saturating_sub(count)).map(|flow| Arc::new((**flow).clone())).collect()
     }
 
     /// All flows from now on.
@@ -90,7 +92,7 @@ impl Flows {
 
     /// Waits until what was flushed so far is collected, but no longer than [`SETTLE`].
     pub async fn settled(&self) {
-        let Some(collector) = COLLECTOR.get() else { return };
+        let Some(Collecting { collector, .. }) = COLLECTING.get() else { return };
         // Answered once all that was sent before it is dealt with.
         let (done, settled) = oneshot::channel();
         let asked = async {
@@ -102,32 +104,50 @@ impl Flows {
         let _ = tokio::time::timeout(SETTLE, asked).await;
     }
 
-    fn run(&self, mut messages: mpsc::Receiver<Message>, logging: &Logging) {
+    fn run(&self, mut messages: mpsc::Receiver<Message>) {
         while let Some(message) = messages.blocking_recv() {
             match message {
-                Message::Batch(batch) => self.take(batch, logging),
+                Message::Batch(batch) => self.take(batch),
                 // Whoever has asked may have given up.
                 Message::Settle(done) => drop(done.send(())),
             }
         }
     }
 
-    fn take(&self, batch: Vec<Flow>, logging: &Logging) {
-        let batch: Vec<_> = batch.into_iter().map(Arc::new).collect();
-        if logging.access {
-            write_access_log(&batch, logging.format);
+    fn take(&self, batch: Batch) {
+        if self.logging.access {
+            write_access_log(&batch, self.logging.format);
         }
         if self.live.receiver_count() > 0 {
-            batch.iter().for_each(|flow| drop(self.live.send(Arc::clone(flow))));
+            batch.iter().for_each(|flow| drop(self.live.send(Arc::new((**flow).clone()))));
         }
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        self.remember(&mut self.lock(), batch);
+    }
+
+    /// Remembers flows that nobody waits for. It is the worker that does so then: memory that it has given out comes back to
+    /// it, and no other thread wakes. Others are given back.
+    fn keep_unheard(&self, batch: Batch) -> Option<Batch> {
+        // Whoever begins to follow looks at the last ones after that: in between nothing is missed.
+        let mut last = self.lock();
+        if self.logging.access || self.live.receiver_count() > 0 {
+            return Some(batch);
+        }
+        self.remember(&mut last, batch);
+        None
+    }
+
+    fn remember(&self, last: &mut VecDeque<Box<Flow>>, batch: Batch) {
         last.extend(batch);
         let surplus = last.len().saturating_sub(self.keep);
         last.drain(..surplus);
     }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Box<Flow>>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-fn write_access_log(batch: &[Arc<Flow>], format: LogFormat) {
+fn write_access_log(batch: &[Box<Flow>], format: LogFormat) {
     let mut lines = Vec::new();
     for flow in batch {
         // Writing to a Vec fails only if serialising does, which it does not for plain data.
@@ -142,14 +162,22 @@ fn write_access_log(batch: &[Arc<Flow>], format: LogFormat) {
     let _ = io::stdout().lock().write_all(&lines);
 }
 
+/// So they come: a record is not moved in memory on its way.
+type Batch = Vec<Box<Flow>>;
+
 /// What the collector is sent.
 enum Message {
-    Batch(Vec<Flow>),
+    Batch(Batch),
     Settle(oneshot::Sender<()>),
 }
 
-static COLLECTOR: OnceLock<mpsc::Sender<Message>> = OnceLock::new();
+struct Collecting {
+    flows: Arc<Flows>,
+    collector: mpsc::Sender<Message>,
+}
+
+static COLLECTING: OnceLock<Collecting> = OnceLock::new();
 
 thread_local! {
-    static PENDING: RefCell<Vec<Flow>> = const { RefCell::new(Vec::new()) };
+    static PENDING: RefCell<Batch> = const { RefCell::new(Vec::new()) };
 }

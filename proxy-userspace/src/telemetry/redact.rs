@@ -35,8 +35,9 @@ const REDACTED: &str = "***";
 pub fn url(target: &Target, path: &str) -> String {
     let mut url = String::with_capacity(path.len() + 32);
     if let Some(authority) = &target.authority {
-        // Writing to a String does not fail.
-        let _ = write!(url, "{}://{}", target.scheme, Shown(authority, target.scheme));
+        url.push_str(target.scheme.as_str());
+        url.push_str("://");
+        Shown(authority, target.scheme).spell(|part| url.push_str(part));
     }
     match path.split_once('?') {
         None => push_plain(&mut url, path),

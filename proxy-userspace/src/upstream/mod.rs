@@ -285,9 +285,10 @@ impl Upstream {
         Ok(stream)
     }
 
-    /// A kept connection to one of `addresses`, if there is one that is still quiet.
+    /// A kept connection to one of `addresses`, if there is one that is still quiet. `repeats`: if it should prove to be
+    /// closed, the request can be sent again.
     #[must_use]
-    pub fn reuse(&self, addresses: &Addresses) -> Option<Connection> {
+    pub fn reuse(&self, addresses: &Addresses, repeats: bool) -> Option<Connection> {
         let key = |address| Key {
             address,
             vantage: addresses.vantage.clone(),
@@ -298,7 +299,7 @@ impl Upstream {
         let kept = addresses
             .addresses
             .iter()
-            .find_map(|address| self.common.pool.take(self.worker, &key(*address)))?;
+            .find_map(|address| self.common.pool.take(self.worker, &key(*address), repeats))?;
         metrics::with(|metrics| metrics.upstream_reuses.increment());
         Some(kept)
     }

@@ -4,12 +4,16 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{Hash, Hasher};
+use std::io;
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit};
+use socket2::SockRef;
+use tokio::io::Interest;
 
 use super::{Addresses, Connection, Through};
 use crate::config;
@@ -33,8 +37,12 @@ pub struct Idle {
 impl Idle {
     /// The connection, if it is still quiet: one that the server has closed, or spoke on unasked, is of no use.
     #[must_use]
-    pub fn wake(mut self) -> Option<Connection> {
-        let quiet = self.connection.as_ref().is_some_and(|connection| connection.stream.is_quiet());
+    pub fn wake(self) -> Option<Connection> {
+        self.wake_if(is_quiet)
+    }
+
+    fn wake_if(mut self, quiet: impl FnOnce(&Connection) -> bool) -> Option<Connection> {
+        let quiet = self.connection.as_ref().is_some_and(quiet);
         if quiet { self.connection.take() } else { None }
     }
 
@@ -154,13 +162,14 @@ impl Pool {
     }
 
     /// The connection that was used last, of those that are still quiet. From another worker's shelf if `worker`'s own has
-    /// none.
-    pub(super) fn take(&self, worker: usize, key: &Key) -> Option<Connection> {
+    /// none. `repeats`: what is sent over it could be sent again.
+    pub(super) fn take(&self, worker: usize, key: &Key, repeats: bool) -> Option<Connection> {
+        let quiet = if repeats { was_quiet } else { is_quiet };
         loop {
             let kept = self.own(worker).pop(key);
             let Some(idle) = kept else { break };
             self.count.fetch_sub(1, Ordering::Relaxed);
-            if let Some(connection) = idle.wake() {
+            if let Some(connection) = idle.wake_if(quiet) {
                 return Some(connection);
             }
         }
@@ -235,7 +244,7 @@ impl Pool {
         let before = shelf.count;
         shelf.by_key.retain(|_, connections| {
             connections.retain(|idle| {
-                let quiet = idle.connection.as_ref().is_some_and(|connection| connection.stream.is_quiet());
+                let quiet = idle.connection.as_ref().is_some_and(is_quiet);
                 quiet && idle.since.elapsed() < self.idle_timeout
             });
             !connections.is_empty()
@@ -263,6 +272,23 @@ fn tried(shelf: &Mutex<Shelf>) -> Option<MutexGuard<'_, Shelf>> {
 
 fn clamped(limit: u64) -> usize {
     usize::try_from(limit).unwrap_or(usize::MAX)
+}
+
+/// A connection between two requests has nothing to read: neither bytes nor an end. So the kernel says.
+fn is_quiet(connection: &Connection) -> bool {
+    connection.stream.is_quiet()
+}
+
+/// So the runtime says, which has asked for news of all connections when it last waited: some requests ago at most. A
+/// system call for each request would not make certain either what arrives before the request has gone out.
+fn was_quiet(connection: &Connection) -> bool {
+    let socket = connection.stream.socket();
+    let peek = || SockRef::from(socket).peek(&mut [MaybeUninit::uninit()]);
+    match socket.try_io(Interest::READABLE, peek) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => !connection.stream.has_unread(),
+        // News of TLS itself, perhaps.
+        _ => is_quiet(connection),
+    }
 }
 
 #[cfg(test)]

@@ -209,8 +209,9 @@ fn ip(args: &[&str]) {
 }
 
 /// Starts a Python script in a cgroup: it is there before its first instruction.
+/// Runs it in a cgroup, and comes back when it is there.
 pub(crate) fn start(cgroup: &Path, script: &str) -> Child {
-    Command::new("sh")
+    let mut child = Command::new("sh")
         .args(["-c", "echo $$ > \"$1/cgroup.procs\" && shift && exec \"$@\"", "sh"])
         .arg(cgroup)
         .args(["python3", "-c", &format!("{PRELUDE}{script}")])
@@ -218,7 +219,16 @@ pub(crate) fn start(cgroup: &Path, script: &str) -> Child {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .expect("sh and python3 are installed")
+        .expect("sh and python3 are installed");
+    let own = format!("/proc/{}/cgroup", child.id());
+    let name = cgroup.file_name().and_then(|name| name.to_str()).expect("a cgroup has a name");
+    let is_there = || fs::read_to_string(&own).is_ok_and(|path| path.trim_end().ends_with(name));
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !is_there() && child.try_wait().is_ok_and(|ended| ended.is_none()) {
+        assert!(Instant::now() < deadline, "{} isn't in {}", child.id(), cgroup.display());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    child
 }
 
 pub(crate) fn finish(child: Child) -> String {

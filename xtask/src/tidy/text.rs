@@ -13,6 +13,7 @@ const MAX_KERNEL_LINES: usize = 900;
 const BESIDE_THE_CORE: &[&str] = &[
     "proxy-ebpf/src/dns.rs",
     "proxy-ebpf/src/events.rs",
+    "proxy-ebpf/src/local.rs",
     "proxy-ebpf/src/rules.rs",
     "proxy-ebpf/src/udp.rs",
 ];

@@ -55,6 +55,7 @@ struct State {
     /// Too large: pieces are dropped once the first reader has them.
     passing: bool,
     unread: u64,
+    trailers: Option<Arc<[u8]>>,
     end: Option<End>,
 }
 
@@ -78,7 +79,8 @@ pub enum Given {
     /// To be read by [`Filling::read`].
     Filed(Place),
     Nothing,
-    Whole,
+    /// With what follows the body, if anything.
+    Whole(Option<Arc<[u8]>>),
     Cut,
 }
 
@@ -129,6 +131,12 @@ impl Filling {
         }
         self.followers.fetch_add(1, Ordering::Relaxed);
         Some(Reader { written: self.written.subscribe(), filling: Arc::clone(self), next: 0, first: false })
+    }
+
+    /// What follows the body, once that is whole.
+    #[must_use]
+    pub fn trailers(&self) -> Option<Arc<[u8]>> {
+        self.state().trailers.clone()
     }
 
     /// Whether it is to be stored, as far as is known yet.
@@ -265,6 +273,11 @@ impl Writer {
         }
     }
 
+    /// What follows the body; before it is complete.
+    pub fn put_trailers(&mut self, section: &[u8]) {
+        self.filling.state().trailers = Some(section.into());
+    }
+
     /// The response is whole. Returns its body, unless it was too large to keep.
     #[must_use]
     pub fn complete(mut self) -> Option<Body> {
@@ -336,7 +349,7 @@ impl Reader {
         }
         match state.end {
             None => Given::Nothing,
-            Some(End::Whole) => Given::Whole,
+            Some(End::Whole) => Given::Whole(state.trailers.clone()),
             Some(End::Cut) => Given::Cut,
         }
     }

@@ -25,7 +25,7 @@ fn read(reader: &mut Reader) -> (Vec<u8>, &'static str) {
             Given::Piece(piece) => content.extend_from_slice(&piece),
             Given::Filed(_) => panic!("it is in memory"),
             Given::Nothing => return (content, "nothing"),
-            Given::Whole => return (content, "whole"),
+            Given::Whole(_) => return (content, "whole"),
             Given::Cut => return (content, "cut"),
         }
     }
@@ -150,7 +150,7 @@ async fn readers_of_other_threads_are_woken() {
         match reader.take() {
             Given::Piece(piece) => content += piece.len(),
             Given::Nothing => reader.more().await,
-            Given::Whole => break,
+            Given::Whole(_) => break,
             Given::Cut | Given::Filed(_) => panic!("cut"),
         }
     }
@@ -177,7 +177,7 @@ async fn read_all(mut reader: Reader) -> (Vec<u8>, &'static str) {
                 content.extend_from_slice(&reader.filling().read(place).await.unwrap());
             }
             Given::Nothing => reader.more().await,
-            Given::Whole => return (content, "whole"),
+            Given::Whole(_) => return (content, "whole"),
             Given::Cut => return (content, "cut"),
         }
     }

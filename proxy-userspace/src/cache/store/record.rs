@@ -15,6 +15,8 @@
 //!     40         meta data, body
 //! ```
 
+use std::sync::Arc;
+
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use crate::cache::conditional::Validators;
@@ -23,9 +25,10 @@ use crate::cache::freshness::Freshness;
 use crate::cache::key::Key;
 use crate::cache::stored_head::StoredHead;
 use crate::cache::vary::Selection;
+use crate::http::trailers;
 
 /// Changes with every change of what is written here. What has another is not read.
-const VERSION: u32 = 2;
+pub(super) const VERSION: u32 = 3;
 
 const MAGIC: &[u8; 8] = b"weircach";
 
@@ -187,6 +190,7 @@ fn write_meta(key: &Key, stored: &Stored, sums: &[u64], out: &mut Vec<u8>) {
     put_optional(stored.from.map(|from| from.to_string()).as_deref().map(str::as_bytes), out);
     put_optional(stored.validators.etag.as_deref(), out);
     put_optional(stored.validators.last_modified.as_deref(), out);
+    put_optional(stored.trailers.as_deref(), out);
     write_selection(&stored.selection, out);
     out.extend_from_slice(&(sums.len() as u64).to_le_bytes());
     sums.iter().for_each(|sum| out.extend_from_slice(&sum.to_le_bytes()));
@@ -215,10 +219,14 @@ fn read_meta(reader: &mut Reader<'_>, length: u64) -> Option<Meta> {
         None => None,
     };
     let validators = Validators { etag: reader.optional()?, last_modified: reader.optional()? };
+    let trailers = reader.optional()?.map(Arc::from);
+    // As with the head.
+    trailers.as_deref().is_none_or(|section| trailers::parse(section).is_ok()).then_some(())?;
     let selection = read_selection(reader)?;
     let count = usize::try_from(reader.u64()?).ok().filter(|count| *count <= reader.0.len() / 8)?;
     let sums = (0..count).map(|_| reader.u64()).collect::<Option<_>>()?;
-    Some(Meta { key, stored: Stored { head, freshness, selection, validators, date, from }, length, sums })
+    let stored = Stored { head, freshness, selection, validators, trailers, date, from };
+    Some(Meta { key, stored, length, sums })
 }
 
 fn write_selection(selection: &Selection, out: &mut Vec<u8>) {
@@ -310,13 +318,16 @@ mod tests {
     fn what_is_written_is_read() {
         for length in [0, 1, CHUNK as usize - 1, CHUNK as usize, CHUNK as usize + 1, 700_000] {
             let body: Vec<u8> = (0..length).map(|at| (at % 251) as u8).collect();
-            let entry = entry("some value", &body);
+            let mut entry = entry("some value", &body);
+            if length % 2 == 0 {
+                Arc::make_mut(&mut entry).stored.trailers = Some(b"X: 1\r\n\r\n".as_slice().into());
+            }
             let bytes = whole(&key(), &entry).unwrap();
             let (meta, found) = read(&bytes).unwrap();
             assert_eq!((&meta.key, found), (&key(), &body[..]));
             let (a, b) = (&meta.stored, &entry.stored);
             assert_eq!((&a.head, &a.freshness, &a.selection), (&b.head, &b.freshness, &b.selection));
-            assert_eq!((&a.validators, a.date), (&b.validators, b.date));
+            assert_eq!((&a.validators, &a.trailers, a.date), (&b.validators, &b.trailers, b.date));
         }
     }
 

@@ -1,7 +1,7 @@
 //! Where a request goes, by its form and what is known of its connection.
 
 use crate::front::intercept::check_direction;
-use crate::front::presented;
+use crate::front::{check_connect, presented};
 use crate::http::authority::{Authority, BadAuthority, Scheme};
 use crate::http::forward;
 use crate::http::head::{RequestHead, Version};
@@ -41,7 +41,9 @@ pub(super) fn aim(head: RequestHead, base: &Target, follows: bool) -> Result<Aim
         return inside_tunnel(head, base, authority, follows);
     }
     if head.method() == "CONNECT" {
+        check_connect(&head)?;
         let authority = Authority::parse(head.target(), None).map_err(bad_target)?;
+        check_other_host(&head, head.target())?;
         return Ok(Aim::Tunnel(whole(Some(authority), base.front, Scheme::Http)));
     }
     let (authority, scheme, path) = match split_absolute(head.target()) {
@@ -54,8 +56,9 @@ pub(super) fn aim(head: RequestHead, base: &Target, follows: bool) -> Result<Aim
                 _ if scheme.eq_ignore_ascii_case("wss") && forward::wants_upgrade(&head) => Scheme::Https,
                 _ => return Err(Failure::NotImplemented("only http:// and https:// URLs are forwarded")),
             };
-            let authority = Authority::parse(authority, Some(scheme.default_port())).map_err(bad_target)?;
-            (Some(authority), scheme, absolute_path(path, head.method()))
+            let parsed = Authority::parse(authority, Some(scheme.default_port())).map_err(bad_target)?;
+            check_other_host(&head, authority)?;
+            (Some(parsed), scheme, absolute_path(path, head.method()))
         }
         None if head.target().starts_with('/') || head.target() == "*" => {
             let path = head.target().to_owned();
@@ -100,6 +103,14 @@ fn check_host(head: &RequestHead) -> Result<(), Failure> {
         (1, _) | (0, Version::Http10) => Ok(()),
         (0, _) => Err(Failure::BadRequest("the Host field is missing".into())),
         _ => Err(Failure::BadRequest("there is more than one Host field".into())),
+    }
+}
+
+/// RFC 9112 §3.2: a Host that is none makes the request bad, although the target counts. Most say what the target says.
+fn check_other_host(head: &RequestHead, named: &str) -> Result<(), Failure> {
+    match head.headers.first(Name::Host) {
+        Some(host) if host == named.as_bytes() => Ok(()),
+        _ => host_authority(head, Scheme::Http).map(drop),
     }
 }
 
@@ -173,6 +184,7 @@ mod tests {
     #[test]
     fn forms_of_targets() {
         check("CONNECT a.example:443 HTTP/1.1\r\nHost: x", Ok("tunnel a.example:443"));
+        check("CONNECT a.example:443 HTTP/1.1\r\nHost: x\r\nContent-Length: 0", Ok("tunnel a.example:443"));
         check("GET http://A.example/p?q HTTP/1.1\r\nHost: x", Ok("explicit a.example:80 /p?q"));
         check("GET http://a.example HTTP/1.1\r\nHost: x", Ok("explicit a.example:80 /"));
         check("GET https://a.example/p HTTP/1.1\r\nHost: x", Ok("explicit a.example:443 /p"));
@@ -222,6 +234,12 @@ mod tests {
         check("GET ftp://a.example/ HTTP/1.1\r\nHost: x", Err(501));
         check("GET ws://a.example/ HTTP/1.1\r\nHost: x", Err(501));
         check("GET /p HTTP/1.1", Err(400));
+        check("GET http://a.example/ HTTP/1.1\r\nHost: a b", Err(400));
+        check("GET http://a.example/ HTTP/1.1\r\nHost:", Ok("explicit a.example:80 /"));
+        check("GET http://a.example/ HTTP/1.1\r\nHost: u@a.example", Err(400));
+        check("CONNECT a.example:443 HTTP/1.1\r\nHost: a.example:x", Err(400));
+        check("CONNECT a.example:443 HTTP/1.1\r\nHost: x\r\nContent-Length: 5", Err(400));
+        check("CONNECT a.example:443 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked", Err(400));
         check("GET /p HTTP/1.1\r\nHost: x\r\nHost: x", Err(400));
     }
 }

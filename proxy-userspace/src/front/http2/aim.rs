@@ -7,7 +7,7 @@ use http::Request as Http2Request;
 
 use crate::config::Limits;
 use crate::front::intercept::check_direction;
-use crate::front::presented;
+use crate::front::{check_connect, presented};
 use crate::http::authority::{Authority, Host, Scheme};
 use crate::http::head::RequestHead;
 use crate::http::headers::Name;
@@ -40,16 +40,14 @@ pub(super) fn aim(
     }
     if head.method() == "CONNECT" && protocol.is_none() {
         let named = named.ok_or_else(|| bad("CONNECT without :authority"))?;
-        if base.front == Front::Captured {
-            return Err(bad("a captured request must not be a CONNECT"));
-        }
+        check_connect(&head)?;
         let authority = Authority::parse(named, None).map_err(|error| bad_authority(&error))?;
-        return Ok(Aim::Tunnel(Target {
-            authority: Some(authority),
-            scheme: Scheme::Http,
-            credentials,
-            ..base.clone()
-        }));
+        let target = Target { authority: Some(authority), scheme: Scheme::Http, credentials, ..base.clone() };
+        if base.front == Front::Captured {
+            // A captured client's proxy is asked for the tunnel, on the connection to it.
+            return Ok(Aim::Request(Box::new(Request::new(head, target, named.to_owned(), true))));
+        }
+        return Ok(Aim::Tunnel(target));
     }
     let path = head.target().to_owned();
     if !path.starts_with('/') && (path != "*" || head.method() != "OPTIONS") {
@@ -164,6 +162,8 @@ mod tests {
         check(Front::Explicit, get("/p"), Ok("gateway GET - /p"));
         check(Front::Captured, get("http://a.example/"), Ok("captured GET a.example:80 /"));
         check(Front::Explicit, get("a.example:443").method("CONNECT"), Ok("tunnel a.example:443"));
+        let asked = get("a.example:443").method("CONNECT");
+        check(Front::Captured, asked, Ok("captured CONNECT a.example:443 a.example:443"));
     }
 
     #[test]
@@ -178,6 +178,6 @@ mod tests {
         check(Front::Explicit, get("http://u@a.example/"), Err(400));
         check(Front::Explicit, get("*"), Err(400));
         check(Front::Explicit, get("a.example").method("CONNECT"), Err(400));
-        check(Front::Captured, get("a.example:443").method("CONNECT"), Err(400));
+        check(Front::Explicit, get("a.example:1").method("CONNECT").header("content-length", "1"), Err(400));
     }
 }

@@ -74,7 +74,7 @@ impl DownstreamSide for Http2 {
     fn framing(&self, head: &RequestHead) -> Result<Framing, BadFraming> {
         match framing::of_request(head)? {
             // What comes on the stream belongs to the protocol that is asked for.
-            Framing::None if forward::wants_upgrade(head) => Ok(Framing::None),
+            Framing::None if forward::wants_connection(head) => Ok(Framing::None),
             Framing::None if !self.content.has_ended() => Ok(Framing::Chunked),
             Framing::Length(0) | Framing::None => Ok(Framing::None),
             framing => Ok(framing),
@@ -160,8 +160,10 @@ impl Reply for &mut Http2Reply {
         first: &[u8],
     ) -> io::Result<()> {
         let mut accepted = http2::response(head, Framing::UntilClose, Some(via));
-        *accepted.status_mut() = http::StatusCode::OK;
-        accepted.headers_mut().remove("sec-websocket-accept");
+        if head.status == 101 {
+            *accepted.status_mut() = http::StatusCode::OK;
+            accepted.headers_mut().remove("sec-websocket-accept");
+        }
         self.head = Some((accepted, Behind { content: first.into(), end: None }));
         self.flush().await
     }

@@ -57,7 +57,7 @@ pub(super) fn revalidate(ask: &Ask<'_>, entry: &Arc<Entry>, client: &Client) {
             attended: false,
         };
         let mut flow = Recording::begin(&client, &request.target, Protocol::Http1);
-        flow.method = Some("GET".to_owned());
+        flow.method = Some("GET".into());
         flow.url = Some(crate::telemetry::redact::url(&request.target, &request.path));
         let mut nobody = Nobody { client, deadline: Deadline::new() };
         if let Err(failure) =

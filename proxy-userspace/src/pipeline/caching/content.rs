@@ -8,8 +8,37 @@ use crate::cache::body::Body;
 use crate::cache::range::Span;
 use crate::cache::store::disk::Filed;
 use crate::cache::store::record::CHUNK;
+use crate::http::trailers;
 use crate::relay::Side;
-use crate::relay::body::{BodyError, Piece, Source};
+use crate::relay::body::{BodyError, Piece, Source, Trailers};
+
+/// A body, and what follows it.
+pub(super) struct Followed {
+    pub body: Content,
+    pub trailers: Trailers,
+}
+
+impl Source for Followed {
+    fn side(&self) -> Side {
+        self.body.side()
+    }
+
+    fn next(&mut self) -> Result<Piece<'_>, BodyError> {
+        Ok(match self.body.next()? {
+            Piece::End(_) => Piece::End(self.trailers.take()),
+            piece => piece,
+        })
+    }
+
+    async fn fill(&mut self) -> Result<(), BodyError> {
+        self.body.fill().await
+    }
+}
+
+/// Trailers as they are stored; they were judged before they were.
+pub(super) fn parsed(section: Option<&[u8]>) -> Trailers {
+    section.and_then(|section| trailers::parse(section).ok().flatten())
+}
 
 /// What is still to be delivered of a stored body.
 pub(super) enum Content {
@@ -35,6 +64,19 @@ impl Content {
             None => {
                 let pieces: Vec<_> = body.held().map(|pieces| pieces.to_vec()).unwrap_or_default();
                 Self::Held { pieces: pieces.into_iter(), held: Bytes::new() }
+            }
+        }
+    }
+}
+
+impl Content {
+    /// Whether all of it was given, and used.
+    pub(super) fn is_over(&self) -> bool {
+        match self {
+            Self::Held { pieces, .. } => pieces.as_slice().is_empty(),
+            Self::Filed(parts) => {
+                let used = if parts.given { parts.held.len() as u64 } else { 0 };
+                parts.left.start + used >= parts.left.end
             }
         }
     }

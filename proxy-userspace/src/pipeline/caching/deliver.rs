@@ -4,10 +4,11 @@ use std::io::Write;
 use std::sync::Arc;
 
 use super::Ask;
-use super::content::Content;
+use super::content::{Content, Followed, parsed};
 use super::fetch::Fetch;
 use super::fill::Follow;
 use super::keep::Keep;
+use super::multipart::Multipart;
 use crate::cache;
 use crate::cache::body::Body;
 use crate::cache::conditional;
@@ -17,14 +18,15 @@ use crate::cache::range::{Found, Span, Wanted};
 use crate::cache::report::{Forward, Outcome, Why};
 use crate::cache::stored_head::write_age;
 use crate::http::framing::Framing;
-use crate::http::head::ResponseHead;
-use crate::pipeline::compression::{compress, compress_unless};
+use crate::http::head::{ResponseHead, Version};
+use crate::http::headers::Name;
+use crate::pipeline::compression::{compress, compress_unless, note_choice};
 use crate::pipeline::exchange::Ending;
 use crate::pipeline::failure::Failure;
 use crate::pipeline::recording::Recording;
 use crate::pipeline::respond::respond;
 use crate::pipeline::side::{DownstreamSide, Manner};
-use crate::relay::body::Source;
+use crate::relay::body::{Source, Trailers};
 use crate::relay::stage::Stages;
 use crate::telemetry::flow::CacheUse;
 use crate::telemetry::metrics;
@@ -113,25 +115,29 @@ impl Ask<'_> {
         let now = cache::now() / 1000;
         // RFC 9110 §13.2.1: preconditions are for what would else be a success.
         let success = stored.head.status() == 200;
-        if success && conditional::is_not_modified(request, &stored.validators, stored.date, now) {
-            let head = not_modified(stored, &fields).ok_or(Failure::Internal(DAMAGED))?;
-            return self.send(head, Framing::None, Content::of(&Body::default()), downstream, flow).await;
-        }
         let (has, length) =
             entry.part.unwrap_or((Span { start: 0, end: entry.body.len() }, entry.body.len()));
-        let wanted = match Wanted::of(request) {
-            wanted if success && conditional::range_applies(request, &stored.validators) => {
-                wanted.of_length(length)
-            }
-            _ => Found::Whole,
+        if success && conditional::is_not_modified(request, &stored.validators, stored.date, now) {
+            let mut whole = stored.head.with(&fields).ok_or(Failure::Internal(DAMAGED))?;
+            note_choice(self.engine, self.request, &mut whole, length);
+            let head = not_modified(&whole).ok_or(Failure::Internal(DAMAGED))?;
+            return self.send(head, Framing::None, Content::of(&Body::default()), downstream, flow).await;
+        }
+        let wanted = match success && conditional::range_applies(request, &stored.validators) {
+            true => Wanted::of(&self.request.head).of_length(length),
+            false => Found::Whole,
         };
         let (status, body) = match wanted {
             Found::Whole => (stored.head.status(), entry.body.clone()),
             Found::Part(span) => {
                 // Writing to a Vec does not fail.
                 let _ = write!(fields, "Content-Range: bytes {}-{}/{length}\r\n", span.start, span.end - 1);
-                let within = Span { start: span.start - has.start, end: span.end - has.start };
-                (206, entry.body.slice(within))
+                (206, entry.body.slice(span.within(has)))
+            }
+            Found::Parts(spans) => {
+                let head = stored.head.with_status(206, &fields).ok_or(Failure::Internal(DAMAGED))?;
+                let spans = spans.iter().map(|span| (*span, span.within(has)));
+                return self.send_parts(head, &entry.body, spans.collect(), length, downstream, flow).await;
             }
             Found::Nothing => {
                 let _ = write!(fields, "Content-Range: bytes */{length}\r\n");
@@ -145,10 +151,10 @@ impl Ask<'_> {
             }
             framing = Framing::None;
         }
-        let mut head = stored.head.with(&fields).ok_or(Failure::Internal(DAMAGED))?;
-        head.status = status;
+        let head = stored.head.with_status(status, &fields).ok_or(Failure::Internal(DAMAGED))?;
         let body = if framing == Framing::None || !self.attended { Body::default() } else { body };
-        self.send_stored(head, framing, &body, downstream, flow).await
+        let trailers = stored.trailers.as_deref().filter(|_| framing != Framing::None && status != 206);
+        self.send_stored(head, framing, &body, parsed(trailers), downstream, flow).await
     }
 
     async fn send(
@@ -170,6 +176,7 @@ impl Ask<'_> {
         mut head: ResponseHead,
         framing: Framing,
         body: &Body,
+        trailers: Trailers,
         downstream: &mut impl DownstreamSide,
         flow: &mut Recording,
     ) -> Result<Ending, Failure> {
@@ -183,8 +190,38 @@ impl Ask<'_> {
         if let Some((number, coding)) = chosen.filter(|_| !stages.is_empty()) {
             stages.push(Box::new(Keep::new(self.cache, number, coding, body.len())));
         }
-        let content = Content::of(&form.map_or_else(|| body.clone(), Body::coded));
-        self.send_as(head, framing, content, stages, downstream, flow).await
+        let framing = match (&trailers, framing) {
+            // HTTP/1.1 has a place for them only there.
+            (Some(trailers), Framing::Length(_)) if self.takes_trailers() => {
+                let names: Vec<_> = trailers.iter().map(|field| field.name).collect();
+                head.headers.push(b"Trailer", &names.join(b", ".as_slice()));
+                Framing::Chunked
+            }
+            _ => framing,
+        };
+        let body = Content::of(&form.map_or_else(|| body.clone(), Body::coded));
+        self.send_as(head, framing, Followed { body, trailers }, stages, downstream, flow).await
+    }
+
+    fn takes_trailers(&self) -> bool {
+        let head = &self.request.head;
+        head.version > Version::Http10 && head.headers.lists(Name::Te, "trailers")
+    }
+
+    /// Sends several parts of a body, of a representation of `length` bytes: each with its place in that.
+    async fn send_parts(
+        &self,
+        mut head: ResponseHead,
+        body: &Body,
+        spans: Vec<(Span, Span)>,
+        length: u64,
+        downstream: &mut impl DownstreamSide,
+        flow: &mut Recording,
+    ) -> Result<Ending, Failure> {
+        note_choice(self.engine, self.request, &mut head, length);
+        let parts = Multipart::of(&mut head.headers, body, &spans, length);
+        let framing = Framing::Length(parts.len());
+        self.send_as(head, framing, parts, Stages::new(), downstream, flow).await
     }
 
     async fn send_as(
@@ -227,8 +264,7 @@ impl Ask<'_> {
 const DAMAGED: &str = "a stored response is damaged";
 
 /// 304 (RFC 9110 §15.4.5): the fields that a cache goes by, without those of the content.
-fn not_modified(stored: &Stored, fields: &[u8]) -> Option<ResponseHead> {
-    let whole = stored.head.with(fields)?;
+fn not_modified(whole: &ResponseHead) -> Option<ResponseHead> {
     let mut text = b"HTTP/1.1 304 Not Modified\r\n".to_vec();
     for field in whole.headers.iter() {
         let of_content = field.name.len() > 8 && field.name[..8].eq_ignore_ascii_case(b"content-");

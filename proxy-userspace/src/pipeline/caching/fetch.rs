@@ -232,7 +232,14 @@ impl<'a> Fetch<'a> {
         let begun = self.begun()?;
         let (begin, length) = begun.part?;
         let expected = (Span { start: begin.end, end: length }, length);
+        // Who answers to If-Range need not say again how the content is coded (RFC 9110 §15.3.7).
+        let same_coding = || {
+            let said = headers::values(&rest.headers, "content-encoding");
+            !headers::has(&rest.headers, "content-encoding")
+                || said.eq(begun.stored.head.values("content-encoding"))
+        };
         let is_rest = rest.status == 206
+            && same_coding()
             && part_of(rest, framing).ok()? == Some(expected)
             && begun.stored.validators.strong().is_some()
             && begun.stored.validators.strong() == Validators::of(&rest.headers).strong();
@@ -289,7 +296,9 @@ impl<'a> Fetch<'a> {
     /// The response has been received whole.
     pub(in crate::pipeline) fn filled(&mut self, filling: &Filling, body: Body) {
         let Some(lead) = self.lead.take() else { return };
-        let entry = Entry { stored: filling.stored.clone(), body, part: filling.part };
+        let trailers = filling.trailers().filter(|_| filling.part.is_none());
+        let stored = Stored { trailers, ..filling.stored.clone() };
+        let entry = Entry { stored, body, part: filling.part };
         metrics::with(|metrics| metrics.cache_stores.increment());
         match entry.part {
             Some(_) => self.cache.store_part(&lead, entry),

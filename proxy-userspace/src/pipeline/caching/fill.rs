@@ -9,9 +9,11 @@ use std::task::Poll;
 
 use bytes::Bytes;
 
+use super::content::parsed;
 use super::fetch::{Fetch, Storing};
 use crate::cache::body::Body;
 use crate::cache::filling::{Given, Place, Reader, Writer};
+use crate::http::trailers;
 use crate::net::deadline::{self, Deadline, Expired};
 use crate::pipeline::failure::Failure;
 use crate::pipeline::response::deliver;
@@ -78,6 +80,7 @@ async fn fill(
     patience: Patience<'_>,
 ) -> Result<Option<Body>, BodyError> {
     let (mut total, mut waited) = (0, Waited::default());
+    let is_rest = !begun.is_empty();
     for piece in begun {
         total += piece.len() as u64;
         writer.put(&piece);
@@ -104,7 +107,12 @@ async fn fill(
                     waited.note(since, patience.read, patience, total, body.side())?;
                 }
             }
-            Piece::End(_) => {
+            Piece::End(trailers) => {
+                // What follows a part is not what follows the whole.
+                let trailers = trailers.filter(|_| !is_rest).and_then(|fields| trailers::section(&fields));
+                if let Some(section) = trailers {
+                    writer.put_trailers(&section);
+                }
                 writer.settle().await;
                 return Ok(writer.complete());
             }
@@ -149,7 +157,7 @@ impl Source for Follow {
                 Ok(Piece::Content(&self.held))
             }
             Given::Nothing => Ok(Piece::Nothing),
-            Given::Whole => Ok(Piece::End(None)),
+            Given::Whole(trailers) => Ok(Piece::End(parsed(trailers.as_deref()))),
             // What came before goes out first.
             Given::Cut if !self.cut => {
                 self.cut = true;

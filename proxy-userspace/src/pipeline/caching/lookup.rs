@@ -10,7 +10,7 @@ use crate::cache::filling::Reader;
 use crate::cache::flights::{Boarding, Landing, Lead};
 use crate::cache::freshness::Usable;
 use crate::cache::key::Scope;
-use crate::cache::range::{Found as Within, Wanted};
+use crate::cache::range::{Found as Within, Span, Wanted};
 use crate::cache::report::Why;
 use crate::cache::store::Variants;
 use crate::cache::{self, conditional};
@@ -114,7 +114,7 @@ impl Ask<'_> {
     pub(super) fn look(&self) -> Found {
         let headers = &self.request.head.headers;
         // What only an origin can decide.
-        if conditional::is_for_origin(headers) || Wanted::of(headers) == Wanted::Other {
+        if conditional::is_for_origin(headers) || Wanted::of(&self.request.head) == Wanted::Other {
             return Found::Nothing { why: Why::Bypass };
         }
         let Some(variants) = self.cache.find(&self.key) else { return Found::Nothing { why: Why::UriMiss } };
@@ -170,7 +170,7 @@ impl Ask<'_> {
         let headers = &self.request.head.headers;
         let directives = &self.directives;
         self.request.head.method() == "GET"
-            && Wanted::of(headers) == Wanted::Whole
+            && Wanted::of(&self.request.head) == Wanted::Whole
             && !conditional::is_conditional(headers)
             && !(directives.no_cache || directives.no_store || directives.max_age.is_some())
     }
@@ -212,16 +212,17 @@ impl Ask<'_> {
         if !conditional::range_applies(headers, &entry.stored.validators) {
             return false;
         }
-        match Wanted::of(headers).of_length(length) {
-            Within::Part(span) => has.start <= span.start && span.end <= has.end,
+        let covers = |span: &Span| has.start <= span.start && span.end <= has.end;
+        match Wanted::of(&self.request.head).of_length(length) {
+            Within::Part(span) => covers(&span),
+            Within::Parts(spans) => spans.iter().all(covers),
             Within::Whole | Within::Nothing => false,
         }
     }
 
     /// Who asks for a part asks the origin beside whoever asks for more.
     pub(super) fn beside(&self) -> Option<Lead> {
-        let asks_for_a_part =
-            matches!(Wanted::of(&self.request.head.headers), Wanted::From(..) | Wanted::Last(_));
+        let asks_for_a_part = matches!(Wanted::of(&self.request.head), Wanted::From(..) | Wanted::Last(_));
         let stores = self.request.head.method() == "GET" && asks_for_a_part;
         stores.then(|| self.cache.flights().beside(&self.key))
     }
@@ -229,7 +230,7 @@ impl Ask<'_> {
     /// Finds out who asks the origin. None: this request does, for itself alone. `validates`: there is something that the
     /// origin is asked about.
     pub(super) async fn settle(&self, may_wait: bool, validates: bool) -> Option<Settled> {
-        let wanted = Wanted::of(&self.request.head.headers);
+        let wanted = Wanted::of(&self.request.head);
         // Nobody should wait for a part.
         let for_all = wanted == Wanted::Whole || (validates && wanted != Wanted::Other);
         if self.request.head.method() != "GET" || !for_all {

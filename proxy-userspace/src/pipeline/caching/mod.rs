@@ -11,6 +11,7 @@ mod fill;
 mod invalidate;
 mod keep;
 mod lookup;
+mod multipart;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -160,7 +161,7 @@ impl Ask<'_> {
     /// Whether this request may be answered by the answer to another one.
     fn may_wait(&self) -> bool {
         let headers = &self.request.head.headers;
-        let plain = !conditional::is_conditional(headers) && Wanted::of(headers) == Wanted::Whole;
+        let plain = !conditional::is_conditional(headers) && Wanted::of(&self.request.head) == Wanted::Whole;
         // With credentials the answer is most often for this client alone.
         let personal = ["authorization", "cookie"].iter().any(|name| cache::headers::has(headers, name));
         let fresh = self.directives.no_cache || self.directives.no_store || self.directives.max_age.is_some();

@@ -57,16 +57,16 @@ impl UpstreamSide for Http2 {
     fn begin(&mut self, onward: &Onward<'_>) -> Result<(Http2Sending, Http2Answer), Failure> {
         let request = http2::onward(onward.head, &onward.form, onward.via)
             .ok_or_else(|| Failure::BadRequest("its target can't be said in HTTP/2".into()))?;
-        let websocket = onward.form.upgrade.then(|| onward.head.clone());
-        let whole = websocket.is_none() && onward.form.framing == Framing::None;
+        let asked = onward.form.upgrade.then(|| onward.head.clone());
+        let whole = asked.is_none() && onward.form.framing == Framing::None;
         let (response, stream) = self.0.send.send_request(request, whole).map_err(|_| Failure::NoAnswer)?;
-        let (sent, websocket) = match websocket {
+        let (sent, asked) = match asked {
             // The stream stays open for what comes behind the answer.
             Some(head) => (None, Some(Asked { head, stream })),
             None => (Some(Sent::behind_head(Side::Upstream, stream, BytesMut::new(), None)), None),
         };
         let sending = Http2Sending { whole: whole || sent.is_none(), sent };
-        Ok((sending, Http2Answer { response, heads: Vec::new(), body: None, websocket }))
+        Ok((sending, Http2Answer { response, heads: Vec::new(), body: None, asked }))
     }
 }
 
@@ -133,10 +133,10 @@ pub(in crate::pipeline) struct Http2Answer {
     /// Heads that have arrived, the last one first.
     heads: Vec<ResponseHead>,
     body: Option<RecvStream>,
-    websocket: Option<Asked>,
+    asked: Option<Asked>,
 }
 
-/// A WebSocket that was asked for.
+/// A WebSocket or a tunnel that was asked for.
 #[derive(Debug)]
 struct Asked {
     head: RequestHead,
@@ -144,9 +144,9 @@ struct Asked {
 }
 
 impl Drop for Http2Answer {
-    /// A stream that was to carry a WebSocket, and does not.
+    /// A stream that was to carry something else, and does not.
     fn drop(&mut self) {
-        if let Some(asked) = &mut self.websocket {
+        if let Some(asked) = &mut self.asked {
             asked.stream.send_reset(Reason::CANCEL);
         }
     }
@@ -165,8 +165,10 @@ impl Answer for Http2Answer {
         if size > limits.head {
             return Err(Failure::BadAnswer("the head is too large".into()));
         }
-        Ok(Some(match &self.websocket {
-            Some(asked) if (200..300).contains(&head.status) => websocket::accepted(&asked.head, &head),
+        Ok(Some(match &self.asked {
+            Some(asked) if head.is_success() && websocket::is_asked_for(&asked.head) => {
+                websocket::accepted(&asked.head, &head)
+            }
             _ => head,
         }))
     }
@@ -211,7 +213,7 @@ impl Answer for Http2Answer {
     }
 
     fn switched(mut self) -> Option<(RecvStream, SendStream<Bytes>)> {
-        Some((self.body.take()?, self.websocket.take()?.stream))
+        Some((self.body.take()?, self.asked.take()?.stream))
     }
 
     fn afterwards(&self, _head: &ResponseHead, _framing: Framing) -> Afterwards {

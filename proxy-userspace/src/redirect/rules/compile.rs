@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 
 use proxy_common::{
     CLASS_ANY, IDENTITY_CGROUP, IDENTITY_EXECUTABLE, IDENTITY_UID, Identity, MAX_CLASSES, Policy, RuleSet,
-    Ruleset, USES_CGROUP, USES_DESTINATION, USES_DOMAIN, USES_EXECUTABLE, USES_PORT, USES_UID,
+    Ruleset, USES_CGROUP, USES_DESTINATION, USES_DOMAIN, USES_EXECUTABLE, USES_LOOPBACK, USES_PORT, USES_UID,
 };
 
 use crate::config::Prefix;
@@ -50,7 +50,11 @@ pub(super) struct Compiled {
 /// # Errors
 /// `TooManyClasses`.
 pub(super) fn compile(rules: &[Rule], prefixes: Vec<(Prefix, u8)>) -> Result<Compiled, RulesError> {
-    let ruleset = ruleset(rules);
+    let mut ruleset = ruleset(rules);
+    for (_, rule) in prefixes.iter().filter(|(prefix, _)| prefix.is_loopback()) {
+        ruleset.loopback.insert(u32::from(*rule));
+        ruleset.uses |= USES_LOOPBACK;
+    }
     let mut classes = Classes::new();
     Ok(Compiled {
         prefixes: fold_prefixes(prefixes, &ruleset.any_destination, &mut classes)?,
@@ -284,6 +288,18 @@ mod tests {
         let prefixes = prefixes.iter().map(|prefix| (prefix.parse().unwrap(), 0)).collect();
         let compiled = compile(&rules, prefixes).unwrap();
         assert_eq!(compiled.prefixes, [("10.0.0.0/8".parse().unwrap(), 1)]);
+    }
+
+    #[test]
+    fn rules_that_name_loopback_are_known() {
+        let rules = vec![Rule { by_destination: true, ..Rule::default() }; 4];
+        let prefixes = [("0.0.0.0/0", 0), ("127.0.0.0/8", 1), ("::1", 2), ("::/0", 0), ("::/127", 3)];
+        let prefixes = prefixes.iter().map(|(prefix, rule)| (prefix.parse().unwrap(), *rule)).collect();
+        let ruleset = compile(&rules, prefixes).unwrap().ruleset;
+        assert_eq!((ruleset.loopback, ruleset.uses), (set(&[1, 2]), USES_DESTINATION | USES_LOOPBACK));
+        let named = compile(&rules, vec![("127.8.0.1".parse().unwrap(), 3)]).unwrap().ruleset;
+        assert_eq!(named.loopback, set(&[3]));
+        assert_eq!(compile(&rules, Vec::new()).unwrap().ruleset.uses & USES_LOOPBACK, 0);
     }
 
     #[test]

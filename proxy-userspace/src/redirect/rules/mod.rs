@@ -93,6 +93,20 @@ impl Prepared {
         Ok(Self::of_rules(capture, place)?)
     }
 
+    /// Looks up what the rules name and must be there: users, and files with destinations and domains. Makes no map.
+    ///
+    /// # Errors
+    /// What is wrong with the rules.
+    pub fn check(capture: &config::Capture) -> Result<(), RulesError> {
+        let (mut destinations, mut domains) = (Vec::new(), Named::default());
+        for (number, rule) in (0..=u8::MAX).zip(&capture.rules) {
+            host::destinations(rule, number, &mut destinations)?;
+            host::domains(rule, number, &mut domains)?;
+            host::uids(rule)?;
+        }
+        Ok(())
+    }
+
     fn of_rules(capture: &config::Capture, place: Place) -> Result<Self, RulesError> {
         let (mut rules, mut destinations, mut uids, mut wanted) =
             <(Vec<_>, Vec<_>, Vec<_>, Vec<_>)>::default();

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 
@@ -50,6 +50,8 @@ pub(in crate::redirect) struct Question {
     pub(in crate::redirect) executable: Option<Identity>,
     /// The rules that admit its destination by its names; None where no rule asks for one.
     pub(in crate::redirect) by_name: Option<RuleSet>,
+    /// Only rules that name loopback hold.
+    pub(in crate::redirect) by_loopback: bool,
 }
 
 pub(in crate::redirect) struct Table {
@@ -244,6 +246,9 @@ impl Table {
         if !question.selected {
             matching.intersect(&ruleset.unselected);
         }
+        if question.by_loopback {
+            matching.intersect(&ruleset.loopback);
+        }
         matching.intersect(&ruleset.of_transport(question.protocol == Protocol::Udp));
         matching.intersect(&installed.of_destination(question.destination.ip()));
         matching.intersect(&installed.of_port(question.destination.port()));
@@ -279,7 +284,10 @@ impl Installed {
     fn of_destination(&self, address: IpAddr) -> RuleSet {
         let any = self.prepared.compiled.ruleset.any_destination;
         let Some(prefixes) = &self.prepared.prefixes else { return any };
-        let octets = match address {
+        let octets = match address.to_canonical() {
+            // As `arrival` in proxy-ebpf's local.rs.
+            IpAddr::V4(v4) if v4.is_unspecified() => Ipv4Addr::LOCALHOST.to_ipv6_mapped().octets(),
+            IpAddr::V6(v6) if v6.is_unspecified() => Ipv6Addr::LOCALHOST.octets(),
             IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
             IpAddr::V6(v6) => v6.octets(),
         };

@@ -43,9 +43,30 @@ async fn a_connection_that_is_no_longer_quiet_is_not_used() {
     drop(peer);
     speaker.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
     // No turn of the runtime in between: it has not heard of either.
-    assert!(pool.take(0, &key).is_some());
-    assert!(pool.take(0, &key).is_none());
+    assert!(pool.take(0, &key, false).is_some());
+    assert!(pool.take(0, &key, false).is_none());
     assert_eq!(pool.count.load(Ordering::Relaxed), 0);
+}
+
+/// Where a request could be sent again, what the runtime has heard is enough; and it hears all, sooner or later.
+#[tokio::test]
+async fn what_the_runtime_has_heard_counts() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let key = key(&listener);
+    for last_words in [b"".as_slice(), b"HTTP/1.1 200 OK\r\n\r\n"] {
+        let pool = pool(1, 8, 8, LONG);
+        let (mut kept, mut peer) = connection(&listener);
+        peer.write_all(b"x").unwrap();
+        kept.stream.read_exact(&mut [0]).await.unwrap();
+        pool.keep(0, kept.into());
+        let kept = pool.take(0, &key, true).expect("it is quiet");
+        peer.write_all(last_words).unwrap();
+        // None where it has said something: that may still be unread.
+        let _peer = (!last_words.is_empty()).then_some(peer);
+        kept.stream.socket().readable().await.unwrap();
+        pool.keep(0, kept.into());
+        assert!(pool.take(0, &key, true).is_none(), "{last_words:?}");
+    }
 }
 
 #[tokio::test]
@@ -59,7 +80,7 @@ async fn an_origin_has_a_bound_and_old_ones_go() {
     assert_eq!(peers[0].read(&mut [0]).unwrap(), 0, "the oldest has ended");
     pool.sweep(0);
     assert_eq!((pool.own(0).count, pool.count.load(Ordering::Relaxed)), (0, 0));
-    assert!(pool.take(0, &key).is_none());
+    assert!(pool.take(0, &key, true).is_none());
 }
 
 #[tokio::test]
@@ -75,7 +96,7 @@ async fn all_have_a_bound_together_and_the_oldest_make_room() {
         std::thread::sleep(Duration::from_millis(2));
     }
     assert_eq!(pool.count.load(Ordering::Relaxed), 3);
-    let kept = listeners.each_ref().map(|listener| pool.take(0, &key(listener)).is_some());
+    let kept = listeners.each_ref().map(|listener| pool.take(0, &key(listener), false).is_some());
     assert_eq!(kept, [false, true, true, true]);
 }
 
@@ -89,7 +110,7 @@ fn a_worker_takes_over_what_another_has_kept() {
     let (kept, mut peer) = first.block_on(async { connection(&listener) });
     pool.keep(0, kept.into());
     second.block_on(async {
-        let mut moved = pool.take(1, &key).expect("there is one");
+        let mut moved = pool.take(1, &key, true).expect("there is one");
         // The first one's runtime does nothing any more: nobody but the second can hear of these.
         moved.stream.write_all(b"ask").await.unwrap();
         let mut asked = [0; 3];

@@ -6,6 +6,7 @@
 //! PATH/ab/ab…-SELECTION-SERIAL-BODY-HINTS   a record; the first number is that of its key
 //! PATH/ab/ab…-SERIAL.body                   a body that is too large to stand in its record
 //! PATH/tmp/SERIAL                           what is being written
+//! PATH/format                               which version of records this is all written in
 //! ```
 //!
 //! What has no such name is somebody else's, and left alone.

@@ -7,6 +7,7 @@
 
 mod filed;
 mod files;
+mod format;
 mod index;
 mod pool;
 mod scan;
@@ -128,15 +129,17 @@ impl Disk {
             counts: Counts::default(),
             folder,
         });
-        if scan::is_new(shared.folder.path()) {
+        let is_new = scan::is_new(shared.folder.path());
+        if let Err(error) = shared.folder.probe() {
+            shared.trouble(&error);
+        }
+        if is_new {
+            shared.note(format::note(&shared.folder));
             shared.scanned.store(true, Ordering::Release);
         } else {
             let store = Arc::downgrade(&shared);
             let thread = std::thread::Builder::new().name("weir-disk-scan".into());
             thread.spawn(move || scan::scan(&store)).map_err(DiskError::Thread)?;
-        }
-        if let Err(error) = shared.folder.probe() {
-            shared.trouble(&error);
         }
         Ok(Self(shared))
     }

@@ -1,5 +1,5 @@
 //! Finds again what an earlier weir has stored, while this one serves already. Names and sizes are all that is looked at:
-//! whether a record is whole shows when it is read.
+//! whether a record is whole shows when it is read. What was written in another format is removed.
 
 use std::collections::HashMap;
 use std::fs::{DirEntry, ReadDir};
@@ -7,23 +7,34 @@ use std::path::Path;
 use std::sync::Weak;
 use std::sync::atomic::Ordering;
 
-use super::Shared;
 use super::files::{Name, parse_body, parse_temporary};
 use super::index::{Gone, Record};
+use super::{Shared, format};
 
 /// Fills the index. Ends early when the store is gone.
 pub(super) fn scan(shared: &Weak<Shared>) {
     let Some(store) = shared.upgrade() else { return };
     let shards: Vec<_> = store.folder.shards().collect();
     clear_unfinished(&store);
+    let is_current = format::is_current(store.folder.path());
     drop(store);
+    let mut dropped = 0;
     for shard in shards {
         let Some(store) = shared.upgrade() else { return };
-        if let Ok(entries) = std::fs::read_dir(&shard) {
-            read_shard(&store, entries);
+        match std::fs::read_dir(&shard) {
+            Ok(entries) if is_current => read_shard(&store, entries),
+            Ok(entries) => dropped += drop_shard(&store, entries),
+            Err(_) => {}
         }
     }
     if let Some(store) = shared.upgrade() {
+        if !is_current {
+            store.note(format::note(&store.folder));
+        }
+        if dropped > 0 {
+            let path = store.folder.path().display();
+            tracing::info!(%path, dropped, "the disk store was written by another version of weir: it begins anew");
+        }
         store.scanned.store(true, Ordering::Release);
         let (keys, bytes) = store.index.size();
         tracing::info!(path = %store.folder.path().display(), keys, bytes, "the disk store has been read in");
@@ -74,6 +85,21 @@ fn read_shard(shared: &Shared, entries: ReadDir) {
             shared.note(shared.folder.remove_body(key, serial));
         }
     }
+}
+
+/// Removes what an earlier weir has stored. Returns how many files that were.
+fn drop_shard(shared: &Shared, entries: ReadDir) -> u64 {
+    let mut dropped = 0;
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let Some(name) = name.to_str() else { continue };
+        let serial = Name::parse(name).map(|name| name.serial).or(parse_body(name).map(|(_, serial)| serial));
+        if serial.is_some_and(|serial| serial < shared.first_serial) {
+            shared.note(std::fs::remove_file(entry.path()));
+            dropped += 1;
+        }
+    }
+    dropped
 }
 
 /// The size of a plain file.

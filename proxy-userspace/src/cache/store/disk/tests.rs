@@ -58,13 +58,14 @@ async fn spooled(disk: &Disk, path: &str, content: &[u8]) -> Arc<Entry> {
     Arc::new(Entry { body, ..Entry::clone(&entry("1", b"")) })
 }
 
-/// The files of a store, without folders.
+/// The files of a store, without folders and the note of their format.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let mut found = Vec::new();
     for path in entries {
         if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
     }
+    found.retain(|path| !path.ends_with("format"));
     found.sort();
     found
 }
@@ -308,4 +309,34 @@ async fn who_reads_is_not_disturbed_by_a_removal() {
     assert_eq!(content(&stored.body).await.map(|body| body.len()), Some(LARGE));
     drop(open);
     assert!(file.open().await.is_none());
+}
+
+/// What another version of weir has written is not this one's: it goes as a whole, and what is not ours stays.
+#[tokio::test]
+async fn another_format_is_dropped() {
+    for text in [Some("weircache 2\n"), Some("weircache 9999\n"), Some(""), None] {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = open(folder.path());
+        store(&disk, "/small", "1", b"small").await;
+        let large = spooled(&disk, "/large", &[7; LARGE]).await;
+        disk.store(&key("/large"), &large);
+        drop(large);
+        close(disk).await;
+        let foreign = folder.path().join("00").join("README");
+        std::fs::create_dir_all(foreign.parent().unwrap()).unwrap();
+        std::fs::write(&foreign, "mine").unwrap();
+        let note = folder.path().join("format");
+        match text {
+            Some(text) => std::fs::write(&note, text).unwrap(),
+            None => std::fs::remove_file(&note).unwrap(),
+        }
+        let disk = open(folder.path());
+        assert_eq!((files(folder.path()), disk.report().keys), (vec![foreign], Some(0)), "{text:?}");
+        assert_eq!(disk.report().damaged, 0, "{text:?}");
+        store(&disk, "/small", "1", b"new").await;
+        close(disk).await;
+        let disk = open(folder.path());
+        assert_eq!(load(&disk, "/small", "1").await.as_deref(), Some(b"new".as_slice()), "{text:?}");
+        close(disk).await;
+    }
 }
