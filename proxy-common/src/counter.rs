@@ -38,6 +38,8 @@ counters! {
     BypassDestination = "bypass_destination",
     /// Socket bound to a device.
     BypassDevice = "bypass_device",
+    /// Refused already by somebody else's program, which ran before.
+    BypassRefused = "bypass_refused",
     /// No selected cgroup.
     BypassCgroup = "bypass_cgroup",
     /// The selected cgroup's action is bypass.

@@ -3,14 +3,12 @@
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{bpf_sock, bpf_sock_addr},
-    helpers::generated::{bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_get_socket_cookie},
+    helpers::generated::bpf_get_socket_cookie,
     programs::SockAddrContext,
 };
-use proxy_common::{Endpoint, ListenerPorts};
+use proxy_common::Endpoint;
 
-use crate::maps::{
-    DNS_PORT_V4, DNS_PORT_V6, FURTHER_PORTS, LISTENER_NETNS, LISTENER_PORT_V4, LISTENER_PORT_V6, NAMESPACES,
-};
+use crate::listeners;
 
 const SOCK_STREAM: u32 = 1;
 const SOCK_DGRAM: u32 = 2;
@@ -91,18 +89,18 @@ impl<'a> Attempt<'a> {
 
     #[inline(always)]
     pub fn netns(&self) -> u64 {
-        netns(self.ctx)
+        listeners::netns(self.ctx)
     }
 
     /// The listener this connection would go to; none: the proxy doesn't listen in this network namespace. A
     /// v4-mapped destination is IPv4 on the wire.
     #[inline(always)]
     pub fn listener(&self) -> Option<Listener> {
-        let ports = listener_ports(self.ctx)?;
+        let ports = listeners::ports(self.ctx)?;
         Some(if is_mapped(&self.destination.address) {
-            Listener { v4: true, port: one_of(ports.v4), dns: ports.dns_v4 }
+            Listener { v4: true, port: listeners::one_of(ports.v4), dns: ports.dns_v4 }
         } else {
-            Listener { v4: false, port: one_of(ports.v6), dns: ports.dns_v6 }
+            Listener { v4: false, port: listeners::one_of(ports.v6), dns: ports.dns_v6 }
         })
     }
 
@@ -117,62 +115,6 @@ impl<'a> Attempt<'a> {
         }
         write_port(raw, port);
     }
-}
-
-/// One of the ports in a row from `first` on (host byte order), in network byte order. By chance: whatever has a
-/// pattern, a program's connections may have, too, and then they would be at one port again.
-#[inline(always)]
-fn one_of(first: u16) -> u16 {
-    if first == 0 {
-        return 0;
-    }
-    // SAFETY: a plain helper call.
-    let random = unsafe { bpf_get_prandom_u32() } as u16;
-    first.wrapping_add(random & FURTHER_PORTS.load()).to_be()
-}
-
-/// What map keys say of the network namespace: 0 where the proxy can't learn cookies.
-#[inline(always)]
-pub fn known_netns(ctx: &SockAddrContext) -> u64 {
-    if LISTENER_NETNS.load() == 0 { 0 } else { netns(ctx) }
-}
-
-#[inline(always)]
-fn netns(ctx: &SockAddrContext) -> u64 {
-    // SAFETY: a plain helper call (since Linux 5.7).
-    unsafe { bpf_get_netns_cookie(ctx.as_ptr()) }
-}
-
-/// The proxy's own network namespace. Where it can't learn the cookie it runs in the initial one, whose cookie the helper
-/// gives for a null context.
-#[inline(always)]
-fn home() -> u64 {
-    match LISTENER_NETNS.load() {
-        // SAFETY: a null context is allowed and means the initial namespace.
-        0 => unsafe { bpf_get_netns_cookie(core::ptr::null_mut()) },
-        cookie => cookie,
-    }
-}
-
-#[inline(always)]
-pub fn is_home(ctx: &SockAddrContext) -> bool {
-    netns(ctx) == home()
-}
-
-/// 127.0.0.1 is a different place in each network namespace.
-#[inline(always)]
-pub fn listener_ports(ctx: &SockAddrContext) -> Option<ListenerPorts> {
-    let netns = netns(ctx);
-    if netns == home() {
-        let (v4, v6) = (LISTENER_PORT_V4.load(), LISTENER_PORT_V6.load());
-        return Some(ListenerPorts { v4, v6, dns_v4: DNS_PORT_V4.load(), dns_v6: DNS_PORT_V6.load() });
-    }
-    let ports = NAMESPACES.get_ptr(netns)?.cast::<u64>();
-    // SAFETY: an aligned value of that size, read at once. In one piece: to choose between its parts later would be
-    // arithmetic with a pointer, which is refused without CAP_PERFMON.
-    let [a, b, c, d, e, f, g, h] = unsafe { ports.read_volatile() }.to_ne_bytes();
-    let port = |a, b| u16::from_ne_bytes([a, b]);
-    Some(ListenerPorts { v4: port(a, b), v6: port(c, d), dns_v4: port(e, f), dns_v6: port(g, h) })
 }
 
 #[inline(always)]

@@ -16,26 +16,32 @@ use proxy_common::{
     RuleSet,
 };
 
-use crate::attempt::{Attempt, LOCALHOST_V4, Listener, Transport, known_netns};
+use crate::attempt::{Attempt, LOCALHOST_V4, Listener, Transport};
+use crate::listeners::known_netns;
 use crate::local::{Scope, scope};
 use crate::maps::{
     BPF_ANY, CGROUPS, FIRST_LEVEL, HAS_CURRENT_COMM, HAS_SET_RETVAL, ORIGINALS, OWN_TGID, SIBLINGS, count,
 };
 use crate::rules::Rules;
-use crate::{dns, events, gate, udp};
+use crate::{dns, events, gate, listeners, maps, others, targets, udp};
 
 /// The system call goes on.
 pub const PROCEED: i32 = 1;
 const REFUSE: i32 = 0;
 
+/// That nobody said anything. A policy as any other, not an `Option`: what is never written is refused without
+/// CAP_PERFMON, even where it is only copied.
+const NO_POLICY: Policy = Policy { action: ACTION_NONE, fail: FAIL_OPEN, errno: 0, rule: 0 };
+const ACTION_NONE: u32 = u32::MAX;
+
 enum Verdict {
     /// Leave it alone; the counter says why.
     Pass(Counter),
-    Bypass(&'static Policy),
-    Deny(&'static Policy),
-    Redirect(&'static Policy, Listener),
+    Bypass(Policy),
+    Deny(Policy),
+    Redirect(Policy, Listener),
     /// It would be redirected, if there were anybody to take it.
-    Unserved(&'static Policy, Counter),
+    Unserved(Policy, Counter),
 }
 
 /// What came of it, and why.
@@ -43,7 +49,7 @@ struct Conclusion {
     /// One of the `OUTCOME_` constants.
     outcome: u32,
     reason: Counter,
-    policy: Option<&'static Policy>,
+    policy: Policy,
 }
 
 /// Runs in connect4 and connect6, sendmsg4 and sendmsg6.
@@ -55,21 +61,20 @@ pub fn judge(attempt: &Attempt<'_>) -> i32 {
             count(reason);
             return PROCEED;
         }
-        Verdict::Pass(reason) => Conclusion { outcome: OUTCOME_DIRECT, reason, policy: None },
+        Verdict::Pass(reason) => conclude(OUTCOME_DIRECT, reason, NO_POLICY),
         Verdict::Bypass(policy) => conclude(OUTCOME_DIRECT, Counter::BypassAction, policy),
         Verdict::Deny(policy) => conclude(OUTCOME_DENIED, Counter::Denied, policy),
         Verdict::Redirect(policy, listener) => redirect(attempt, policy, listener),
         Verdict::Unserved(policy, reason) => fail(reason, policy),
     };
     count(reason);
-    let (rule, errno) = policy.map_or((0, 0), |policy| (policy.rule, policy.errno));
-    events::tell(attempt, outcome, reason, rule);
-    if outcome == OUTCOME_DENIED { refuse(errno) } else { PROCEED }
+    events::tell(attempt, outcome, reason, policy.rule);
+    if outcome == OUTCOME_DENIED { refuse(policy.errno) } else { PROCEED }
 }
 
 #[inline(always)]
-fn conclude(outcome: u32, reason: Counter, policy: &'static Policy) -> Conclusion {
-    Conclusion { outcome, reason, policy: Some(policy) }
+fn conclude(outcome: u32, reason: Counter, policy: Policy) -> Conclusion {
+    Conclusion { outcome, reason, policy }
 }
 
 #[inline(always)]
@@ -80,20 +85,21 @@ fn decide(attempt: &Attempt<'_>) -> Verdict {
     if is_weir(tgid()) {
         return Verdict::Pass(Counter::BypassOwn);
     }
+    if others::have_refused() {
+        return Verdict::Pass(Counter::BypassRefused);
+    }
     let scope = scope(attempt);
     if scope == Scope::Nobody {
         return Verdict::Pass(Counter::BypassDestination);
     }
     let policy = policy(attempt, scope);
-    match policy {
-        Some(policy) if policy.action == ACTION_DENY => return Verdict::Deny(policy),
+    match policy.action {
+        ACTION_DENY => return Verdict::Deny(policy),
         _ if scope != Scope::All => return Verdict::Pass(Counter::BypassDestination),
-        Some(policy) if policy.action == ACTION_BYPASS => return Verdict::Bypass(policy),
+        ACTION_BYPASS => return Verdict::Bypass(policy),
+        ACTION_NONE => return Verdict::Pass(Counter::BypassCgroup),
         _ => {}
     }
-    let Some(policy) = policy else {
-        return Verdict::Pass(Counter::BypassCgroup);
-    };
     let query = dns::is_query(attempt);
     if attempt.transport == Transport::Udp && !query && !udp::is_quic(attempt) {
         return Verdict::Pass(Counter::BypassProtocol);
@@ -102,6 +108,7 @@ fn decide(attempt: &Attempt<'_>) -> Verdict {
         return Verdict::Pass(Counter::BypassDevice);
     }
     let Some(listener) = attempt.listener() else {
+        listeners::note_unserved(attempt);
         return Verdict::Unserved(policy, Counter::GateNetns);
     };
     if listener.port == 0 || query && listener.dns == 0 {
@@ -118,7 +125,7 @@ fn is_weir(tgid: u32) -> bool {
 
 /// Never redirects without a record of the original destination, and never to a proxy that isn't there.
 #[inline(always)]
-fn redirect(attempt: &Attempt<'_>, policy: &'static Policy, listener: Listener) -> Conclusion {
+fn redirect(attempt: &Attempt<'_>, policy: Policy, listener: Listener) -> Conclusion {
     if let Some(reason) = gate::closed(attempt.ctx, listener) {
         return fail(reason, policy);
     }
@@ -147,7 +154,7 @@ fn redirect(attempt: &Attempt<'_>, policy: &'static Policy, listener: Listener) 
 }
 
 #[inline(always)]
-fn fail(reason: Counter, policy: &'static Policy) -> Conclusion {
+fn fail(reason: Counter, policy: Policy) -> Conclusion {
     if policy.fail == FAIL_OPEN {
         count(Counter::FailedOpen);
         return conclude(OUTCOME_DIRECT, reason, policy);
@@ -210,12 +217,11 @@ pub fn tgid() -> u32 {
 }
 
 /// What the first matching rule says, else what is said of the nearest selected ancestor of the current cgroup, itself
-/// included. What is selected has no say of an exempt destination.
+/// included, or of the user or executable. What is selected has no say of an exempt destination.
 #[inline(always)]
-fn policy(attempt: &Attempt<'_>, scope: Scope) -> Option<&'static Policy> {
+fn policy(attempt: &Attempt<'_>, scope: Scope) -> Policy {
     let rules = Rules::in_force();
-    // The id, not what is said of it: a pointer here doubles what the verifier has to go through at each level.
-    let mut nearest = 0;
+    let mut nearest = NO_POLICY;
     let mut admitting = RuleSet::EMPTY;
     let first = FIRST_LEVEL.load();
     for level in first..first + MAX_CGROUP_DEPTH {
@@ -224,19 +230,23 @@ fn policy(attempt: &Attempt<'_>, scope: Scope) -> Option<&'static Policy> {
         if id == 0 {
             break;
         }
-        if CGROUPS.get_ptr(id).is_some() {
-            nearest = id;
+        // SAFETY: read during this run of the program only. Userspace may replace it meanwhile: either one is right.
+        if let Some(policy) = unsafe { CGROUPS.get(id) } {
+            nearest = maps::copied(policy);
         }
         if let Some(rules) = rules {
             rules.add_cgroup(id, &mut admitting);
         }
     }
-    // SAFETY: read during this run of the program only. Userspace may replace it meanwhile: either one is right.
-    let nearest = unsafe { CGROUPS.get(nearest) };
-    if let Some(rules) = rules
-        && let Some(matched) = rules.first_match(attempt, scope, &admitting, nearest.is_some())
+    if nearest.action == ACTION_NONE
+        && let Some(policy) = targets::policy()
     {
-        return Some(matched.policy);
+        nearest = policy;
     }
-    if scope == Scope::All { nearest } else { None }
+    if let Some(rules) = rules
+        && let Some(matched) = rules.first_match(attempt, scope, &admitting, nearest.action != ACTION_NONE)
+    {
+        return matched.policy;
+    }
+    if scope == Scope::All { nearest } else { NO_POLICY }
 }

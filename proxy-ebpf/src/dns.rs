@@ -10,9 +10,10 @@ use aya_ebpf::programs::SockAddrContext;
 use proxy_common::{Counter, Endpoint, SERVERS_V6, SLOT_MASK, SLOT_NETWORK, SLOT_PROBES, SLOT_V6, ServerKey};
 
 use crate::attempt::{
-    Attempt, Listener, Transport, is_mapped, known_netns, listener_ports, read_port, read_words,
-    write_address_v4, write_address_v6, write_port,
+    Attempt, Listener, Transport, is_mapped, read_port, read_words, write_address_v4, write_address_v6,
+    write_port,
 };
+use crate::listeners::{self, known_netns};
 use crate::maps::{BPF_NOEXIST, DNS_PORT, PLACEHOLDER};
 
 /// DNS servers by the addresses of loopback that stand for them. What is in it stays: an address never comes to stand
@@ -113,7 +114,7 @@ fn behind_v4(ctx: &SockAddrContext, address: u32) -> Option<Endpoint> {
         return None;
     }
     // Another program may have such an address, too, but not with this port.
-    let ports = listener_ports(ctx)?;
+    let ports = listeners::ports(ctx)?;
     if ports.dns_v4 == 0 || read_port(ctx) != ports.dns_v4 {
         return None;
     }
@@ -126,7 +127,7 @@ fn behind_v6(ctx: &SockAddrContext, address: &[u32; 4]) -> Option<Endpoint> {
     if !is_localhost || DNS_PORT.load() == 0 {
         return None;
     }
-    let ports = listener_ports(ctx)?;
+    let ports = listeners::ports(ctx)?;
     let number = u32::from(u16::from_be(read_port(ctx)).wrapping_sub(ports.dns_v6));
     if ports.dns_v6 == 0 || number >= SERVERS_V6 {
         return None;

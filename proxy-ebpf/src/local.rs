@@ -3,8 +3,9 @@
 
 use aya_ebpf::Global;
 
-use crate::attempt::{Attempt, LOCALHOST_V4, MAPPED, ONE, Transport, is_home, is_mapped};
+use crate::attempt::{Attempt, LOCALHOST_V4, MAPPED, ONE, Transport, is_mapped};
 use crate::dns;
+use crate::listeners::is_home;
 use crate::rules::Rules;
 
 /// 169.254.169.254 is link-local, but cloud metadata is for policy to give or refuse.

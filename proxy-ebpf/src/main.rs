@@ -13,10 +13,13 @@ mod decide;
 mod dns;
 mod events;
 mod gate;
+mod listeners;
 mod local;
 mod maps;
 mod original;
+mod others;
 mod rules;
+mod targets;
 mod udp;
 
 use aya_ebpf::{

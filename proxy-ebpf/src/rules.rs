@@ -16,9 +16,10 @@ use proxy_common::{
     USES_DESTINATION, USES_DOMAIN, USES_EXECUTABLE, USES_LOOPBACK, USES_PORT, USES_UID,
 };
 
-use crate::attempt::{Attempt, Transport, known_netns};
+use crate::attempt::{Attempt, Transport};
+use crate::listeners::known_netns;
 use crate::local::{Scope, arrival};
-use crate::maps::{HAS_EXECUTABLE, PLACEHOLDER, TASK_LAYOUT};
+use crate::maps::{HAS_EXECUTABLE, PLACEHOLDER, TASK_LAYOUT, copied};
 
 const ADDRESS_BITS: u32 = 128;
 
@@ -138,7 +139,7 @@ impl Rules {
             return None;
         }
         let index = self.generation * MAX_RULES + rule;
-        let policy = RULES.get(index)?;
+        let policy = copied(RULES.get(index)?);
         count(index);
         Some(Match { policy })
     }
@@ -207,12 +208,12 @@ impl Rules {
 
 /// The first rule that matched.
 pub struct Match {
-    pub policy: &'static Policy,
+    pub policy: Policy,
 }
 
 /// Inode and device of the file that the current process executes; zeros if that can't be read.
 #[inline(always)]
-fn executable() -> (u64, u64) {
+pub fn executable() -> (u64, u64) {
     let layout = TASK_LAYOUT.load();
     // SAFETY: a plain helper call.
     let task = unsafe { bpf_get_current_task() } as *const task_struct;

@@ -1,5 +1,6 @@
 //! What keeps weir from starting, or from capturing, is said clearly; and what still can work does.
 
+#[expect(dead_code, reason = "one of its programs is enough here")]
 #[path = "../../proxy-userspace/tests/redirect/foreign.rs"]
 mod foreign;
 
@@ -102,7 +103,7 @@ fn a_foreign_exclusive_program_is_named() {
     let mut owner = Weir::capturing("");
     owner.signal(Signal::SIGTERM);
     assert_eq!(owner.wait(), Some(0));
-    let _foreign = foreign::Exclusive::attach(owner.cgroup());
+    let _foreign = foreign::Foreign::exclusive(owner.cgroup());
     let cgroup = owner.cgroup().display().to_string();
     let show = format!("bpftool cgroup show {cgroup}");
     let reason = [cgroup.as_str(), "exclusive", "cgroup_inet4_connect", &show];

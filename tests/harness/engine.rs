@@ -18,6 +18,17 @@ pub const IMAGE: &str = "weir-test:1";
 /// Makes the host's own curl and Python usable in a container of [`IMAGE`].
 pub const WITH_USR: &str = "--volume=/usr:/usr:ro";
 
+/// A server for containers: tells each client under which address it sees it.
+pub const WHO: &str = "import http.server as h, socket\n\
+                      class S(h.ThreadingHTTPServer): address_family = socket.AF_INET6\n\
+                      class H(h.BaseHTTPRequestHandler):\n\
+                      \x20def do_GET(self):\n\
+                      \x20 told = self.client_address[0].removeprefix('::ffff:').encode()\n\
+                      \x20 self.send_response(200); self.send_header('Content-Length', str(len(told)))\n\
+                      \x20 self.end_headers(); self.wfile.write(told)\n\
+                      \x20def log_message(self, *_): pass\n\
+                      S(('::', 80), H).serve_forever()";
+
 /// The engine and its containers.
 pub struct Docker {
     child: Child,
@@ -85,17 +96,8 @@ impl Docker {
 
     /// A server in a container: it tells each client under which address it sees it. Gives the container's address.
     pub fn who(&self, name: &str, arguments: &[&str]) -> String {
-        let script = "import http.server as h, socket\n\
-                      class S(h.ThreadingHTTPServer): address_family = socket.AF_INET6\n\
-                      class H(h.BaseHTTPRequestHandler):\n\
-                      \x20def do_GET(self):\n\
-                      \x20 told = self.client_address[0].removeprefix('::ffff:').encode()\n\
-                      \x20 self.send_response(200); self.send_header('Content-Length', str(len(told)))\n\
-                      \x20 self.end_headers(); self.wfile.write(told)\n\
-                      \x20def log_message(self, *_): pass\n\
-                      S(('::', 80), H).serve_forever()";
         let run = [&["run", "--detach", "--init", "--name", name, WITH_USR][..], arguments].concat();
-        self.docker(&[&run[..], &[IMAGE, "/usr/bin/python3", "-c", script]].concat());
+        self.docker(&[&run[..], &[IMAGE, "/usr/bin/python3", "-c", WHO]].concat());
         eventually("the server listens", || {
             let probe = self.command(&["exec", name, "wget", "-qO-", "http://127.0.0.1/"]).output();
             probe.is_ok_and(|probe| probe.status.success()).then_some(())

@@ -17,6 +17,7 @@ pub mod load;
 pub mod netns;
 pub mod nginx;
 pub mod origin;
+pub mod packages;
 pub mod pattern;
 pub mod podman;
 pub mod prompt;

@@ -3,7 +3,9 @@
 mod build_ebpf;
 mod conformance;
 mod crash;
+mod guest;
 mod kernels;
+mod many;
 mod privilege;
 mod run;
 mod setup;
@@ -38,6 +40,8 @@ enum Command {
     Crash(crash::Options),
     /// Boot Debian's kernels under qemu and try weir on each.
     Kernels(kernels::Options),
+    /// Hold very many captured connections at one time, in a guest of qemu.
+    Many(many::Options),
     /// Check the rules of this workspace that the compiler does not know.
     Tidy,
 }
@@ -65,6 +69,7 @@ fn dispatch(command: Command) -> anyhow::Result<u8> {
         Command::Conformance(options) => conformance::conformance(&options)?,
         Command::Crash(options) => crash::crash(&options)?,
         Command::Kernels(options) => kernels::kernels(&options)?,
+        Command::Many(options) => many::many(&options)?,
         Command::Tidy => tidy::run(&workspace())?,
     }
     Ok(0)

@@ -42,7 +42,8 @@ pub(super) fn capture(running: &Running) -> Value {
         Capture::Unavailable(error) => json!({ "state": "unavailable", "reason": error.to_string() }),
         Capture::Detached => json!({ "state": "off", "reason": "weir is stopping" }),
         Capture::On(redirect) => {
-            let state = redirect.state();
+            let mut state = redirect.state();
+            state.problems.extend(running.namespaces.problems());
             let whole = if state.is_whole() { "on" } else { "degraded" };
             json!({
                 "state": whole,

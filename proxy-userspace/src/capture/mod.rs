@@ -3,8 +3,10 @@
 mod adopt;
 mod hook;
 mod inside;
+mod programs;
 mod resolve;
 mod targets;
+mod unserved;
 
 pub use adopt::adopt;
 pub use hook::{HookError, Starting, about_to_start};

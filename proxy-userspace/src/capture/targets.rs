@@ -10,7 +10,9 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use super::inside::enter;
+use super::programs::{self, Users};
 use super::resolve::{Found, Inspected, plain};
+use super::unserved;
 use crate::config::Selector;
 use crate::containers::{Asked, Captured, Engine, Starting};
 use crate::redirect::{CgroupId, Mount, Redirect, cgroup_of};
@@ -35,12 +37,13 @@ pub async fn start(running: &Arc<Running>, asked: mpsc::Receiver<Asked>) {
     for socket in &running.config.capture.engine_sockets {
         engines.insert(socket.clone(), Seen { engine: Engine::new(socket.clone()), ..Seen::default() });
     }
-    let mut watcher = Watcher { mount, engines, running: Arc::clone(running) };
+    let mut watcher = Watcher { mount, engines, users: Users::default(), running: Arc::clone(running) };
     watcher.look_everywhere().await;
     for seen in watcher.engines.values() {
         tokio::spawn(listen(seen.engine.clone(), Arc::clone(running)));
     }
     tokio::spawn(watcher.watch(asked));
+    tokio::spawn(unserved::serve(Arc::clone(running)));
 }
 
 /// Tells of an engine's changes, and of its coming and going.
@@ -63,6 +66,7 @@ async fn listen(engine: Engine, running: Arc<Running>) {
 struct Watcher {
     mount: Mount,
     engines: BTreeMap<PathBuf, Seen>,
+    users: Users,
     running: Arc<Running>,
 }
 
@@ -87,7 +91,8 @@ impl Watcher {
                 () = sleep(LOOK), if !idle => Vec::new(),
             };
             if waiting.is_empty() {
-                self.apply(&self.running.targets.selectors());
+                let selectors = self.running.targets.selectors();
+                self.apply(&selectors);
             } else {
                 self.look_everywhere().await;
             }
@@ -124,6 +129,7 @@ impl Watcher {
                 }
             }
         }
+        self.users.ask_again();
         self.apply(&selectors);
     }
 
@@ -145,12 +151,13 @@ impl Watcher {
     }
 
     /// Captures what is found and wasn't captured, and lets go what was and isn't found any more.
-    fn apply(&self, selectors: &[Selector]) {
+    fn apply(&mut self, selectors: &[Selector]) {
         let mut found = plain(selectors, &self.mount);
         found.extend(self.engines.values().flat_map(|seen| seen.found.iter().cloned()));
         found.extend(self.starting(selectors));
         let capture = self.running.capture();
         let Capture::On(redirect) = &*capture else { return };
+        self.running.targets.set_programs(programs::apply(selectors, &mut self.users, redirect));
         let before: HashMap<CgroupId, Captured> =
             self.running.targets.captured().into_iter().map(|captured| (captured.id, captured)).collect();
         let mut now: Vec<Captured> = Vec::new();

@@ -35,7 +35,8 @@ pub(crate) enum Command {
 /// What is to be captured.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Targets {
-    /// container:NAME-OR-ID, cgroup:PATH, unit:NAME, label:KEY[=VALUE], image:NAME[:TAG], compose:PROJECT.
+    /// container:NAME-OR-ID, cgroup:PATH, unit:NAME, uid:NUMBER, user:NAME, exe:PATH, label:KEY[=VALUE],
+    /// image:NAME[:TAG], compose:PROJECT.
     #[arg(value_name = "KIND:VALUE")]
     targets: Vec<String>,
     /// All containers with this label.
@@ -122,6 +123,7 @@ fn show_target(target: &Value) -> Result<(), Failed> {
     say(&name)?;
     for captured in captured {
         let what = match &captured["container"] {
+            Value::Null if captured["cgroup"].is_null() => "wherever it runs".to_owned(),
             Value::Null => text(&captured["cgroup"]),
             container => {
                 let id: String = text(&container["id"]).chars().take(12).collect();

@@ -4,6 +4,7 @@ use hyper::Method;
 use serde_json::Value;
 
 use super::{Admin, Failed, client, say};
+use crate::telemetry::flow::printable;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -74,6 +75,14 @@ fn say_capture(capture: &Value) -> Result<(), Failed> {
         let attached = if hook["attached"] == true { "attached" } else { "NOT ATTACHED" };
         say(&format!("  {:<26} {attached}", hook["name"].as_str().unwrap_or_default()))?;
     }
+    for other in kernel["others"].as_array().into_iter().flatten() {
+        say(&other_program(other))?;
+    }
+    if let Some(refused @ 1..) = capture["counters"]["bypass_refused"].as_u64() {
+        say(&format!(
+            "  other programs             have refused {refused} connections or datagrams before weir's ran"
+        ))?;
+    }
     for rule in kernel["rules"].as_array().into_iter().flatten() {
         let (name, action) = (rule["name"].as_str().unwrap_or_default(), &rule["action"]);
         let missing: Vec<_> =
@@ -102,6 +111,18 @@ fn say_capture(capture: &Value) -> Result<(), Failed> {
         say(&format!("  {name:<26} {} of {} entries", map["entries"], map["capacity"]))?;
     }
     Ok(())
+}
+
+/// What it may do is all that can be known.
+fn other_program(other: &Value) -> String {
+    let text = |key: &str| printable(other[key].as_str().unwrap_or_default().to_owned());
+    let place = if other["above"] == true { "a cgroup above" } else { "the same cgroup" };
+    let may = if other["before"] == true {
+        "before weir's: what it refuses is refused, where it sends a connection, weir takes that for its destination"
+    } else {
+        "after weir's: it may refuse what weir lets pass or takes"
+    };
+    format!("  {:<26} program {} {} of {place} runs {may}", text("hook"), other["id"], text("name"))
 }
 
 fn say_existing(arguments: &Arguments, admin: &Admin) -> Result<(), Failed> {

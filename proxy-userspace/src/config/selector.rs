@@ -19,6 +19,12 @@ pub enum Selector {
     Image(String),
     /// The containers of a Compose project.
     Compose(String),
+    /// Whatever runs with this real user id, as the host numbers it.
+    Uid(u32),
+    /// The same by the user's name.
+    User(String),
+    /// Whatever executes this file.
+    Executable(PathBuf),
 }
 
 /// What is wrong with a selector.
@@ -32,9 +38,13 @@ pub enum BadSelector {
     NoValue(String),
     #[error("a cgroup's path begins with `/` and has no `..` in it")]
     Path,
+    #[error("`{0}` is no number of a user; by name it is user:NAME")]
+    Uid(String),
+    #[error("an executable's path begins with `/`")]
+    Executable,
 }
 
-const KINDS: [&str; 6] = ["cgroup", "unit", "container", "label", "image", "compose"];
+const KINDS: [&str; 9] = ["cgroup", "unit", "container", "label", "image", "compose", "uid", "user", "exe"];
 
 /// The label of Compose, docker's and podman's, that names a container's project.
 pub const COMPOSE_LABEL: &str = "com.docker.compose.project";
@@ -43,7 +53,10 @@ impl Selector {
     /// Whether only a container engine can tell what it selects.
     #[must_use]
     pub fn needs_engine(&self) -> bool {
-        !matches!(self, Self::Cgroup(_) | Self::Unit(_))
+        match self {
+            Self::Container(_) | Self::Label { .. } | Self::Image(_) | Self::Compose(_) => true,
+            Self::Cgroup(_) | Self::Unit(_) | Self::Uid(_) | Self::User(_) | Self::Executable(_) => false,
+        }
     }
 }
 
@@ -74,6 +87,10 @@ impl FromStr for Selector {
             },
             "image" => Self::Image(value.to_owned()),
             "compose" => Self::Compose(value.to_owned()),
+            "uid" => Self::Uid(value.parse().map_err(|_| BadSelector::Uid(value.to_owned()))?),
+            "user" => Self::User(value.to_owned()),
+            "exe" if value.starts_with('/') => Self::Executable(PathBuf::from(value)),
+            "exe" => return Err(BadSelector::Executable),
             // docker shows names with a slash before them in places.
             _ => Self::Container(value.trim_start_matches('/').to_owned()),
         })
@@ -90,6 +107,9 @@ impl fmt::Display for Selector {
             Self::Label { key, value: None } => write!(text, "label:{key}"),
             Self::Image(name) => write!(text, "image:{name}"),
             Self::Compose(project) => write!(text, "compose:{project}"),
+            Self::Uid(uid) => write!(text, "uid:{uid}"),
+            Self::User(name) => write!(text, "user:{name}"),
+            Self::Executable(path) => write!(text, "exe:{}", path.display()),
         }
     }
 }
@@ -108,6 +128,9 @@ mod tests {
             "label:app",
             "image:registry:5000/nginx:1.27",
             "compose:shop",
+            "uid:1000",
+            "user:alice",
+            "exe:/usr/bin/curl",
         ] {
             assert_eq!(text.parse::<Selector>().unwrap().to_string(), text);
         }
@@ -125,5 +148,7 @@ mod tests {
         check("label:", "no value");
         check("cgroup:system.slice", "begins with `/`");
         check("cgroup:/a/../b", "no `..`");
+        check("uid:alice", "user:NAME");
+        check("exe:curl", "begins with `/`");
     }
 }

@@ -188,7 +188,11 @@ impl Known {
     pub fn is_selected_by(&self, selector: &Selector) -> bool {
         let has = |key: &str, value: &str| self.labels.get(key).is_some_and(|found| found == value);
         match selector {
-            Selector::Cgroup(_) | Selector::Unit(_) => false,
+            Selector::Cgroup(_)
+            | Selector::Unit(_)
+            | Selector::Uid(_)
+            | Selector::User(_)
+            | Selector::Executable(_) => false,
             Selector::Container(name) => self.names.contains(name) || self.has_id(name),
             Selector::Label { key, value: Some(value) } => has(key, value),
             Selector::Label { key, value: None } => self.labels.contains_key(key),

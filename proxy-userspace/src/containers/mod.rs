@@ -11,4 +11,4 @@ pub use engine::{Engine, EngineError, Known, Which};
 pub use listeners::CaptureListeners;
 pub use names::Names;
 pub use namespaces::{Door, EnterError, Namespaces};
-pub use targets::{Asked, Captured, Origin, Starting, Targets};
+pub use targets::{Asked, Captured, CapturedProgram, Origin, Starting, Targets};

@@ -17,6 +17,9 @@ use crate::redirect::{Listeners, OriginalDestinations, Redirect, RedirectError};
 /// Listeners that may wait for a worker to take them up.
 const MAX_DOORS: usize = 256;
 
+/// Network namespaces of which it is told that they can't be entered.
+const MAX_PROBLEMS: usize = 64;
+
 /// A listener inside, for a worker to serve.
 #[derive(Debug)]
 pub struct Door {
@@ -34,12 +37,22 @@ pub struct Namespaces {
     /// The worker that gets the next listener.
     turn: AtomicUsize,
     entered: Mutex<HashMap<NetnsId, Entered>>,
+    /// Those that should be, by their cookies.
+    problems: Mutex<HashMap<u64, Unentered>>,
 }
 
 #[derive(Debug)]
 struct Entered {
     namespace: Arc<Namespace>,
     addresses: Vec<SocketAddr>,
+}
+
+/// One that can't be entered.
+#[derive(Debug)]
+struct Unentered {
+    /// A process that lives there.
+    pid: u32,
+    problem: String,
 }
 
 /// One of them, for status.
@@ -88,7 +101,8 @@ impl Namespaces {
     ) -> (Arc<Self>, Vec<mpsc::Receiver<Door>>) {
         let (workers, doors) = (0..workers).map(|_| mpsc::channel(MAX_DOORS)).unzip();
         let turn = AtomicUsize::new(0);
-        (Arc::new(Self { workers, dns, turn, entered: Mutex::default() }), doors)
+        let (entered, problems) = (Mutex::default(), Mutex::default());
+        (Arc::new(Self { workers, dns, turn, entered, problems }), doors)
     }
 
     /// Listens where that process lives, and has its connections sent there. None if that is weir's own network
@@ -145,6 +159,40 @@ impl Namespaces {
         let mut states: Vec<_> = all.values().map(Entered::state).collect();
         states.sort_by_key(|state| state.cookie);
         states
+    }
+
+    /// How many are entered.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Notes why one that should be entered can't be, or that it is after all. True if that is new.
+    pub fn set_problem(&self, cookie: u64, pid: u32, problem: Option<String>) -> bool {
+        let mut problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(problem) = problem else { return problems.remove(&cookie).is_some() };
+        if problems.len() >= MAX_PROBLEMS {
+            return false;
+        }
+        problems.insert(cookie, Unentered { pid, problem }).is_none()
+    }
+
+    /// What connections weir should take and can't, told to people; as long as a process is there that made one.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
+        problems.retain(|_, Unentered { pid, .. }| netns::of_process(*pid).is_ok());
+        let mut told: Vec<String> = problems
+            .values()
+            .map(|Unentered { pid, problem }| {
+                format!(
+                    "connections from the network namespace of process {pid} should be captured, and capture.fail \
+                     decides them: {problem}"
+                )
+            })
+            .collect();
+        told.sort();
+        told
     }
 
     /// Has DNS over UDP taken there. Without IPv4 inside there is nothing of it to take.

@@ -32,6 +32,7 @@ const MAX_ASKING: usize = 64;
 struct State {
     targets: Vec<(Selector, Origin)>,
     captured: Vec<Captured>,
+    programs: Vec<CapturedProgram>,
     /// Containers that were captured before they started: the engine doesn't list them yet.
     starting: Vec<Starting>,
     /// What is wrong with an engine, by its socket.
@@ -57,6 +58,14 @@ pub struct Captured {
     pub selector: Selector,
     pub container: Option<Arc<Container>>,
     /// Why its connections can't be taken, though it is selected.
+    pub problem: Option<String>,
+}
+
+/// A user or an executable that is captured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CapturedProgram {
+    pub selector: Selector,
+    /// Why its connections can't be taken.
     pub problem: Option<String>,
 }
 
@@ -137,6 +146,11 @@ impl Targets {
         self.lock().captured = captured;
     }
 
+    /// Notes which users and executables are captured now.
+    pub fn set_programs(&self, programs: Vec<CapturedProgram>) {
+        self.lock().programs = programs;
+    }
+
     /// Notes that a container is captured which the engine doesn't say is running; if it must say so in time, until when.
     pub fn note_starting(&self, container: Captured, first_process: u32, until: Option<Instant>) {
         let mut captured = self.captured();
@@ -187,16 +201,17 @@ impl Targets {
 impl State {
     fn target(&self, selector: &Selector, origin: Origin) -> Value {
         let captured = self.captured.iter().filter(|captured| captured.selector == *selector);
-        let captured: Vec<Value> = captured
-            .map(|captured| {
-                json!({
-                    "cgroup": captured.path,
-                    "id": captured.id,
-                    "container": captured.container,
-                    "problem": captured.problem,
-                })
+        let captured = captured.map(|captured| {
+            json!({
+                "cgroup": captured.path,
+                "id": captured.id,
+                "container": captured.container,
+                "problem": captured.problem,
             })
-            .collect();
+        });
+        let programs = self.programs.iter().filter(|program| program.selector == *selector);
+        let programs = programs.map(|program| json!({ "problem": program.problem }));
+        let captured: Vec<Value> = captured.chain(programs).collect();
         json!({ "target": selector.to_string(), "from": origin, "captured": captured })
     }
 }

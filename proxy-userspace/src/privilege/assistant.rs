@@ -1,6 +1,6 @@
 //! The assistant, `weir assist`: a second, small process that keeps the privileges which weir gives up (`server.user`). It
-//! opens other processes' network namespaces, makes sockets in them, makes the folder for `weir exec` cgroups, and reads
-//! the files that it was told of at its start. It decides nothing, and answers nobody but weir; it ends with it.
+//! opens other processes' network namespaces, makes sockets in them, tells what other users' processes execute and which
+//! sockets they have, makes the folder for `weir exec` cgroups, and reads the files that it was told of at its start. It decides nothing, and answers nobody but weir; it ends with it.
 
 use std::fs::File;
 use std::io;
@@ -31,6 +31,10 @@ pub struct Assistant {
 pub(super) enum Request {
     /// The network namespace of a process.
     NetworkNamespace { pid: u32 },
+    /// Which file a process executes.
+    Executable { pid: u32 },
+    /// Inode numbers of a process's sockets.
+    Sockets { pid: u32 },
     /// A socket, as socket(2) takes it, in the namespace that comes with it.
     Socket { domain: i32, kind: i32, protocol: i32 },
     /// The folder for cgroups, which weir's user may then make itself.
@@ -41,10 +45,11 @@ pub(super) enum Request {
     Another,
 }
 
-/// A descriptor comes with it, or what went wrong: the errno.
-#[derive(Debug, Serialize, Deserialize)]
+/// A descriptor comes with it where one was asked for, or it says what went wrong: the errno.
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Answer {
     pub(super) error: Option<i32>,
+    pub(super) sockets: Vec<u64>,
 }
 
 /// What it is told at its start.
@@ -112,6 +117,22 @@ impl Assistant {
         self.ask(&Request::NetworkNamespace { pid }, None)?.map(File::from).ok_or_else(nothing)
     }
 
+    /// Which file a process executes: a descriptor that can't be read.
+    ///
+    /// # Errors
+    /// As open(2) of its link in /proc; or the assistant is gone.
+    pub(super) fn executable(&self, pid: u32) -> io::Result<File> {
+        self.ask(&Request::Executable { pid }, None)?.map(File::from).ok_or_else(nothing)
+    }
+
+    /// Inode numbers of a process's sockets.
+    ///
+    /// # Errors
+    /// As open(2) of its folder in /proc; or the assistant is gone.
+    pub(super) fn sockets(&self, pid: u32) -> io::Result<Vec<u64>> {
+        self.exchange(&Request::Sockets { pid }, None).map(|(answer, _)| answer.sockets)
+    }
+
     /// A socket of that namespace; the arguments are those of socket(2).
     ///
     /// # Errors
@@ -149,6 +170,14 @@ impl Assistant {
     }
 
     fn ask(&self, request: &Request, with: Option<BorrowedFd<'_>>) -> io::Result<Option<OwnedFd>> {
+        self.exchange(request, with).map(|(_, descriptor)| descriptor)
+    }
+
+    fn exchange(
+        &self,
+        request: &Request,
+        with: Option<BorrowedFd<'_>>,
+    ) -> io::Result<(Answer, Option<OwnedFd>)> {
         let stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
         let gone = |error: io::Error| {
             io::Error::new(error.kind(), format!("weir's assistant (process {}) is gone: {error}", self.pid))
@@ -156,8 +185,8 @@ impl Assistant {
         descriptors::send(&stream, &serde_json::to_vec(request)?, with.as_slice()).map_err(gone)?;
         let (answer, descriptors) = descriptors::receive(&stream).map_err(gone)?;
         match serde_json::from_slice(&answer)? {
-            Answer { error: Some(errno) } => Err(io::Error::from_raw_os_error(errno)),
-            Answer { error: None } => Ok(descriptors.into_iter().next()),
+            Answer { error: Some(errno), .. } => Err(io::Error::from_raw_os_error(errno)),
+            answer => Ok((answer, descriptors.into_iter().next())),
         }
     }
 }

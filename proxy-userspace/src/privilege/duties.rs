@@ -16,7 +16,7 @@ use nix::unistd::setsid;
 use socket2::Socket;
 
 use super::assistant::{Answer, Duties, Request};
-use super::{capabilities, descriptors};
+use super::{capabilities, descriptors, processes};
 
 /// What it keeps: entering namespaces, seeing them, raw sockets for ICMP, and making a folder that is weir's user's.
 const KEPT: [Capability; 5] = [
@@ -62,6 +62,19 @@ pub fn assist() -> io::Result<()> {
     Ok(())
 }
 
+/// What is answered.
+enum Given {
+    Nothing,
+    Descriptor(OwnedFd),
+    Sockets(Vec<u64>),
+}
+
+impl From<File> for Given {
+    fn from(file: File) -> Self {
+        Self::Descriptor(file.into())
+    }
+}
+
 struct AtWork {
     duties: Duties,
     /// Its own network namespace.
@@ -99,53 +112,62 @@ impl AtWork {
         client.set_write_timeout(Some(PATIENCE))?;
         let (request, with) = descriptors::receive(client)?;
         let done = self.serve(serde_json::from_slice(&request)?, with.first());
-        let (error, descriptor) = match done {
-            Ok(descriptor) => (None, descriptor),
-            Err(error) => (Some(error.raw_os_error().unwrap_or(libc::EPERM)), None),
+        let (answer, descriptor) = match done {
+            Ok(Given::Nothing) => (Answer::default(), None),
+            Ok(Given::Descriptor(descriptor)) => (Answer::default(), Some(descriptor)),
+            Ok(Given::Sockets(sockets)) => (Answer { sockets, ..Answer::default() }, None),
+            Err(error) => {
+                let errno = error.raw_os_error().unwrap_or(libc::EPERM);
+                (Answer { error: Some(errno), ..Answer::default() }, None)
+            }
         };
         let descriptor = descriptor.as_ref().map(AsFd::as_fd);
-        descriptors::send(client, &serde_json::to_vec(&Answer { error })?, descriptor.as_slice())
+        descriptors::send(client, &serde_json::to_vec(&answer)?, descriptor.as_slice())
     }
 
-    fn serve(&mut self, request: Request, with: Option<&OwnedFd>) -> io::Result<Option<OwnedFd>> {
+    fn serve(&mut self, request: Request, with: Option<&OwnedFd>) -> io::Result<Given> {
         match request {
-            Request::NetworkNamespace { pid } => {
-                File::open(format!("/proc/{pid}/ns/net")).map(|file| Some(file.into()))
+            Request::NetworkNamespace { pid } => File::open(format!("/proc/{pid}/ns/net")).map(Given::from),
+            Request::Executable { pid } => processes::open_executable(pid).map(Given::from),
+            Request::Sockets { pid } => {
+                processes::open_sockets(pid).map(|sockets| Given::Sockets(sockets.into_iter().collect()))
             }
             Request::Socket { domain, kind, protocol } => {
                 let namespace = with.ok_or(io::ErrorKind::InvalidInput)?;
-                self.socket_in(namespace, (domain, kind, protocol)).map(Some)
+                self.socket_in(namespace, (domain, kind, protocol)).map(Given::Descriptor)
             }
-            Request::ExecFolder => self.make_exec_folder().map(|()| None),
+            Request::ExecFolder => self.make_exec_folder().map(|()| Given::Nothing),
             Request::Open { path } if self.duties.files.contains(&path) => {
                 // A FIFO would block.
                 let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
-                Ok(Some(file.into()))
+                Ok(file.into())
             }
             Request::Open { .. } => Err(io::Error::from_raw_os_error(libc::EACCES)),
             Request::Another if self.open + self.clients.len() < MOST_CLIENTS => {
                 let (ours, theirs) = UnixStream::pair()?;
                 self.clients.push(ours);
-                Ok(Some(theirs.into()))
+                Ok(Given::Descriptor(theirs.into()))
             }
             Request::Another => Err(io::Error::from_raw_os_error(libc::EMFILE)),
         }
     }
 
-    /// TCP, UDP, and ICMP; nothing else is asked for.
+    /// TCP, UDP, ICMP, and netlink for sockets that are to be ended; nothing else is asked for.
     fn socket_in(
         &self,
         namespace: &OwnedFd,
         (domain, kind, protocol): (i32, i32, i32),
     ) -> io::Result<OwnedFd> {
         let plain = kind & !(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC);
-        let is_known = matches!(domain, libc::AF_INET | libc::AF_INET6)
-            && match plain {
-                libc::SOCK_STREAM => matches!(protocol, 0 | libc::IPPROTO_TCP),
-                libc::SOCK_DGRAM => matches!(protocol, 0 | libc::IPPROTO_UDP),
-                libc::SOCK_RAW => matches!(protocol, libc::IPPROTO_ICMP | libc::IPPROTO_ICMPV6),
-                _ => false,
-            };
+        let is_known = match (domain, plain) {
+            (libc::AF_NETLINK, libc::SOCK_DGRAM) => protocol == libc::NETLINK_SOCK_DIAG,
+            (libc::AF_INET | libc::AF_INET6, libc::SOCK_STREAM) => matches!(protocol, 0 | libc::IPPROTO_TCP),
+            (libc::AF_INET | libc::AF_INET6, libc::SOCK_DGRAM) => matches!(protocol, 0 | libc::IPPROTO_UDP),
+            (libc::AF_INET | libc::AF_INET6, libc::SOCK_RAW) => {
+                matches!(protocol, libc::IPPROTO_ICMP | libc::IPPROTO_ICMPV6)
+            }
+            _ => false,
+        };
         if !is_known {
             return Err(io::Error::from_raw_os_error(libc::EACCES));
         }

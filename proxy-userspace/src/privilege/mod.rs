@@ -5,9 +5,11 @@ mod assistant;
 mod capabilities;
 pub mod descriptors;
 mod duties;
+mod processes;
 mod user;
 
 pub use assistant::{Assistant, adopt, assistant};
 pub use capabilities::{held, keep_to_oneself, pass_on};
 pub use duties::assist;
+pub use processes::{executable, sockets};
 pub use user::{Preparations, UserError, become_user, check_user};

@@ -74,6 +74,15 @@ impl Redirect {
                 ));
             }
         }
+        let programs = self.programs_of_another_weir();
+        if !programs.is_empty() {
+            let programs: Vec<String> = programs.iter().map(u32::to_string).collect();
+            problems.push(format!(
+                "programs of another weir ({}) are attached to {cgroup}, too: an earlier one's holder, or a weir in \
+                 another mount namespace; see who has them with `bpftool link` and end it",
+                programs.join(", ")
+            ));
+        }
         let full = maps.iter().filter(|map| map.entries >= map.capacity && map.name != "CLOSED");
         problems.extend(full.map(|map| {
             format!(

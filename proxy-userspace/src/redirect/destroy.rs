@@ -1,17 +1,20 @@
 //! Ends a socket of another process: SOCK_DESTROY of sock_diag(7) (linux/sock_diag.h, linux/inet_diag.h).
 #![forbid(unsafe_code)]
 
+use std::fs::File;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 
 use nix::sched::{CloneFlags, setns};
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
+use nix::sys::socket::{MsgFlags, recv, send};
+use socket2::{Socket, Type};
 
 use crate::config::Protocol;
-use crate::netns::NetnsId;
+use crate::netns::{self, NetnsId};
+use crate::privilege;
 
-use super::existing::{Connected, namespace};
+use super::existing::Connected;
 
 const SOCK_DESTROY: u16 = 21;
 const NLM_F_REQUEST: u16 = 1;
@@ -24,18 +27,12 @@ const ANY: u32 = u32::MAX;
 /// # Errors
 /// `Unsupported` if this kernel can't; `PermissionDenied` without CAP_NET_ADMIN.
 pub(super) fn destroy(pid: u32, connected: &Connected) -> io::Result<()> {
-    let result = if NetnsId::of_process(pid)? == NetnsId::own()? {
-        destroy_here(connected)
+    let netlink = if NetnsId::of_process(pid)? == NetnsId::own()? {
+        Socket::new(libc::AF_NETLINK.into(), Type::DGRAM.cloexec(), Some(libc::NETLINK_SOCK_DIAG.into()))?
     } else {
-        let (namespace, connected) = (namespace(pid)?, *connected);
-        // A thread of its own, which ends there: this one stays where it is.
-        let there = std::thread::spawn(move || {
-            setns(namespace, CloneFlags::CLONE_NEWNET)?;
-            destroy_here(&connected)
-        });
-        there.join().unwrap_or_else(|_| Err(io::Error::other("the thread in its network namespace panicked")))
+        of_namespace(netns::of_process(pid)?)?
     };
-    match result {
+    match ask(&netlink, connected) {
         // It has ended by itself.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result,
@@ -53,13 +50,22 @@ pub(super) fn explain(error: &io::Error) -> String {
     }
 }
 
-fn destroy_here(connected: &Connected) -> io::Result<()> {
-    let netlink = socket(
-        AddressFamily::Netlink,
-        SockType::Datagram,
-        SockFlag::SOCK_CLOEXEC,
-        SockProtocol::NetlinkSockDiag,
-    )?;
+/// A socket of another network namespace, to speak to the kernel about it.
+fn of_namespace(namespace: File) -> io::Result<Socket> {
+    let kind = Type::DGRAM.cloexec();
+    if let Some(assistant) = privilege::assistant() {
+        let arguments = (libc::AF_NETLINK, kind.into(), libc::NETLINK_SOCK_DIAG);
+        return assistant.socket(namespace.as_fd(), arguments).map(Socket::from);
+    }
+    // A thread of its own, which ends there: this one stays where it is.
+    let there = std::thread::spawn(move || {
+        setns(namespace, CloneFlags::CLONE_NEWNET)?;
+        Socket::new(libc::AF_NETLINK.into(), kind, Some(libc::NETLINK_SOCK_DIAG.into()))
+    });
+    there.join().unwrap_or_else(|_| Err(io::Error::other("the thread in its network namespace panicked")))
+}
+
+fn ask(netlink: &Socket, connected: &Connected) -> io::Result<()> {
     // Not connected to anybody means: to the kernel.
     send(netlink.as_raw_fd(), &message(connected), MsgFlags::empty())?;
     let mut answer = [0; 1024];

@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use crate::config::Protocol;
 use crate::netns::NetnsId;
+use crate::privilege;
 
 use super::{Redirect, destroy};
 
@@ -90,7 +91,7 @@ impl Redirect {
             // Gone, or a kernel thread.
             let Ok(netns) = NetnsId::of_process(pid) else { continue };
             let table = tables.entry(netns).or_insert_with(|| sockets_seen_by(pid));
-            for inode in open_sockets(pid) {
+            for inode in privilege::sockets(pid).unwrap_or_default() {
                 let Some(connected) = table.get(&inode) else { continue };
                 let Ok(explained) = self.explain(pid, connected.protocol, connected.remote) else { continue };
                 if explained.verdict == "direct" {
@@ -124,16 +125,6 @@ fn told(pid: u32, connected: &Connected, explained: &super::Explained) -> Existi
 
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
-}
-
-/// Inode numbers of a process's sockets, each once.
-fn open_sockets(pid: u32) -> HashSet<u64> {
-    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return HashSet::new() };
-    let inode = |entry: fs::DirEntry| {
-        let target = fs::read_link(entry.path()).ok()?;
-        target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
-    };
-    entries.flatten().filter_map(inode).collect()
 }
 
 /// The connected sockets of a process's network namespace that were not accepted there, by inode number.
@@ -190,11 +181,6 @@ fn address(text: &str) -> Option<SocketAddr> {
         _ => return None,
     };
     Some(SocketAddr::new(ip, port))
-}
-
-/// The network namespace of a process, to enter it.
-pub(super) fn namespace(pid: u32) -> io::Result<File> {
-    File::open(format!("/proc/{pid}/ns/net"))
 }
 
 #[cfg(test)]

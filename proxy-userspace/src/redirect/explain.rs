@@ -7,12 +7,12 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use proxy_common::{ACTION_BYPASS, ACTION_DENY, DNS_PORT, FAIL_OPEN, Policy};
+use proxy_common::{ACTION_BYPASS, ACTION_DENY, DNS_PORT, FAIL_OPEN, Identity, Policy};
 
 use super::cgroup::{Cgroup, Mount, cgroup_of};
 use super::load::QUIC_PORT;
 use super::rules::Question;
-use super::rules::host::executable;
+use super::rules::host::executed_by;
 use super::{Redirect, RedirectError};
 use crate::config::Protocol;
 use crate::netns::NetnsId;
@@ -59,14 +59,16 @@ impl Redirect {
         let dns = self.captures_dns && destination.port() == DNS_PORT;
         let exempt = is_exempt(destination.ip()) && !(dns && is_local_server(destination.ip()));
         let explicit = exempt && self.is_explicit_listener(pid, protocol, destination)?;
-        let selected = self.nearest_selected(&path);
+        let uid = uid_of(pid)?;
+        let executable = executed_by(pid);
+        let selected = self.selected(&path, uid, executable);
         let question = Question {
             destination,
             protocol,
-            uid: uid_of(pid)?,
+            uid,
             cgroups: self.visible_cgroups(&path),
             selected: selected.is_some(),
-            executable: executable(Path::new(&format!("/proc/{pid}/exe"))),
+            executable,
             by_name: self.names.rules_of(self.netns_of(pid)?, destination.ip()),
             by_loopback: exempt && !explicit,
         };
@@ -78,9 +80,7 @@ impl Redirect {
         }
         let (policy, because) = match (matched, selected) {
             (Some((name, policy)), _) => (policy, format!("rule `{name}` is the first that matches")),
-            (None, Some((cgroup, policy))) => {
-                (policy, format!("no rule matches, and the cgroup {} is selected", cgroup.display()))
-            }
+            (None, Some((what, policy))) => (policy, format!("no rule matches, and {what} is selected")),
             (None, None) => {
                 let cgroup = path.display();
                 return direct(&format!(
@@ -150,6 +150,17 @@ impl Redirect {
     /// Its cookie, where names may be known of it; None: it is weir's own, or none that weir listens in.
     fn netns_of(&self, pid: u32) -> io::Result<Option<u64>> {
         Ok(self.namespaces.cookie(NetnsId::of_process(pid)?))
+    }
+
+    /// What of it is selected, and what was said of that.
+    fn selected(&self, path: &Path, uid: u32, executable: Option<Identity>) -> Option<(String, Policy)> {
+        if let Some((cgroup, policy)) = self.nearest_selected(path) {
+            return Some((format!("the cgroup {}", cgroup.display()), policy));
+        }
+        // Outside of the attach cgroup no program of weir's runs.
+        let (what, policy) =
+            self.selected_program(uid, executable).filter(|_| path.starts_with(self.cgroup()))?;
+        Some((what.to_owned(), policy))
     }
 
     /// The nearest selected cgroup at or above `path`, and what was selected for it.

@@ -18,6 +18,8 @@ use super::dns::SERVER_CAPACITY;
 use super::error::RedirectError;
 use super::events::EVENT_BYTES;
 use super::hooks::{self, HOOKS, Hook};
+use super::namespaces::UNSERVED_CAPACITY;
+use super::programs::PROGRAM_CAPACITY;
 use super::{Listeners, btf, rules, support};
 
 /// Ended connections the proxy may still ask for; enough for a full accept queue.
@@ -82,6 +84,8 @@ pub(super) fn load(
         .map_max_entries("CLAIMS", capture.max_connections)
         .map_max_entries("CLOSED", CLOSED_CAPACITY)
         .map_max_entries("CGROUPS", capture.max_cgroups)
+        .map_max_entries("SELECTED", PROGRAM_CAPACITY)
+        .map_max_entries("UNSERVED", UNSERVED_CAPACITY)
         .map_max_entries("IDENTITIES", rules::IDENTITY_CAPACITY)
         .map_max_entries("NAMESPACES", capture.max_cgroups)
         .map_max_entries("EVENTS", EVENT_BYTES)

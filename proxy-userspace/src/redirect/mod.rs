@@ -24,6 +24,8 @@ mod log;
 mod names;
 mod namespaces;
 mod original;
+mod others;
+mod programs;
 mod rules;
 mod state;
 mod succession;
@@ -53,7 +55,10 @@ pub use events::{Decision, Decisions};
 pub use existing::{Ended, ExistingSocket};
 pub use explain::Explained;
 pub use names::{KnownNames, Names};
+pub use namespaces::Unserved;
 pub use original::{Captured, OriginalDestinations};
+pub use others::OtherProgram;
+pub use programs::Program;
 pub use proxy_common::Counter as KernelCounter;
 pub use rules::{Prepared as Rules, RuleState, RulesError};
 pub use state::{Counters, HolderState, HookState, MapState, State};
@@ -63,6 +68,7 @@ use closed::ClosedRecords;
 use hooks::HOOKS;
 use load::{map_fd, take_map};
 use namespaces::Namespaces;
+use programs::Programs;
 
 /// Where the transparent front listens, in the network namespace of the thread that calls `Redirect::start`.
 #[derive(Debug, Clone, Copy, Default)]
@@ -97,6 +103,8 @@ pub struct Redirect {
     claims: HashMap<MapData, ClaimKey, proxy_common::Captured>,
     closed: ClosedRecords,
     cgroups: Mutex<HashMap<MapData, u64, Policy>>,
+    programs: Programs,
+    tells_executables: bool,
     rules: Mutex<rules::Table>,
     namespaces: Namespaces,
     names: Names,
@@ -160,8 +168,10 @@ impl Redirect {
             claims,
             closed: ClosedRecords::new(closed),
             cgroups: Mutex::new(take_map(&mut ebpf, "CGROUPS")?),
+            programs: Programs::new(&mut ebpf)?,
+            tells_executables: load::task_layout().is_some(),
             rules: Mutex::new(rules),
-            namespaces: Namespaces::new(take_map(&mut ebpf, "NAMESPACES")?),
+            namespaces: Namespaces::new(take_map(&mut ebpf, "NAMESPACES")?, take_map(&mut ebpf, "UNSERVED")?),
             names: Names::new(take_map(&mut ebpf, "NAMES")?, capture.dns.max_names, capture.dns.grace, netns),
             dns_servers: DnsServers::new(take_map(&mut ebpf, "DNS_SERVERS")?, netns),
             counters: take_map(&mut ebpf, "COUNTERS")?,
@@ -276,6 +286,7 @@ impl Redirect {
             map_state("CLAIMS", &self.claims),
             map_state("CLOSED", &self.closed.lock().map),
             map_state("CGROUPS", &cgroups),
+            map_state("SELECTED", &self.programs.lock().map),
             map_state("IDENTITIES", self.table().identities()),
             map_state("NAMESPACES", &self.namespaces.lock().map),
             map_state("DNS_SERVERS", &self.dns_servers.lock()),
@@ -283,7 +294,8 @@ impl Redirect {
         ];
         let problems = self.problems(&hooks, &maps);
         let (rules, holder) = (self.rules(), self.holder());
-        State { cgroup: self.cgroup.path.clone(), problems, hooks, maps, rules, holder }
+        let others = self.other_programs();
+        State { cgroup: self.cgroup.path.clone(), problems, hooks, others, maps, rules, holder }
     }
 
     /// Forgets connections that were closed before they were accepted, and have been waiting since the last call.

@@ -10,8 +10,22 @@ use proxy_common::ListenerPorts;
 use super::{Listeners, Redirect, RedirectError};
 use crate::netns::{Namespace, NetnsId};
 
+/// Namespaces without a listener that the kernel half can name at one time.
+pub(super) const UNSERVED_CAPACITY: u32 = 256;
+
+/// A network namespace in which connections were to be redirected, and nobody listened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unserved {
+    pub cookie: u64,
+    /// A process that wanted to connect there.
+    pub pid: u32,
+}
+
 /// The map, and what /proc calls the namespaces whose cookies are its keys.
-pub(super) struct Namespaces(Mutex<Served>);
+pub(super) struct Namespaces {
+    served: Mutex<Served>,
+    unserved: Mutex<HashMap<MapData, u64, u32>>,
+}
 
 pub(super) struct Served {
     pub(super) map: HashMap<MapData, u64, ListenerPorts>,
@@ -19,12 +33,16 @@ pub(super) struct Served {
 }
 
 impl Namespaces {
-    pub(super) fn new(map: HashMap<MapData, u64, ListenerPorts>) -> Self {
-        Self(Mutex::new(Served { map, ids: collections::HashMap::new() }))
+    pub(super) fn new(
+        map: HashMap<MapData, u64, ListenerPorts>,
+        unserved: HashMap<MapData, u64, u32>,
+    ) -> Self {
+        let served = Served { map, ids: collections::HashMap::new() };
+        Self { served: Mutex::new(served), unserved: Mutex::new(unserved) }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Served> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.served.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn serves(&self, id: NetnsId) -> bool {
@@ -53,6 +71,18 @@ impl Redirect {
         inserted.map_err(|source| RedirectError::Map { map: "NAMESPACES", source })?;
         served.ids.insert(namespace.id(), namespace.cookie());
         Ok(())
+    }
+
+    /// Where connections were to be redirected since the last call, and nobody listened.
+    pub fn take_unserved(&self) -> Vec<Unserved> {
+        let mut map = self.namespaces.unserved.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = map.iter().take(UNSERVED_CAPACITY as usize).filter_map(Result::ok);
+        let found: Vec<Unserved> = found.map(|(cookie, pid)| Unserved { cookie, pid }).collect();
+        for unserved in &found {
+            // It comes again with the next connection.
+            let _ = map.remove(&unserved.cookie);
+        }
+        found
     }
 
     /// Sends connections from that network namespace nowhere any more. One that wasn't served is no error.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use proxy_common::Counter;
 use serde::{Serialize, Serializer};
 
+use super::others::OtherProgram;
 use super::rules::RuleState;
 
 /// The kernel half at this moment.
@@ -16,6 +17,8 @@ pub struct State {
     /// What is not as it should be, and why; told to people.
     pub problems: Vec<String>,
     pub hooks: Vec<HookState>,
+    /// Other people's programs that run on the same connections, as the kernel runs them.
+    pub others: Vec<OtherProgram>,
     pub maps: Vec<MapState>,
     /// In their order; the first that matches counts.
     pub rules: Vec<RuleState>,

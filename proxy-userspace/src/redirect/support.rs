@@ -152,7 +152,10 @@ pub(super) fn exclusive_program(
         let Ok(attached) = sys::attached_programs(std::os::fd::AsFd::as_fd(&open.dir), attach_type) else {
             continue;
         };
-        if !attached.program_ids.is_empty() && attached.flags & sys::ATTACH_MULTI == 0 {
+        // Below a program that may be overridden others are allowed, and run in its place.
+        let tolerant =
+            if path == cgroup { sys::ATTACH_MULTI } else { sys::ATTACH_MULTI | sys::ATTACH_OVERRIDE };
+        if !attached.program_ids.is_empty() && attached.flags & tolerant == 0 {
             return Some((open.path, attached.program_ids));
         }
     }

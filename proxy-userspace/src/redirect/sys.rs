@@ -15,7 +15,11 @@ const BPF_MAP_LOOKUP_AND_DELETE_ELEM: libc::c_long = 21;
 const BPF_LINK_CREATE: libc::c_long = 28;
 
 /// `BPF_F_ALLOW_OVERRIDE` and `BPF_F_ALLOW_MULTI`: how a cgroup's programs of one kind tolerate others.
+pub(super) const ATTACH_OVERRIDE: u32 = 1;
 pub(super) const ATTACH_MULTI: u32 = 2;
+
+/// `BPF_F_QUERY_EFFECTIVE`.
+const QUERY_EFFECTIVE: u32 = 1;
 
 /// Programs of one kind that a cgroup is asked for; more are not listed.
 const MAX_QUERIED: usize = 64;
@@ -99,12 +103,22 @@ pub(super) fn takes_atomically<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K) -> 
     }
 }
 
+/// Programs that the kernel runs for a hook in that cgroup, inherited ones included, in their order.
+pub(super) fn effective_programs(cgroup: BorrowedFd<'_>, attach_type: u32) -> io::Result<Vec<u32>> {
+    query(cgroup, attach_type, QUERY_EFFECTIVE).map(|attached| attached.program_ids)
+}
+
 /// Programs attached directly to that cgroup for a hook (`bpf_attach_type`), inherited ones not included.
 pub(super) fn attached_programs(cgroup: BorrowedFd<'_>, attach_type: u32) -> io::Result<Attached> {
+    query(cgroup, attach_type, 0)
+}
+
+fn query(cgroup: BorrowedFd<'_>, attach_type: u32, query_flags: u32) -> io::Result<Attached> {
     let mut program_ids = vec![0_u32; MAX_QUERIED];
     let mut attr = QueryAttr {
         target_fd: cgroup.as_raw_fd().cast_unsigned(),
         attach_type,
+        query_flags,
         prog_ids: program_ids.as_mut_ptr() as u64,
         prog_cnt: MAX_QUERIED as u32,
         ..QueryAttr::default()

@@ -1,4 +1,5 @@
-//! A program of somebody else's, attached the old way: exclusive, and not tied to a process.
+//! A program of somebody else's, attached the old way: not tied to a process, and in each of the ways in which it may
+//! tolerate others.
 #![expect(unsafe_code, reason = "raw bpf(2): the libraries attach by links only")]
 
 use std::fs::File;
@@ -15,40 +16,77 @@ const BPF_CGROUP_INET4_CONNECT: u32 = 10;
 /// `r0 = 1; exit`: lets every connect() pass.
 const PASS: [u64; 2] = [0x0000_0001_0000_00b7, 0x0000_0000_0000_0095];
 
+/// `r0 = 0; exit`: refuses every connect().
+const REFUSE: [u64; 2] = [0x0000_0000_0000_00b7, 0x0000_0000_0000_0095];
+
+/// `*(u32 *)(r1 + offsetof(user_port)) = htons(9); r0 = 1; exit`: sends every connect() to port 9.
+const REWRITE: [u64; 4] =
+    [0x0000_0900_0000_02b7, 0x0000_0000_0018_2163, 0x0000_0001_0000_00b7, 0x0000_0000_0000_0095];
+
+/// What it does with a connect().
+#[derive(Clone, Copy)]
+pub(crate) enum Does {
+    Pass,
+    Refuse,
+    Rewrite,
+}
+
+/// How it tolerates others: the flags of BPF_PROG_ATTACH.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    None = 0,
+    Override = 1,
+    Multi = 2,
+}
+
 /// Attached while it lives.
-pub(crate) struct Exclusive {
+pub(crate) struct Foreign {
     cgroup: File,
     program: OwnedFd,
 }
 
-impl Exclusive {
-    pub(crate) fn attach(cgroup: &Path) -> Self {
+impl Foreign {
+    /// The program that tolerates no other.
+    pub(crate) fn exclusive(cgroup: &Path) -> Self {
+        Self::attach(cgroup, Does::Pass, Mode::None).expect("a trivial program attaches")
+    }
+
+    /// Fails as the kernel does: EPERM where another program does not tolerate it.
+    pub(crate) fn attach(cgroup: &Path, does: Does, mode: Mode) -> io::Result<Self> {
         let license = c"GPL";
         // union bpf_attr for BPF_PROG_LOAD, up to expected_attach_type.
         let mut load = [0_u32; 18];
         load[0] = BPF_PROG_TYPE_CGROUP_SOCK_ADDR;
-        load[1] = PASS.len() as u32;
-        set_pointer(&mut load, 2, PASS.as_ptr().cast());
+        let program: &[u64] = match does {
+            Does::Pass => &PASS,
+            Does::Refuse => &REFUSE,
+            Does::Rewrite => &REWRITE,
+        };
+        load[1] = program.len() as u32;
+        set_pointer(&mut load, 2, program.as_ptr().cast());
         set_pointer(&mut load, 4, license.as_ptr().cast());
         load[17] = BPF_CGROUP_INET4_CONNECT;
         let program = bpf(BPF_PROG_LOAD, &mut load).expect("a trivial program loads");
         // SAFETY: a new descriptor that nobody else owns.
         let program = unsafe { OwnedFd::from_raw_fd(program) };
-        let foreign = Self { cgroup: File::open(cgroup).expect("the cgroup exists"), program };
-        bpf(BPF_PROG_ATTACH, &mut foreign.attachment()).expect("a trivial program attaches");
-        foreign
-    }
-
-    /// target_fd, attach_bpf_fd, attach_type, attach_flags: 0, no other program is tolerated.
-    fn attachment(&self) -> [u32; 4] {
-        let fd = |raw: i32| u32::try_from(raw).expect("a descriptor");
-        [fd(self.cgroup.as_raw_fd()), fd(self.program.as_raw_fd()), BPF_CGROUP_INET4_CONNECT, 0]
+        let cgroup = File::open(cgroup).expect("the cgroup exists");
+        let mut attachment = attachment(&cgroup, &program, mode);
+        bpf(BPF_PROG_ATTACH, &mut attachment)?;
+        Ok(Self { cgroup, program })
     }
 }
 
-impl Drop for Exclusive {
+/// target_fd, attach_bpf_fd, attach_type, attach_flags.
+fn attachment(cgroup: &File, program: &OwnedFd, mode: Mode) -> [u32; 4] {
+    let fd = |raw: i32| u32::try_from(raw).expect("a descriptor");
+    [fd(cgroup.as_raw_fd()), fd(program.as_raw_fd()), BPF_CGROUP_INET4_CONNECT, mode as u32]
+}
+
+impl Drop for Foreign {
     fn drop(&mut self) {
-        bpf(BPF_PROG_DETACH, &mut self.attachment()).expect("it was attached");
+        // Flags are for attaching alone.
+        bpf(BPF_PROG_DETACH, &mut attachment(&self.cgroup, &self.program, Mode::None))
+            .expect("it was attached");
     }
 }
 

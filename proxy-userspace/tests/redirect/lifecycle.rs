@@ -11,7 +11,7 @@ use weir::config::Capture;
 use weir::redirect::support::{Verdict, probe};
 use weir::redirect::{ExecCgroup, Redirect, RedirectError};
 
-use super::foreign::Exclusive;
+use super::foreign::Foreign;
 use super::rig::{Rig, start};
 
 /// Where no weir has left anything.
@@ -56,7 +56,7 @@ fn a_foreign_exclusive_program_is_named() {
         // It rules the tree below it, too.
         (rig.groups.attach.clone(), Capture { cgroup: Some(rig.groups.captured()), ..rig.config() }),
     ] {
-        let foreign = Exclusive::attach(&place);
+        let foreign = Foreign::exclusive(&place);
         let error = refusal(&rig, &config);
         assert!(
             matches!(&error, RedirectError::ForeignProgram { cgroup, .. } if *cgroup == place),

@@ -8,6 +8,7 @@ mod failure;
 mod foreign;
 mod lifecycle;
 mod log;
+mod others;
 mod records;
 mod repair;
 mod rig;

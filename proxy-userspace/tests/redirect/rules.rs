@@ -350,7 +350,7 @@ except OSError as e: print('deny' if e.errno == errno.EHOSTUNREACH else 'direct'
 }
 
 /// The child says no more until it is told to: nothing of its later words is read ahead.
-fn read_line(child: &mut std::process::Child) -> String {
+pub(super) fn read_line(child: &mut std::process::Child) -> String {
     let mut line = String::new();
     BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
     line.trim_end().to_owned()

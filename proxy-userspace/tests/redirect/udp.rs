@@ -4,7 +4,7 @@ use weir::config::{Action, Capture, Protocol};
 use weir::redirect::{KernelCounter, Redirect};
 
 use super::rig::{Rig, finish, start};
-use super::rules::{rule, to};
+use super::rules::{read_line, rule, to};
 
 /// A datagram by connect() and send(), and by sendto() and sendmsg() on a socket that isn't connected.
 fn send(host: &str, port: u16) -> String {
@@ -88,7 +88,9 @@ fn rules_refuse_datagrams() {
     check(&rig, false, "2001:db8::1", 443, "ECONNREFUSED");
     assert_eq!(rig.outside("print(attempt('198.18.0.1', 8080))"), "direct");
     assert_eq!(rig.outside("print(attempt('198.18.0.1', 99))"), "ECONNREFUSED");
-    let mut child = start(&rig.groups.outside(), "sys.stdin.readline()");
+    let mut child = start(&rig.groups.outside(), "print('in', flush=True); sys.stdin.readline()");
+    // By then it is where it is to be.
+    read_line(&mut child);
     for (address, expected) in
         [("198.18.0.1:99", "deny"), ("198.18.0.1:53", "direct"), ("[2001:db8::1]:99", "direct")]
     {

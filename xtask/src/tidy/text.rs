@@ -13,8 +13,11 @@ const MAX_KERNEL_LINES: usize = 900;
 const BESIDE_THE_CORE: &[&str] = &[
     "proxy-ebpf/src/dns.rs",
     "proxy-ebpf/src/events.rs",
+    "proxy-ebpf/src/listeners.rs",
     "proxy-ebpf/src/local.rs",
+    "proxy-ebpf/src/others.rs",
     "proxy-ebpf/src/rules.rs",
+    "proxy-ebpf/src/targets.rs",
     "proxy-ebpf/src/udp.rs",
 ];
 

@@ -13,6 +13,7 @@ use proxy_common::{IDENTITY_CGROUP, IDENTITY_EXECUTABLE, Identity};
 
 use crate::config::filter_line::{self, Named};
 use crate::config::{CaptureRule, Domain, Prefix};
+use crate::privilege;
 use crate::redirect::cgroup::Cgroup;
 
 use super::RulesError;
@@ -207,9 +208,17 @@ fn below(top: &Path) -> Vec<PathBuf> {
 /// The file as the kernel half sees it: `st_dev` may be another number than the superblock's (btrfs), so the mount is
 /// asked for that.
 pub(in crate::redirect) fn executable(path: &Path) -> Option<Identity> {
-    let file = File::open(path).ok()?;
+    identity(&File::open(path).ok()?)
+}
+
+/// What a process executes now.
+pub(in crate::redirect) fn executed_by(pid: u32) -> Option<Identity> {
+    identity(&privilege::executable(pid).ok()?)
+}
+
+fn identity(file: &File) -> Option<Identity> {
     let metadata = file.metadata().ok()?;
-    let device = superblock_of(&file).unwrap_or_else(|| {
+    let device = superblock_of(file).unwrap_or_else(|| {
         let device = metadata.dev();
         kernel_device(nix::sys::stat::major(device), nix::sys::stat::minor(device))
     });
