@@ -113,8 +113,7 @@ impl Taken {
         match engine.upstream.connect(&Addresses { tls: None, ..(*addresses).clone() }).await {
             Ok(connection) => {
                 flow.upstream = Some(connection.address);
-                let upstream = Upgraded::Connection(Box::new(connection));
-                Ok(Opened { flow, upstream, namespace, addresses: Some(addresses) })
+                Ok(Opened { flow, upstream: connection.into(), namespace, addresses: Some(addresses) })
             }
             Err(error) => Err(Refused { flow, failure: error.into() }),
         }

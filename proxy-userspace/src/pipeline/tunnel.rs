@@ -49,6 +49,12 @@ pub enum Upgraded {
     Stream(Box<OnStream>),
 }
 
+impl From<Connection> for Upgraded {
+    fn from(connection: Connection) -> Self {
+        Self::Connection(Box::new(connection))
+    }
+}
+
 /// A tunnel that was refused or could not be opened. The front answers with [`Refused::answer`], or resets.
 #[derive(Debug)]
 pub struct Refused {
@@ -97,7 +103,7 @@ async fn opened(
     match connect(engine, client, target, method, &mut flow, kept).await {
         Ok((upstream, addresses)) => Ok(Opened {
             flow,
-            upstream: Upgraded::Connection(Box::new(upstream)),
+            upstream: upstream.into(),
             namespace: target.vantage.namespace.clone(),
             addresses: engine.interception.is_some().then(|| Box::new(addresses)),
         }),
