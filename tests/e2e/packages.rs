@@ -106,7 +106,7 @@ fn apt_is_served_from_the_cache_the_second_time() {
 #[test]
 fn pip_and_npm_are_served_from_the_cache_through_intercepted_tls() {
     let authority = Authority::new();
-    let identity = authority.issue("registry", "IP:127.0.0.1");
+    let identity = authority.issue("registry", "DNS:localhost");
     let overlay = Intercepting::overlay(&authority, "rules: [{name: packages, action: intercept}]", RECIPE);
     let site = Intercepting { weir: Weir::explicit(&overlay), authority };
     let trusted = site.trusted().display().to_string();
@@ -114,7 +114,7 @@ fn pip_and_npm_are_served_from_the_cache_through_intercepted_tls() {
     let files = [&identity.certificate, &identity.key].map(|path| path.display().to_string());
     let words = [&folder.path().display().to_string(), "0", &files[0], &files[1]];
     let mut origin = Background::start("package_origin.py", &words);
-    let base = format!("https://127.0.0.1:{}", origin.port);
+    let base = format!("https://localhost:{}", origin.port);
     let run = || {
         let folder = TempDir::new().expect("a temporary folder");
         let mut pip = Command::new("pip3");

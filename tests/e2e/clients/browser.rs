@@ -68,7 +68,7 @@ fn chromium_intercepted() {
     assert!(said.ends_with("trusts weir's authority now"), "{said}");
     browse(&site, &home, true);
     let intercepted = site.weir.metric("intercepted_total");
-    assert!(intercepted > 6 && site.weir.metric("intercept_distrusted_total") == 0, "{intercepted}");
+    assert!(intercepted >= 6 && site.weir.metric("intercept_distrusted_total") == 0, "{intercepted}");
     // WebSockets apart, nothing passed unread.
     assert!(site.weir.metric("http_requests_total") > 3 * 240);
 }

@@ -133,7 +133,8 @@ if len(sys.argv) > 3:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(sys.argv[3], sys.argv[4])
     server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-    base = base.replace("http:", "https:")
+    # By name: npm takes no certificate that is for an address.
+    base = f"https://localhost:{server.server_port}"
 pip()
 npm(base)
 cargo(base)
