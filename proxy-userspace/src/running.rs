@@ -1,12 +1,13 @@
 //! What runs: the state that the control plane shows, and that starting and stopping change.
 
+mod live;
 mod predecessors;
 
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, broadcast, mpsc, oneshot};
@@ -17,30 +18,31 @@ use crate::containers::{Namespaces, Targets};
 use crate::execute::Executor;
 use crate::net::admission::Admission;
 use crate::policy::Policy;
-use crate::policy::acl::Acl;
 use crate::policy::auth::Auth;
 use crate::policy::current::Shared;
 use crate::redirect::{Decision, Heartbeat, Redirect, RedirectError, monotonic_ns};
 use crate::telemetry::flows::Flows;
 
+pub use live::{Live, NotReloaded, NotStarted, Reloaded, Reloads, Wish};
 pub use predecessors::{Predecessor, Predecessors};
 
 /// A running weir.
 pub struct Running {
-    pub config: Arc<Config>,
-    /// Where `config` came from: to read it again.
+    /// Replaced by the one task that changes what runs.
+    pub live: Arc<Shared<Live>>,
+    /// Where the configuration came from: to read it again.
     pub sources: Sources,
     /// Held while it is read again: two at a time would overtake one another.
-    pub reloading: Mutex<()>,
-    /// Where the explicit proxy listens.
-    pub proxy: SocketAddr,
+    pub reloading: tokio::sync::Mutex<()>,
+    pub reloads: Mutex<Reloads>,
+    /// Where to ask for what changes what runs.
+    pub wishes: mpsc::Sender<Wish>,
     /// Where the admin API listens for TCP.
     pub admin: SocketAddr,
     pub started: Instant,
     pub admission: Arc<Admission>,
     pub flows: Arc<Flows>,
     pub beats: Arc<Beats>,
-    pub acl: Acl,
     /// Replaced when the configuration is read again.
     pub policy: Arc<Shared<Policy>>,
     pub auth: Arc<Auth>,
@@ -52,7 +54,7 @@ pub struct Running {
     /// None where nothing is cached.
     pub cache: Option<Arc<Cache>>,
     /// None where no commands are run.
-    pub executor: Option<Executor>,
+    pub commands: RwLock<Option<Arc<Executor>>>,
     /// Where to ask for another weir in this one's place.
     pub upgrades: mpsc::Sender<Upgrade>,
     /// Another weir has been told what is captured: a change would be known to one of the two only.
@@ -130,9 +132,66 @@ impl Running {
         }
     }
 
-    /// Waits until nobody else reads the configuration again.
-    pub fn reloading(&self) -> MutexGuard<'_, ()> {
-        self.reloading.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What holds now.
+    #[must_use]
+    pub fn live(&self) -> Arc<Live> {
+        self.live.latest()
+    }
+
+    /// The configuration that holds now.
+    #[must_use]
+    pub fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.live().config)
+    }
+
+    pub fn set_live(&self, next: impl FnOnce(&Live) -> Live) {
+        self.live.replace(next(&self.live()));
+    }
+
+    /// What runs commands, if they are run.
+    #[must_use]
+    pub fn executor(&self) -> Option<Arc<Executor>> {
+        self.commands.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Commands are run by another one from now on; those that run go on, and count.
+    pub fn replace_executor(&self, next: Option<Executor>) {
+        let mut executor = self.commands.write().unwrap_or_else(PoisonError::into_inner);
+        *executor = match (executor.take(), next) {
+            (Some(last), Some(next)) => Some(Arc::new(next.after(&last))),
+            (_, next) => next.map(Arc::new),
+        };
+    }
+
+    /// Asks the task that changes what runs, and waits for its answer. None: weir is stopping, or has been replaced.
+    pub async fn ask<T>(&self, wish: Wish, answer: oneshot::Receiver<T>) -> Option<T> {
+        self.wishes.send(wish).await.ok()?;
+        answer.await.ok()
+    }
+
+    /// How reading the configuration again went so far.
+    #[must_use]
+    pub fn reloads(&self) -> Reloads {
+        self.reloads.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes note of how it went this time.
+    pub fn note_reload(&self, result: &Result<Reloaded, NotReloaded>) {
+        let mut reloads = self.reloads.lock().unwrap_or_else(PoisonError::into_inner);
+        match result {
+            Ok(reloaded) => {
+                reloads.reloads += 1;
+                reloads.last_error = None;
+                // What was changed before still waits, unless it was changed back.
+                reloads.needs_restart.extend(reloaded.needs_restart.iter().cloned());
+                reloads.needs_restart.sort();
+                reloads.needs_restart.dedup();
+            }
+            Err(error) => {
+                reloads.failures += 1;
+                reloads.last_error = Some(error.to_string());
+            }
+        }
     }
 }
 

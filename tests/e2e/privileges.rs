@@ -223,7 +223,7 @@ fn keys_may_be_roots_alone() {
     };
     assert_eq!(ask(), "ok");
     weir.signal(Signal::SIGHUP);
-    eventually("read again", || weir.log().contains("were read again").then_some(()));
+    eventually("read again", || weir.log().contains("was read again").then_some(()));
     assert_eq!(ask(), "ok");
 }
 

@@ -6,7 +6,7 @@ use std::process::Command;
 use nix::sys::signal::Signal;
 use weir_tests::http::{self, Answer};
 use weir_tests::netns::{self, Other};
-use weir_tests::weir::{Weir, eventually};
+use weir_tests::weir::{Weir, eventually, free_port};
 
 /// curl in a cgroup that nothing has selected: its output, or its exit code.
 fn curl_in(cgroup: &Path, url: &str) -> Result<String, i32> {
@@ -273,4 +273,21 @@ fn a_rule_that_cannot_hold_stops_the_start() {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{errors}");
     assert!(errors.contains("rule `rule-1`: there is no user no-such-user"), "{errors}");
+}
+
+/// The kernel half refuses the explicit proxy's port to programs that rules refuse; it knows one.
+#[test]
+fn the_proxy_stays_where_the_kernel_half_knows_it() {
+    netns::enter();
+    let weir = Weir::capturing("");
+    let port = free_port();
+    let told = weir.reload(&format!("server: {{port: {port}, port_range: {port}-{port}}}"));
+    assert_eq!(told["needs_restart"], serde_json::json!(["server.port", "server.port_range"]), "{told}");
+    assert_eq!(weir.status()["port"], weir.proxy.port());
+    assert_eq!(weir.api("POST", "/proxy/stop", None).0, 200);
+    let (code, problem) = weir.api("POST", "/proxy/start", Some(&serde_json::json!({ "port": port })));
+    assert_eq!(code, 409, "{problem}");
+    assert!(problem["detail"].as_str().is_some_and(|why| why.contains("the kernel half")), "{problem}");
+    let (code, told) = weir.api("POST", "/proxy/start", None);
+    assert_eq!((code, &told["port"]), (200, &weir.proxy.port().into()), "{told}");
 }

@@ -62,7 +62,7 @@ impl Weir {
         let text = format!(
             "server: {{port: {port}, port_range: {port}-{port}}}\n\
              security: {{acl: {{destinations: {{loopback: allow}}}}}}\n\
-             admin: {{port: {admin}, state_dir: '{}'}}\n{capture}\n",
+             admin: {{port: {admin}, state_dir: '{}', reload_on_change: false}}\n{capture}\n",
             state.display()
         );
         std::fs::write(&base, text).expect("a file in a temporary folder");

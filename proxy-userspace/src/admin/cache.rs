@@ -111,7 +111,7 @@ async fn stats(State(running): State<Arc<Running>>) -> Json<Value> {
         "memory": {
             "keys": keys,
             "bytes": bytes,
-            "max_bytes": running.config.cache.max_memory,
+            "max_bytes": running.config().cache.max_memory,
             "evictions": cache.memory().evictions(),
         },
         "stores": cache.lower().iter().map(|tier| store(&tier.report())).collect::<Vec<_>>(),

@@ -56,13 +56,13 @@ async fn execute(
     State(running): State<Arc<Running>>,
     asked: Result<Object<Asked>, BadObject>,
 ) -> Result<Response, Response> {
-    let executor = running.executor.as_ref().ok_or_else(|| {
+    let executor = running.executor().ok_or_else(|| {
         Problem::new(StatusCode::FORBIDDEN, "no commands are run here: cli.enabled is false").into_response()
     })?;
     let Object(asked) =
         asked.map_err(|error| Problem::new(error.status(), error.body_text()).into_response())?;
     let stream = asked.stream;
-    let events = start(executor, asked).map_err(|refusal| refused(&refusal))?;
+    let events = start(&executor, asked).map_err(|refusal| refused(&refusal))?;
     Ok(if stream { streaming(events) } else { Json(whole(events).await).into_response() })
 }
 
@@ -148,7 +148,7 @@ async fn whole(mut events: mpsc::Receiver<Event>) -> Whole {
 
 /// The metrics of the commands.
 pub(super) fn write_metrics(running: &Running, text: &mut String) {
-    let Some(executor) = &running.executor else { return };
+    let Some(executor) = running.executor() else { return };
     let (started, refused, open) = executor.counts();
     write_metric(text, "cli_commands_total", "Commands started.", "counter", started);
     write_metric(text, "cli_refused_total", "Commands that were not started.", "counter", refused);

@@ -92,8 +92,8 @@ async fn asked(running: &Running, url: &str, would: &Would) -> Result<Json<Value
     for address in addresses(&authority).await? {
         let proxy = match policy.check_address(&subject, address) {
             Err(refusal) => refused(&refusal),
-            Ok(true) => verdict(running.acl.check_named(address)),
-            Ok(false) => verdict(running.acl.check(address)),
+            Ok(true) => verdict(running.live().acl.check_named(address)),
+            Ok(false) => verdict(running.live().acl.check(address)),
         };
         verdicts.push(json!({ "address": address, "proxy": proxy }));
     }
@@ -112,7 +112,7 @@ async fn request(running: &Running, url: &str) -> Result<Json<Value>, Problem> {
     let rest = url.strip_prefix("http://").ok_or_else(|| bad(&"not an http:// URL"))?;
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let authority = Authority::parse(authority, Some(80)).map_err(|error| bad(&error))?;
-    let table = Table::new(&running.config);
+    let table = Table::new(&running.config());
     let Some(row) = table.gateway(Some(&authority.host), if path.is_empty() { "/" } else { path }) else {
         return Ok(Json(
             json!({ "gateway": url, "reason": "no rule matches, and there is no default backend" }),
@@ -125,7 +125,8 @@ async fn request(running: &Running, url: &str) -> Result<Json<Value>, Problem> {
     let backend = row.backend();
     let mut verdicts = Vec::new();
     for address in addresses(&backend.authority).await? {
-        verdicts.push(json!({ "address": address, "proxy": verdict(running.acl.check_named(address)) }));
+        verdicts
+            .push(json!({ "address": address, "proxy": verdict(running.live().acl.check_named(address)) }));
     }
     Ok(Json(json!({
         "gateway": url, "reason": reason, "backend": backend.to_string(), "verdicts": verdicts,
@@ -147,7 +148,7 @@ async fn connection(
             Some(pid) => Some(kernel_verdict(running, pid, protocol, address)?),
             None => None,
         };
-        let proxy = verdict(running.acl.check(address));
+        let proxy = verdict(running.live().acl.check(address));
         verdicts.push(json!({ "address": address, "connect": kernel, "proxy": proxy }));
     }
     Ok(Json(json!({ "destination": authority.to_string(), "pid": pid, "verdicts": verdicts })))

@@ -34,7 +34,7 @@ async fn readiness(State(running): State<Arc<Running>>) -> (StatusCode, Json<Val
     let age = running.beats.age();
     if age > running.started.elapsed() {
         reasons.push("not all workers run yet".to_owned());
-    } else if age > running.config.capture.heartbeat_timeout {
+    } else if age > running.config().capture.heartbeat_timeout {
         reasons.push(format!("a worker has not ticked for {} ms", age.as_millis()));
     }
     match &*running.capture() {
@@ -42,7 +42,7 @@ async fn readiness(State(running): State<Arc<Running>>) -> (StatusCode, Json<Val
         Capture::On(redirect) if !redirect.is_attached() => {
             reasons.push("the kernel half is not attached everywhere; see /proxy/status".to_owned());
         }
-        Capture::Unavailable(error) if running.config.capture.mode == CaptureMode::Required => {
+        Capture::Unavailable(error) if running.config().capture.mode == CaptureMode::Required => {
             reasons.push(error.to_string());
         }
         Capture::On(_) | Capture::Off | Capture::Unavailable(_) => {}

@@ -34,7 +34,24 @@ async fn metrics(State(running): State<Arc<Running>>) -> impl IntoResponse {
         }
         write_rules(&mut text, &redirect.rules());
     }
+    write_reloads(&mut text, &running);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
+}
+
+fn write_reloads(text: &mut String, running: &Running) {
+    let reloads = running.reloads();
+    let write = write_metric;
+    write(
+        text,
+        "config_reloads_total",
+        "Configurations put in force after the start.",
+        "counter",
+        reloads.reloads,
+    );
+    let help = "Configurations that were wrong; the one in force stayed.";
+    write(text, "config_reload_failures_total", help, "counter", reloads.failures);
+    let help = "1 unless the configuration was wrong when it was read last.";
+    write(text, "config_last_reload_successful", help, "gauge", reloads.last_error.is_none().into());
 }
 
 /// One series a rule, so at most as many as there may be rules. They begin at 0 when rules are read again.

@@ -6,6 +6,7 @@
 
 mod cache;
 mod capture;
+mod config;
 mod contexts;
 mod decisions;
 mod execute;
@@ -19,6 +20,7 @@ mod metrics;
 mod object;
 mod policy;
 mod problem;
+mod proxy;
 mod rules;
 mod status;
 mod targets;
@@ -45,13 +47,12 @@ use tokio::task::JoinHandle;
 
 pub use capture::{adopt_existing as adopt_captured, release as release_captured, remove_empty};
 pub use policy::reload as reload_policy;
-pub use rules::reload as reload_rules;
-pub use token::TokenError;
+pub use rules::none_left;
+pub use token::{Secret, Token, TokenError};
 
-use crate::config;
+use crate::config::Admin;
 use crate::netns;
 use crate::running::{Phase, Running};
-use token::Token;
 
 /// The admin API's sockets, bound but not served yet.
 #[derive(Debug)]
@@ -106,8 +107,8 @@ pub enum ListenError {
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn check_token(admin: &config::Admin) -> Result<(), TokenError> {
-    Token::read(admin.token_file.as_deref()).map(drop)
+pub fn check_token(admin: &Admin) -> Result<(), TokenError> {
+    Secret::read(admin.token_file.as_deref()).map(drop)
 }
 
 impl Listeners {
@@ -115,8 +116,8 @@ impl Listeners {
     ///
     /// # Errors
     /// [`ListenError`].
-    pub async fn bind(admin: &config::Admin, taken: Taken) -> Result<Self, ListenError> {
-        let token = Token::read(admin.token_file.as_deref())?;
+    pub async fn bind(admin: &Admin, taken: Taken) -> Result<Self, ListenError> {
+        let token = Token::new(Secret::read(admin.token_file.as_deref())?);
         let address = SocketAddr::new(admin.host, admin.port);
         let tcp = |error| ListenError::Tcp { address, error };
         let listener = match taken.tcp {
@@ -140,16 +141,16 @@ impl Listeners {
         [self.tcp.as_fd(), self.unix.as_fd()]
     }
 
+    /// What callers over TCP have to know.
+    #[must_use]
+    pub fn token(&self) -> Token {
+        self.token.clone()
+    }
+
     /// The TCP address in use.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
-    }
-
-    /// The Unix socket in use.
-    #[must_use]
-    pub fn socket(&self) -> &Path {
-        &self.socket.path
     }
 
     /// Serves both sockets until the handle is aborted, or another weir has taken this one's place.
@@ -251,6 +252,7 @@ fn questions() -> Router<Arc<Running>> {
         .merge(capture::questions())
         .merge(cache::questions())
         .merge(policy::questions())
+        .merge(proxy::questions())
         .fallback(problem::no_such_resource)
         .method_not_allowed_fallback(problem::no_such_method)
 }
@@ -260,6 +262,7 @@ fn for_owner() -> Router<Arc<Running>> {
     let targets =
         targets::changes().merge(hook::changes()).merge(policy::changes()).merge(contexts::changes());
     let changes = capture::changes().merge(rules::changes()).merge(targets);
+    let changes = changes.merge(config::for_owner()).merge(proxy::changes());
     let seen = existing::for_owner().merge(decisions::routes()).merge(flows::routes());
     changes.merge(execute::changes()).merge(test::changes()).merge(seen).merge(cache::for_owner())
 }

@@ -60,15 +60,18 @@ fn show(policy: &Policy) -> Value {
 /// # Errors
 /// What is wrong with it. The policy in force stays.
 pub async fn reload(running: &Arc<Running>) -> Result<(), ReloadError> {
-    let running = Arc::clone(running);
+    let one_at_a_time = running.reloading.lock().await;
+    let reading = Arc::clone(running);
     // A million entries take a second to read: not on the thread that answers.
     let reloaded = tokio::task::spawn_blocking(move || {
-        let _one_at_a_time = running.reloading();
+        let running = reading;
         let security = config::load(&running.sources)?.security;
         let policy = Policy::load(&security)?;
         tracing::info!("the policy was read again: {}", show(&policy));
         running.policy.replace(policy);
         Ok(())
     });
-    reloaded.await.unwrap_or(Err(ReloadError::Stopping))
+    let reloaded = reloaded.await;
+    drop(one_at_a_time);
+    reloaded.unwrap_or(Err(ReloadError::Stopping))
 }

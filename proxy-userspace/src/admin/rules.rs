@@ -20,7 +20,7 @@ pub(super) fn changes() -> Router<Arc<Running>> {
 
 /// Why the rules in force stayed.
 #[derive(Debug, thiserror::Error)]
-pub enum ReloadError {
+enum ReloadError {
     #[error("the configuration is wrong, and the rules in force stay:\n{0}")]
     Config(#[from] ConfigErrors),
     #[error("{0}; the rules in force stay")]
@@ -44,12 +44,12 @@ async fn answer(State(running): State<Arc<Running>>) -> Result<Json<Value>, Prob
 
 /// Numbers of rules in force.
 #[derive(Debug, Clone, Copy)]
-pub struct Reloaded {
+struct Reloaded {
     pub rules: usize,
     pub before: usize,
 }
 
-fn none_left(before: usize) -> String {
+pub fn none_left(before: usize) -> String {
     format!("{before} rules were in force, and now there is none: nothing is denied any more")
 }
 
@@ -57,14 +57,15 @@ fn none_left(before: usize) -> String {
 ///
 /// # Errors
 /// What is wrong with them. The rules in force stay.
-pub async fn reload(running: &Arc<Running>) -> Result<Reloaded, ReloadError> {
-    let running = Arc::clone(running);
+async fn reload(running: &Arc<Running>) -> Result<Reloaded, ReloadError> {
+    let one_at_a_time = running.reloading.lock().await;
+    let reading = Arc::clone(running);
     // A million destinations take seconds to read: not on the thread that answers.
     let reloaded = tokio::task::spawn_blocking(move || {
-        let _one_at_a_time = running.reloading();
+        let running = reading;
         let new = config::load_again(&running.sources)?.capture;
         // What was decided at the start holds: the programs are attached there.
-        let capture = config::Capture { rules: new.rules, ..running.config.capture.clone() };
+        let capture = config::Capture { rules: new.rules, ..running.config().capture.clone() };
         if !matches!(*running.capture(), Capture::On(_)) {
             return Err(ReloadError::NotCapturing);
         }
@@ -84,5 +85,7 @@ pub async fn reload(running: &Arc<Running>) -> Result<Reloaded, ReloadError> {
         }
         Ok(Reloaded { rules, before })
     });
-    reloaded.await.unwrap_or(Err(ReloadError::NotCapturing))
+    let reloaded = reloaded.await;
+    drop(one_at_a_time);
+    reloaded.unwrap_or(Err(ReloadError::NotCapturing))
 }

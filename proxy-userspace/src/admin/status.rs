@@ -16,21 +16,24 @@ pub(super) fn routes() -> Router<Arc<Running>> {
 }
 
 async fn status(State(running): State<Arc<Running>>) -> Json<Value> {
+    let proxy = running.live().proxy;
     Json(json!({
-        "running": true,
-        "port": running.proxy.port(),
-        "proxy_url": format!("http://{}", running.proxy),
+        "running": proxy.is_some(),
+        "port": proxy.map(|proxy| proxy.port()),
+        "proxy_url": proxy.map(|proxy| format!("http://{proxy}")),
         "request_count": metrics::sum(|worker| &worker.requests) + metrics::sum(|worker| &worker.tunnels),
         "bytes_forwarded": metrics::sum(|worker| &worker.sent_bytes) + metrics::sum(|worker| &worker.received_bytes),
         "active_connections": running.admission.open(),
         "uptime_seconds": running.started.elapsed().as_secs(),
         "heartbeat_age_ms": running.beats.age().as_millis(),
         "capture": capture(&running),
+        "config": running.reloads(),
         "version": env!("CARGO_PKG_VERSION"),
         "pid": std::process::id(),
         "user": nix::unistd::geteuid().as_raw(),
         "capabilities": privilege::held(),
         "assistant": privilege::assistant().map(Assistant::pid),
+        "sandbox": privilege::confinement(),
         "predecessors": running.predecessors.pids(),
     }))
 }

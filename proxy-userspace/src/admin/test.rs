@@ -50,7 +50,8 @@ struct Told {
     body: Option<String>,
     /// Whether there was more than `body`.
     body_truncated: bool,
-    proxy_url: String,
+    /// Null while it is stopped.
+    proxy_url: Option<String>,
     error: Option<String>,
 }
 
@@ -69,7 +70,7 @@ async fn test(
         status_code: None,
         body: None,
         body_truncated: false,
-        proxy_url: format!("http://{}", running.proxy),
+        proxy_url: running.live().proxy.map(|proxy| format!("http://{proxy}")),
         error: None,
     };
     let result = timeout(PATIENCE, ask(&running, uri, &mut told)).await;
@@ -89,10 +90,13 @@ fn is_absolute(uri: &Uri) -> bool {
 
 /// Notes what comes back; gives what weir says if it is a failure of its own.
 async fn ask(running: &Running, uri: Uri, told: &mut Told) -> anyhow::Result<Option<String>> {
-    if running.config.server.tls.required {
+    let Some(proxy) = running.live().proxy else {
+        anyhow::bail!("the proxy is stopped; POST /proxy/start starts it");
+    };
+    if running.config().server.tls.required {
         anyhow::bail!("the proxy takes connections over TLS only, which this test does not speak");
     }
-    let stream = TcpStream::connect(reachable(running.proxy)).await?;
+    let stream = TcpStream::connect(reachable(proxy)).await?;
     let (mut requests, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let connection = tokio::spawn(connection);
     let host = uri.authority().map_or_else(String::new, ToString::to_string);

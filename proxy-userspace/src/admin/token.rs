@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
@@ -20,9 +20,13 @@ const SHORTEST: usize = 16;
 /// The longest file that is read, in bytes.
 const LONGEST_FILE: u64 = 4096;
 
-/// What a caller over TCP has to know. None: nobody is let in.
+/// What a caller over TCP has to know. It may be replaced.
+#[derive(Debug, Clone)]
+pub struct Token(Arc<RwLock<Secret>>);
+
+/// The digest of a secret. None: nobody is let in.
 #[derive(Clone)]
-pub(super) struct Token(Option<Arc<Digest>>);
+pub struct Secret(Option<Digest>);
 
 /// Why a token file can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -32,25 +36,43 @@ pub struct TokenError {
     error: io::Error,
 }
 
-impl fmt::Debug for Token {
+impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_some() { "Token(set)" } else { "Token(none)" })
+        f.write_str(if self.0.is_some() { "Secret(set)" } else { "Secret(none)" })
     }
 }
 
 impl Token {
+    pub(super) fn new(secret: Secret) -> Self {
+        Self(Arc::new(RwLock::new(secret)))
+    }
+
+    /// Another secret counts from now on.
+    pub fn replace(&self, secret: Secret) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = secret;
+    }
+
+    fn secret(&self) -> Secret {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Secret {
     /// Reads the secret: the file's content, without white space around it.
-    pub(super) fn read(path: Option<&Path>) -> Result<Self, TokenError> {
+    ///
+    /// # Errors
+    /// [`TokenError`]
+    pub fn read(path: Option<&Path>) -> Result<Self, TokenError> {
         let Some(path) = path else { return Ok(Self(None)) };
         let secret = read(path).map_err(|error| TokenError { path: path.to_owned(), error })?;
-        Ok(Self(Some(Arc::new(digest(&SHA256, secret.trim().as_bytes())))))
+        Ok(Self(Some(digest(&SHA256, secret.trim().as_bytes()))))
     }
 
     /// Compares digests: how long that takes tells nothing of the secret.
     fn is(&self, given: &str) -> bool {
         self.0
             .as_ref()
-            .is_some_and(|expected| digest(&SHA256, given.as_bytes()).as_ref() == (**expected).as_ref())
+            .is_some_and(|expected| digest(&SHA256, given.as_bytes()).as_ref() == expected.as_ref())
     }
 }
 
@@ -76,10 +98,11 @@ pub(super) async fn check(State(token): State<Token>, request: Request, next: Ne
     let given = given
         .and_then(|value| value.split_once(' '))
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-    if given.is_some_and(|(_, given)| token.is(given.trim())) {
+    let secret = token.secret();
+    if given.is_some_and(|(_, given)| secret.is(given.trim())) {
         return next.run(request).await;
     }
-    if token.0.is_none() {
+    if secret.0.is_none() {
         let detail =
             "this is answered on the Unix socket only (`curl --unix-socket`), as admin.token_file is not set";
         return Problem::new(StatusCode::FORBIDDEN, detail).into_response();
@@ -97,12 +120,12 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt as _;
 
-    fn token(secret: &str, mode: u32) -> Result<Token, TokenError> {
+    fn token(secret: &str, mode: u32) -> Result<Secret, TokenError> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
         std::fs::write(&path, secret).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-        Token::read(Some(&path))
+        Secret::read(Some(&path))
     }
 
     #[test]
@@ -116,13 +139,13 @@ mod tests {
         ] {
             assert_eq!(token.is(given), expected, "{given}");
         }
-        assert!(!Token(None).is(""));
+        assert!(!Secret(None).is(""));
     }
 
     #[test]
     fn a_file_that_keeps_no_secret_is_refused() {
         assert!(token("0123456789abcdef", 0o640).is_err());
         assert!(token("0123456789abcde", 0o600).is_err());
-        assert!(Token::read(Some(Path::new("/nonexistent/token"))).is_err());
+        assert!(Secret::read(Some(Path::new("/nonexistent/token"))).is_err());
     }
 }

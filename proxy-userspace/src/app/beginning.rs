@@ -4,18 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::Signal;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::StartError;
+use super::control::{Control, Door};
 use super::handover::{self, TakeError, Taking};
 use super::serving::{Served, Wishes};
 use super::state_file::{self, StateFile};
 use super::wiring::Wired;
 use super::worker::Workers;
-use super::{certificates, decisions, holder, policy, predecessors, rules, supervisor};
+use super::{decisions, holder, policy, predecessors, rules, supervisor};
 use crate::running::{Capture, Phase, Running};
-use crate::tls::server::Acceptance;
 use crate::{admin, capture};
 
 /// How long the threads may take to begin.
@@ -33,9 +34,12 @@ pub(super) async fn begin(
     // That of the running weir is there until its place is taken.
     let state_file = match &taking {
         Some(_) => None,
-        None => Some(StateFile::write(&running.config.admin.state_dir, &running, &admin)?),
+        None => Some(StateFile::write(&running)?),
     };
-    let workers = Workers::start(&plan, explicit.groups, transparent, inside)?;
+    let (door, told) = explicit.address.map(Door::new).unzip();
+    let told = told.unwrap_or_else(|| watch::channel(true).1);
+    let workers = Workers::start(&plan, explicit.groups, transparent, inside, &told)?;
+    drop(told);
     let is_successor = taking.is_some();
     if let Some(taking) = taking {
         timeout(BEGIN, running.beats.begun()).await.map_err(|_| TakeError::NotBegun)?;
@@ -46,7 +50,8 @@ pub(super) async fn begin(
         capture::start(&running, wired.asked).await;
         admin::adopt_captured(&running);
     }
-    let state_file = state_file.or_else(|| state_file::replace_old(&running, &admin));
+    let state_file = state_file.or_else(|| state_file::replace_old(&running));
+    let token = admin.token();
     let admin = admin.serve(Arc::clone(&running), &plan.phase);
     if !is_successor {
         // An earlier weir's programs refuse until then; without a beat, this one's would let through. A worker that never
@@ -58,7 +63,12 @@ pub(super) async fn begin(
     if let Some(decisions) = wired.decisions {
         tokio::spawn(decisions::hand_out(decisions, Arc::clone(&running)));
     }
-    let tasks = tasks(&running, hangup, plan.acceptance)?;
+    let orders = workers.orders();
+    let (to_change, own) = (wired.asked_to_change, wired.own);
+    let control =
+        Control { running: Arc::clone(&running), giver: Arc::clone(&giver), plan, orders, door, own, token };
+    let mut tasks = tasks(&running);
+    tasks.push(tokio::spawn(control.run(to_change, hangup)));
     announce(&running);
     supervisor::tell_ready();
     let served = Served { running, giver, workers, queries: wired.queries, admin, state_file, tasks };
@@ -66,19 +76,13 @@ pub(super) async fn begin(
 }
 
 /// What is done beside the requests.
-fn tasks(
-    running: &Arc<Running>,
-    hangup: Signal,
-    acceptance: Option<Arc<Acceptance>>,
-) -> Result<Vec<JoinHandle<()>>, StartError> {
-    Ok(vec![
+fn tasks(running: &Arc<Running>) -> Vec<JoinHandle<()>> {
+    vec![
         tokio::spawn(sweep_closed(Arc::clone(running))),
         tokio::spawn(rules::refresh(Arc::clone(running))),
-        tokio::spawn(rules::reload_on_hangup(hangup, Arc::clone(running))),
-        tokio::spawn(certificates::keep_current(acceptance)?),
-        tokio::spawn(policy::keep_current(Arc::clone(running))?),
+        tokio::spawn(policy::keep_current(Arc::clone(running))),
         tokio::spawn(predecessors::watch(Arc::clone(running))),
-    ])
+    ]
 }
 
 /// Every so often: no connection waits that long to be accepted.
@@ -94,7 +98,7 @@ async fn sweep_closed(running: Arc<Running>) {
 
 /// What leads commands to this weir, where they would not look for it.
 fn place(running: &Running) -> String {
-    let socket = running.config.admin.socket_path();
+    let socket = running.config().admin.socket_path();
     match super::default_admin_sockets().contains(&socket) {
         true => String::new(),
         false => format!(" --admin {}", socket.display()),
@@ -102,8 +106,14 @@ fn place(running: &Running) -> String {
 }
 
 fn announce(running: &Running) {
-    let proxy = running.proxy;
-    tracing::info!("explicit proxy on http://{proxy}: try `curl -x http://{proxy} http://example.com/`");
+    match running.live().proxy {
+        Some(proxy) => {
+            tracing::info!(
+                "explicit proxy on http://{proxy}: try `curl -x http://{proxy} http://example.com/`"
+            );
+        }
+        None => tracing::info!("the explicit proxy is stopped, as it was; POST /proxy/start starts it"),
+    }
     if matches!(*running.capture(), Capture::On(_)) {
         tracing::info!("capturing: try `weir{} exec -- curl http://example.com/`", place(running));
     }

@@ -14,13 +14,13 @@ const LOOK: Duration = Duration::from_secs(1);
 pub(super) fn take_over(running: &Arc<Running>) -> Result<(), StartError> {
     let mut capture = running.capture();
     let Capture::On(redirect) = &mut *capture else { return Ok(()) };
-    match redirect.take_over(&running.config.admin.state_dir) {
+    match redirect.take_over(&running.config().admin.state_dir) {
         Ok(()) => {
             drop(capture);
             watch(running);
             Ok(())
         }
-        Err(error) if running.config.capture.mode == CaptureMode::Required => Err(error.into()),
+        Err(error) if running.config().capture.mode == CaptureMode::Required => Err(error.into()),
         Err(error) => {
             tracing::warn!("nothing is captured: {error}");
             *capture = Capture::Unavailable(error);

@@ -7,9 +7,11 @@
 mod beginning;
 mod certificates;
 pub mod check;
+mod control;
 mod decisions;
 pub mod handover;
 mod holder;
+mod orders;
 mod policy;
 mod predecessors;
 mod privileges;
@@ -25,13 +27,12 @@ mod worker;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::admin;
 use crate::cache::store::disk::DiskError;
-use crate::config::{Config, Sources};
+use crate::config::{Config, Loaded, Sources};
 use crate::execute::UserError;
 use crate::policy::filtering::ListError;
 use crate::redirect::{RedirectError, RulesError};
@@ -95,12 +96,12 @@ pub enum StartError {
 ///
 /// # Errors
 /// [`StartError`]; nothing is left behind then.
-pub fn serve(config: Config, sources: Sources, take_over: bool) -> Result<(), StartError> {
+pub fn serve(loaded: Loaded, sources: Sources, take_over: bool) -> Result<(), StartError> {
     raise_file_limit();
     let taking = if take_over { Taking::begin()? } else { None };
     let voice = taking.as_ref().map(Taking::voice).transpose()?;
     let control = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let result = control.block_on(run(Arc::new(config), sources, taking));
+    let result = control.block_on(run(loaded, sources, taking));
     // Whatever is still under way is of no use to anybody.
     control.shutdown_background();
     if let (Some(voice), Err(error)) = (voice, &result) {
@@ -109,11 +110,11 @@ pub fn serve(config: Config, sources: Sources, take_over: bool) -> Result<(), St
     result
 }
 
-async fn run(config: Arc<Config>, sources: Sources, mut taking: Option<Taking>) -> Result<(), StartError> {
+async fn run(loaded: Loaded, sources: Sources, mut taking: Option<Taking>) -> Result<(), StartError> {
     let signals = Signals::new()?;
     // From now on it doesn't end weir.
     let hangup = signal(SignalKind::hangup())?;
-    let wired = wiring::wire(config, sources, taking.as_mut()).await?;
+    let wired = wiring::wire(loaded, sources, taking.as_mut()).await?;
     let (served, wishes) = beginning::begin(wired, taking, hangup).await?;
     served.until_the_end(signals, wishes).await
 }

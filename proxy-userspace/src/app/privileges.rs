@@ -1,6 +1,10 @@
 //! From root to `server.user`, before anything is started.
 
-use crate::config::{CaptureMode, Config, Identity};
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::PathBuf;
+
+use crate::config::{CaptureMode, Config, Identity, Sandbox};
 use crate::privilege::{self, Preparations, UserError};
 use crate::redirect::Mount;
 
@@ -26,7 +30,46 @@ pub fn give_up_privileges(config: &Config) -> Result<(), UserError> {
         cgroup,
         files: files.collect(),
     };
-    privilege::become_user(user, preparations)
+    privilege::become_user(user, preparations)?;
+    confine(config)
+}
+
+/// Confines this process and all that it will start. Without an assistant it has to look into other processes itself.
+fn confine(config: &Config) -> Result<(), UserError> {
+    let sandbox = config.server.sandbox;
+    let is_wanted = match sandbox {
+        Sandbox::Auto => !config.cli.enabled,
+        Sandbox::On => true,
+        Sandbox::Off => false,
+    };
+    if !is_wanted || privilege::assistant().is_none() {
+        return Ok(());
+    }
+    for problem in privilege::confine(&writable(config)) {
+        if sandbox == Sandbox::On {
+            return Err(problem.into());
+        }
+        // The log has not begun.
+        eprintln!("weir: {problem}");
+    }
+    Ok(())
+}
+
+/// The folders in which something is made or changed; those that there are.
+fn writable(config: &Config) -> Vec<PathBuf> {
+    let mut folders = vec![config.admin.state_dir.clone()];
+    folders.extend(config.admin.socket_path().parent().map(PathBuf::from));
+    if let Some(path) = &config.cache.disk.path {
+        // What is wrong with it is told when the store is opened.
+        let _ = DirBuilder::new().recursive(true).mode(0o700).create(path);
+        folders.push(path.clone());
+    }
+    folders.extend(config.tls.intercept.enabled.then(|| config.tls.intercept.folder.clone()));
+    if config.capture.mode != CaptureMode::Off {
+        folders.extend(Mount::find().ok().map(|mount| mount.point));
+    }
+    folders.retain(|folder| folder.exists());
+    folders
 }
 
 /// Those that are shown to clients, and to servers.

@@ -1,12 +1,8 @@
-//! The kernel half while weir runs: what the rules name is looked for again, SIGHUP reads them again, and what was
-//! detached is attached again.
+//! The kernel half while weir runs: what the rules name is looked for again, and what was detached is attached again.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::Signal;
-
-use crate::admin;
 use crate::redirect::Repaired;
 use crate::running::{Capture, Running};
 
@@ -38,14 +34,6 @@ fn tell(repaired: Repaired) {
         }
         Repaired::Cgroup => {
             tracing::warn!("the attach cgroup was removed and made again; weir is attached to it");
-        }
-    }
-}
-
-pub(super) async fn reload_on_hangup(mut hangup: Signal, running: Arc<Running>) {
-    while hangup.recv().await.is_some() {
-        if let Err(error) = admin::reload_rules(&running).await {
-            tracing::error!("SIGHUP: {error}");
         }
     }
 }

@@ -54,13 +54,13 @@ impl Served {
             tasks.iter().for_each(JoinHandle::abort);
             tokio::select! {
                 () = finished(&running, given) => {}
-                () = tokio::time::sleep(running.config.server.timeouts.upgrade) => {}
+                () = tokio::time::sleep(running.config().server.timeouts.upgrade) => {}
                 () = signals.next() => {}
             }
         } else {
             supervisor::tell_stopping();
         }
-        let drain_seconds = running.config.server.timeouts.drain.as_secs();
+        let drain_seconds = running.config().server.timeouts.drain.as_secs();
         tracing::info!(open = running.admission.open(), "stopping: open connections have {drain_seconds} s");
         let left_running = admin::release_captured(&running);
         giver.close();
@@ -190,7 +190,7 @@ impl Upgrading {
 async fn finished(running: &Running, given: &Given) {
     let begun = Instant::now();
     let waits = || given.redirect.as_ref().is_some_and(|redirect| redirect.unclaimed() > 0);
-    let commands = || running.executor.as_ref().is_some_and(|executor| executor.counts().2 > 0);
+    let commands = || running.executor().is_some_and(|executor| executor.counts().2 > 0);
     while begun.elapsed() < SETTLE || running.admission.open() > 0 || waits() || commands() {
         tokio::time::sleep(LOOK).await;
     }

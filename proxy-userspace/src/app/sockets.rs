@@ -1,6 +1,8 @@
 //! Where connections arrive, and the kernel half that sends them there: opened anew, or taken over from a running weir.
 
-use std::net::{SocketAddr, TcpListener};
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::ops::RangeInclusive;
 
 use super::StartError;
 use super::handover::Taking;
@@ -16,7 +18,8 @@ use crate::running::Capture;
 pub(super) struct Explicit {
     /// For each worker, at least one.
     pub(super) groups: Vec<Vec<TcpListener>>,
-    pub(super) address: SocketAddr,
+    /// None where it does not listen.
+    pub(super) address: Option<SocketAddr>,
 }
 
 impl Explicit {
@@ -24,6 +27,9 @@ impl Explicit {
         let server = &config.server;
         let (host, range) = (server.host, &server.port_range);
         let failed = |error| StartError::Listen { host, first: *range.start(), last: *range.end(), error };
+        if taking.as_ref().is_some_and(|taking| taking.is_stopped()) {
+            return Ok(Self::none(server.workers));
+        }
         let taken = taking.and_then(|taking| taking.explicit(server));
         let sockets = match taken {
             Some(mut sockets) => {
@@ -33,18 +39,36 @@ impl Explicit {
             }
             None => listener::listen_in_range(host, server.port, range, server.workers).map_err(failed)?,
         };
-        let address = local_address(&sockets)?;
-        let mut groups: Vec<_> = (0..server.workers).map(|_| Vec::new()).collect();
+        Ok(Self::dealt_out(sockets, server.workers)?)
+    }
+
+    /// None, for so many workers.
+    pub(super) fn none(workers: usize) -> Self {
+        Self { groups: (0..workers).map(|_| Vec::new()).collect(), address: None }
+    }
+
+    /// At the first free port: `port`, then those of `range`.
+    pub(super) fn open(
+        host: IpAddr,
+        port: u16,
+        range: &RangeInclusive<u16>,
+        workers: usize,
+    ) -> io::Result<Self> {
+        Self::dealt_out(listener::listen_in_range(host, port, range, workers)?, workers)
+    }
+
+    fn dealt_out(sockets: Vec<TcpListener>, workers: usize) -> io::Result<Self> {
+        let mut explicit = Self { address: Some(local_address(&sockets)?), ..Self::none(workers) };
         // There may be more of them than workers: what waits at one is lost if nobody accepts from it.
         for (index, socket) in sockets.into_iter().enumerate() {
-            groups[index % server.workers].push(socket);
+            explicit.groups[index % workers].push(socket);
         }
-        Ok(Self { groups, address })
+        Ok(explicit)
     }
 }
 
-fn local_address(sockets: &[TcpListener]) -> std::io::Result<SocketAddr> {
-    sockets.first().ok_or(std::io::ErrorKind::AddrNotAvailable)?.local_addr()
+fn local_address(sockets: &[TcpListener]) -> io::Result<SocketAddr> {
+    sockets.first().ok_or(io::ErrorKind::AddrNotAvailable)?.local_addr()
 }
 
 /// None where nothing is to be captured. Any free ports of loopback: only the kernel half needs to know them.
@@ -58,7 +82,7 @@ pub(super) fn listen_for_captured(config: &Config) -> Result<CaptureListeners, S
 /// The kernel half, and beside that of a running weir the rules that are to hold once its place is taken.
 pub(super) fn start_capture(
     config: &Config,
-    explicit: SocketAddr,
+    explicit: Option<SocketAddr>,
     transparent: &CaptureListeners,
     queries: Option<&Queries>,
     taking: Option<&mut Taking>,
@@ -66,7 +90,7 @@ pub(super) fn start_capture(
     if config.capture.mode == CaptureMode::Off {
         return Ok((Capture::Off, None));
     }
-    let mut listeners = Listeners { explicit: Some(explicit), ..transparent.announced() };
+    let mut listeners = Listeners { explicit, ..transparent.announced() };
     if let Some(queries) = queries {
         queries.announce(&mut listeners);
     }

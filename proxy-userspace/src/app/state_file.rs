@@ -4,7 +4,6 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use crate::admin;
 use crate::running::Running;
 
 /// The file of a running weir; removed when dropped.
@@ -22,19 +21,17 @@ pub struct StateError {
 }
 
 impl StateFile {
-    pub(super) fn write(
-        folder: &Path,
-        running: &Running,
-        admin: &admin::Listeners,
-    ) -> Result<Self, StateError> {
-        let path = folder.join(NAME);
+    pub(super) fn write(running: &Running) -> Result<Self, StateError> {
+        let live = running.live();
+        let admin = &live.config.admin;
+        let path = admin.state_dir.join(NAME);
         let state = serde_json::json!({
             "pid": std::process::id(),
             "version": env!("CARGO_PKG_VERSION"),
-            "proxy": running.proxy,
-            "proxy_url": format!("http://{}", running.proxy),
-            "admin": admin.address(),
-            "admin_socket": admin.socket(),
+            "proxy": live.proxy,
+            "proxy_url": live.proxy.map(|proxy| format!("http://{proxy}")),
+            "admin": running.admin,
+            "admin_socket": admin.socket_path(),
         });
         match replace(&path, format!("{state:#}\n").as_bytes()) {
             Ok(()) => Ok(Self { path }),
@@ -52,9 +49,14 @@ impl StateFile {
 
 const NAME: &str = "state.json";
 
+/// Says what has changed in it. It is removed by the one that has written it first.
+pub(super) fn write_again(running: &Running) -> Result<(), StateError> {
+    StateFile::write(running).map(StateFile::leave)
+}
+
 /// Says where to find the weir that has taken another's place. That serves already: it goes on without.
-pub(super) fn replace_old(running: &Running, admin: &admin::Listeners) -> Option<StateFile> {
-    let written = StateFile::write(&running.config.admin.state_dir, running, admin);
+pub(super) fn replace_old(running: &Running) -> Option<StateFile> {
+    let written = StateFile::write(running);
     written.inspect_err(|error| tracing::warn!("{error}")).ok()
 }
 

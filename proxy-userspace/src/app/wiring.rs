@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Instant;
 
 use tokio::sync::{mpsc, watch};
@@ -17,7 +17,7 @@ use super::sockets::{self, Explicit};
 use super::store;
 use super::worker::Plan;
 use crate::admin;
-use crate::config::{self, Config, Sources};
+use crate::config::{self, Config, Loaded, Sources};
 use crate::containers::{Asked, CaptureListeners, Door, Namespaces, Targets};
 use crate::dns::Inspection;
 use crate::execute::Executor;
@@ -30,7 +30,7 @@ use crate::policy::current::Shared;
 use crate::policy::interception::Interception;
 use crate::policy::limits::Limits;
 use crate::redirect::{Decisions, OriginalDestinations, Rules};
-use crate::running::{Beats, Capture, Following, Phase, Predecessors, Running};
+use crate::running::{Beats, Capture, Following, Live, Phase, Predecessors, Running, Wish};
 use crate::telemetry::flows::Flows;
 use crate::tls::authority::Authority;
 use crate::tls::client::ClientTls;
@@ -55,33 +55,49 @@ pub(super) struct Wired {
     /// Who asks for a look at the targets.
     pub(super) asked: mpsc::Receiver<Asked>,
     pub(super) wishes: Wishes,
+    /// What is asked of the task that changes what runs.
+    pub(super) asked_to_change: mpsc::Receiver<Wish>,
+    /// weir's listeners, but for the explicit proxy.
+    pub(super) own: Vec<SocketAddr>,
 }
 
 /// In the order of what may fail: first what is read, then what is opened, then what the kernel is told.
 pub(super) async fn wire(
-    config: Arc<Config>,
+    loaded: Loaded,
     sources: Sources,
     mut taking: Option<&mut Taking>,
 ) -> Result<Wired, StartError> {
+    let (config, effective) = (Arc::new(loaded.config), Arc::new(loaded.effective));
     let tls = Arc::new(ClientTls::load(&config.upstream.tls)?);
     let acceptance = Acceptance::load(&config.server.tls)?.map(Arc::new);
     let minter = mint(&config.tls.intercept)?;
     let policy = Shared::new(Policy::load(&config.security)?);
     let (sockets, queries) = Sockets::open(&config, taking.as_deref_mut()).await?;
-    let acl = Acl::new(&config.security.acl.destinations, &sockets.addresses());
+    let own = sockets.addresses();
+    let acl = Acl::new(
+        &config.security.acl.destinations,
+        &[&own[..], sockets.explicit.address.as_slice()].concat(),
+    );
     let Sockets { explicit, transparent, admin } = sockets;
-    let kernel = Kernel::start(&config, explicit.address, &transparent, queries, taking.as_deref_mut())?;
+    let kernel = Kernel::start(
+        &config,
+        explicit.address.or_else(|| expected(&config)),
+        &transparent,
+        queries,
+        taking.as_deref_mut(),
+    )?;
     let (targets, asked) = Targets::new(&config.capture.targets);
     let cache = store::open(&config.cache, taking.as_deref_mut().and_then(Taking::cache_lock))?;
     let (upgrades, asked_for) = mpsc::channel(1);
+    let (asking, asked_to_change) = mpsc::channel(1);
+    let live = Live { config: Arc::clone(&config), effective, proxy: explicit.address, acl };
     let running = Arc::new(Running {
-        proxy: explicit.address,
+        live: Shared::new(live),
         admin: admin.address(),
         started: Instant::now(),
         admission: Admission::new(config.server.limits.connections, config.server.connections_per_client()),
-        flows: Flows::collect(config.flows.keep, config.logging.clone())?,
+        flows: Flows::collect(config.flows.keep, &config.logging)?,
         beats: kernel.beats,
-        acl,
         policy,
         auth: Auth::new(),
         capture: Mutex::new(kernel.capture),
@@ -89,10 +105,11 @@ pub(super) async fn wire(
         namespaces: kernel.namespaces,
         targets,
         cache,
-        executor: Executor::new(&config.cli)?,
-        config,
+        commands: RwLock::new(Executor::new(&config.cli)?.map(Arc::new)),
         sources,
-        reloading: Mutex::new(()),
+        reloading: tokio::sync::Mutex::default(),
+        reloads: Mutex::default(),
+        wishes: asking,
         upgrades,
         handing_over: AtomicBool::new(false),
         predecessors: Predecessors::new(taking.as_deref().map_or_else(Vec::new, Taking::predecessors)),
@@ -113,7 +130,14 @@ pub(super) async fn wire(
         rules: kernel.rules,
         asked,
         wishes: Wishes::new(asked_for)?,
+        asked_to_change,
+        own,
     })
+}
+
+/// Where a stopped proxy would listen, if nobody else does by then.
+fn expected(config: &Config) -> Option<SocketAddr> {
+    (config.server.port != 0).then(|| SocketAddr::new(config.server.host, config.server.port))
 }
 
 /// What the workers are given, out of what the control plane has.
@@ -124,9 +148,10 @@ fn plan(
     workers: usize,
     phase: watch::Receiver<Phase>,
 ) -> Plan {
+    let live = running.live();
     Plan {
-        config: Arc::clone(&running.config),
-        acl: running.acl.clone(),
+        config: Arc::clone(&live.config),
+        acl: live.acl.clone(),
         policy: Arc::clone(&running.policy),
         auth: Arc::clone(&running.auth),
         limits: Limits::new(),
@@ -134,10 +159,10 @@ fn plan(
         cache: running.cache.clone(),
         tls,
         acceptance,
-        interception: Interception::new(&running.config.tls).map(Arc::new),
+        interception: Interception::new(&live.config.tls).map(Arc::new),
         minter,
         admission: Arc::clone(&running.admission),
-        upstreams: Common::new(&running.config.upstream, workers),
+        upstreams: Common::new(&live.config.upstream, workers),
         beats: Arc::clone(&running.beats),
         originals,
         dns,
@@ -175,9 +200,9 @@ impl Sockets {
         Ok((Self { explicit, transparent, admin }, queries))
     }
 
-    /// Where nobody is to be led by weir.
+    /// Where nobody is to be led by weir, but for the explicit proxy.
     fn addresses(&self) -> Vec<SocketAddr> {
-        let mut own = vec![self.explicit.address, self.admin.address()];
+        let mut own = vec![self.admin.address()];
         own.extend(self.transparent.addresses());
         own
     }
@@ -199,7 +224,7 @@ struct Kernel {
 impl Kernel {
     fn start(
         config: &Config,
-        explicit: SocketAddr,
+        explicit: Option<SocketAddr>,
         transparent: &CaptureListeners,
         queries: Option<Queries>,
         taking: Option<&mut Taking>,

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::TcpListener;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::orders::{ORDERS, Order, Orders};
 use crate::cache::Cache;
 use crate::config::Config;
 use crate::containers::{CaptureListeners, Door, Targets};
@@ -21,7 +22,7 @@ use crate::front::{self, Shared, explicit, transparent};
 use crate::http::forward::Pseudonym;
 use crate::net::admission::Admission;
 use crate::net::deadline::{self, TICK};
-use crate::pipeline::Engine;
+use crate::pipeline::{Engine, Engines};
 use crate::policy::Policy;
 use crate::policy::acl::Acl;
 use crate::policy::auth::Auth;
@@ -75,10 +76,14 @@ struct Doors {
     inside: mpsc::Receiver<Door>,
 }
 
+/// Its listeners, what it is told, and whether the explicit ones are still wanted.
+type Given = (Doors, mpsc::Receiver<Order>, watch::Receiver<bool>);
+
 /// The workers' threads.
 pub(super) struct Workers {
     threads: Vec<JoinHandle<io::Result<()>>>,
     one_ended: Arc<Notify>,
+    orders: Orders,
 }
 
 /// A worker that did not run until it was told to stop.
@@ -97,6 +102,7 @@ impl Workers {
         explicit: Vec<Vec<TcpListener>>,
         transparent: CaptureListeners,
         inside: Vec<mpsc::Receiver<Door>>,
+        door: &watch::Receiver<bool>,
     ) -> io::Result<Self> {
         let mut captured: Vec<Vec<TcpListener>> = explicit.iter().map(|_| Vec::new()).collect();
         let workers = captured.len().max(1);
@@ -106,6 +112,8 @@ impl Workers {
         let doors = explicit.into_iter().zip(captured).zip(inside);
         let doors = doors.map(|((explicit, transparent), inside)| Doors { explicit, transparent, inside });
         let one_ended = Arc::new(Notify::new());
+        let (orders, heard): (Vec<_>, Vec<_>) = (0..workers).map(|_| mpsc::channel(ORDERS)).unzip();
+        let doors = doors.zip(heard).map(|(doors, orders)| (doors, orders, door.clone()));
         let threads = doors.enumerate().map(|(index, doors)| {
             let (plan, note) = (plan.clone(), EndNote(Arc::clone(&one_ended)));
             std::thread::Builder::new().name(format!("weir-worker-{index}")).spawn(move || {
@@ -113,7 +121,12 @@ impl Workers {
                 on_thread(index, plan, doors)
             })
         });
-        Ok(Self { threads: threads.collect::<io::Result<_>>()?, one_ended })
+        Ok(Self { threads: threads.collect::<io::Result<_>>()?, one_ended, orders: Orders(orders) })
+    }
+
+    /// The way to tell them something.
+    pub(super) fn orders(&self) -> Orders {
+        self.orders.clone()
     }
 
     /// Ready when a worker has ended, for whatever reason.
@@ -150,7 +163,7 @@ impl Drop for EndNote {
     }
 }
 
-fn on_thread(index: usize, plan: Plan, doors: Doors) -> io::Result<()> {
+fn on_thread(index: usize, plan: Plan, doors: Given) -> io::Result<()> {
     let runtime = Builder::new_current_thread()
         .enable_all()
         .event_interval(EVENT_INTERVAL)
@@ -163,32 +176,19 @@ fn on_thread(index: usize, plan: Plan, doors: Doors) -> io::Result<()> {
     result
 }
 
-async fn run(index: usize, plan: Plan, doors: Doors) -> io::Result<()> {
-    let engine = Rc::new(Engine {
-        upstream: Upstream::new(&plan.config.upstream, plan.tls, plan.upstreams, index),
-        acl: plan.acl,
-        policy: plan.policy.follow(),
-        auth: plan.auth,
-        limits: plan.limits,
-        via: plan.via,
-        cache: plan.cache,
-        acceptance: plan.acceptance,
-        interception: plan.interception,
-        minter: plan.minter,
-        routes: Table::new(&plan.config),
-        dns: plan.dns,
-        config: Arc::clone(&plan.config),
-    });
+async fn run(index: usize, plan: Plan, (doors, orders, door): Given) -> io::Result<()> {
+    let engines = Engines::new(|place| engine(index, &plan, place));
     let shared = Shared {
-        engine: Rc::clone(&engine),
+        engines: Rc::clone(&engines),
         admission: Arc::clone(&plan.admission),
         phase: plan.phase.clone(),
         names: Rc::new(plan.targets.names()),
     };
     let mut fronts = JoinSet::new();
     for listener in doors.explicit {
-        fronts.spawn_local(explicit::run(front::into_async(listener)?, shared.clone()));
+        fronts.spawn_local(explicit::run(front::into_async(listener)?, shared.clone(), door.clone()));
     }
+    drop(door);
     for listener in doors.transparent {
         // Without the kernel half nobody is sent there; the sockets close here.
         if let Some(originals) = &plan.originals {
@@ -197,19 +197,18 @@ async fn run(index: usize, plan: Plan, doors: Doors) -> io::Result<()> {
         }
     }
     let (mut inside, mut doors) = (JoinSet::new(), doors.inside);
-    let mut phase = plan.phase;
+    let mut phase = plan.phase.clone();
     tokio::select! {
         () = serve_inside(&mut inside, &mut doors, &shared) => {}
-        () = tick(index, &plan.beats, &engine) => {}
+        () = tick(index, &plan.beats, &engines) => {}
         _ = phase.wait_for(|phase| *phase >= Phase::Replaced { keeps_door: false }) => {}
-        // Only that ends them; otherwise nobody would accept here any more.
-        Some(ended) = fronts.join_next() => ended.map_err(io::Error::other)?,
+        failed = obey(index, orders, &mut fronts, &shared) => return Err(failed),
     }
     if *phase.borrow() != Phase::Stopping {
         deadline::retire();
         tokio::select! {
             () = serve_inside(&mut inside, &mut doors, &shared) => {}
-            () = tick(index, &plan.beats, &engine) => {}
+            () = tick(index, &plan.beats, &engines) => {}
             _ = phase.wait_for(|phase| *phase == Phase::Stopping) => {}
         }
     }
@@ -222,11 +221,70 @@ async fn run(index: usize, plan: Plan, doors: Doors) -> io::Result<()> {
         }
     };
     tokio::select! {
-        () = tick(index, &plan.beats, &engine) => {}
+        () = tick(index, &plan.beats, &engines) => {}
         // What is still open after that is reset as the runtime goes.
-        _ = tokio::time::timeout(plan.config.server.timeouts.drain, drained) => {}
+        _ = tokio::time::timeout(engines.newest().config.server.timeouts.drain, drained) => {}
     }
     Ok(())
+}
+
+/// A worker's engine, by a plan.
+fn engine(index: usize, plan: &Plan, place: Weak<Engines>) -> Engine {
+    Engine {
+        upstream: Upstream::new(
+            &plan.config.upstream,
+            Arc::clone(&plan.tls),
+            Arc::clone(&plan.upstreams),
+            index,
+        ),
+        acl: plan.acl.clone(),
+        policy: plan.policy.follow(),
+        auth: Arc::clone(&plan.auth),
+        limits: Arc::clone(&plan.limits),
+        via: plan.via.clone(),
+        cache: plan.cache.clone(),
+        acceptance: plan.acceptance.clone(),
+        interception: plan.interception.clone(),
+        minter: plan.minter.clone(),
+        routes: Table::new(&plan.config),
+        dns: plan.dns.clone(),
+        config: Arc::clone(&plan.config),
+        place,
+    }
+}
+
+/// Does what it is told. Returns if a front has failed; one that ends has been told to.
+async fn obey(
+    index: usize,
+    mut orders: mpsc::Receiver<Order>,
+    fronts: &mut JoinSet<()>,
+    shared: &Shared,
+) -> io::Error {
+    loop {
+        tokio::select! {
+            Some(order) = orders.recv() => match order {
+                Order::Follow(plan, done) => {
+                    shared.engines.replace(|place| engine(index, &plan, place));
+                    // Who has asked waits no longer than it wants.
+                    let _ = done.send(());
+                }
+                Order::Open(listeners, door, done) => {
+                    for listener in listeners {
+                        match front::into_async(listener) {
+                            Ok(listener) => drop(fronts.spawn_local(explicit::run(listener, shared.clone(), door.clone()))),
+                            Err(error) => tracing::error!(%error, "can't serve a listener"),
+                        }
+                    }
+                    let _ = done.send(());
+                }
+            },
+            Some(ended) = fronts.join_next() => if let Err(error) = ended {
+                return io::Error::other(error);
+            },
+            // weir is going.
+            else => std::future::pending().await,
+        }
+    }
 }
 
 /// Serves listeners in other network namespaces as they come, each by a task among `fronts`.
@@ -249,7 +307,7 @@ async fn serve_inside(fronts: &mut JoinSet<()>, doors: &mut mpsc::Receiver<Door>
 /// How often a draining worker looks whether it is done.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
 
-async fn tick(index: usize, beats: &Beats, engine: &Engine) {
+async fn tick(index: usize, beats: &Beats, engines: &Engines) {
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let per_sweep = SWEEP.as_millis() / TICK.as_millis();
@@ -261,7 +319,7 @@ async fn tick(index: usize, beats: &Beats, engine: &Engine) {
         deadline::tick();
         flows::flush();
         if count % per_sweep == 0 {
-            engine.upstream.sweep();
+            engines.newest().upstream.sweep();
         }
     }
 }

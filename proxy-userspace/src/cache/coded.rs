@@ -34,6 +34,11 @@ impl Coded {
         Self(Cache::with_weighter(items.max(16), capacity, Weigh))
     }
 
+    /// From now on there is room for so many bytes.
+    pub fn set_capacity(&self, capacity: u64) {
+        self.0.set_capacity(capacity);
+    }
+
     /// The body with this number, in this coding.
     #[must_use]
     pub fn find(&self, body: u64, coding: Coding) -> Option<Bytes> {

@@ -19,6 +19,7 @@ pub mod parts;
 pub mod purge;
 pub mod range;
 pub mod report;
+mod reservation;
 pub mod storable;
 pub mod store;
 pub mod stored_head;
@@ -36,6 +37,7 @@ use flights::{Flights, Lead};
 use key::Key;
 use not_stored::Notes;
 use purge::Purge;
+pub use reservation::Reservation;
 use store::disk::{Disk, Spool};
 use store::memory::Memory;
 use store::{Tier, Variants};
@@ -69,42 +71,7 @@ pub struct Cache {
     coded: Coded,
     /// Bytes that responses under way may take until their slowest reader is done, and the most of that.
     under_way: Arc<AtomicU64>,
-    most_under_way: u64,
-}
-
-/// Memory set aside for a response under way.
-#[derive(Debug)]
-pub struct Reservation {
-    bytes: u64,
-    total: Arc<AtomicU64>,
-    most: u64,
-}
-
-impl Reservation {
-    /// What is set aside.
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// Makes it larger or smaller. False: there is not so much, and it stays.
-    pub fn resize(&mut self, bytes: u64) -> bool {
-        let fits = |taken: u64| {
-            let total = (taken - self.bytes).checked_add(bytes)?;
-            (bytes <= self.bytes || total <= self.most).then_some(total)
-        };
-        let resized = self.total.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok();
-        if resized {
-            self.bytes = bytes;
-        }
-        resized
-    }
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        self.total.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
+    most_under_way: AtomicU64,
 }
 
 /// Makes a number odd for as long as it lives.
@@ -141,8 +108,15 @@ impl Cache {
             notes: Notes::default(),
             coded: Coded::new(capacity / CODED_PART),
             under_way: Arc::default(),
-            most_under_way: capacity / 2,
+            most_under_way: AtomicU64::new(capacity / 2),
         }
+    }
+
+    /// From now on memory has room for `capacity` bytes, and for objects of up to `max_object`.
+    pub fn set_capacity(&self, capacity: u64, max_object: u64) {
+        self.memory.set_capacity(capacity, max_object);
+        self.coded.set_capacity(capacity / CODED_PART);
+        self.most_under_way.store(capacity / 2, Ordering::Relaxed);
     }
 
     /// The store on disk, if there is one.
@@ -330,7 +304,8 @@ impl Cache {
     #[must_use]
     pub fn reserve(&self, bytes: u64) -> Option<Reservation> {
         let total = Arc::clone(&self.under_way);
-        let mut reservation = Reservation { bytes: 0, total, most: self.most_under_way };
+        let mut reservation =
+            Reservation { bytes: 0, total, most: self.most_under_way.load(Ordering::Relaxed) };
         reservation.resize(bytes).then_some(reservation)
     }
 

@@ -92,7 +92,7 @@ async fn named(running: &Running, id: &str) -> Result<Option<(Selector, Arc<Cont
         return Ok(None);
     }
     let mut failed = None;
-    for socket in &running.config.capture.engine_sockets {
+    for socket in &running.config().capture.engine_sockets {
         match Engine::new(socket.clone()).containers(Which::Id(id)).await {
             Ok(found) => {
                 let Some(known) = found.into_iter().find(|known| *known.container.id == *id) else {

@@ -42,7 +42,7 @@ async fn leave_when_empty(namespace: Arc<Namespace>, process: OwnedFd, running: 
         running.namespaces.leave(redirect, &namespace);
     }
     // What the last process wrote may still be on its way, and arrives if the namespace is kept by others, too.
-    let deadline = Instant::now() + running.config.server.timeouts.drain;
+    let deadline = Instant::now() + running.config().server.timeouts.drain;
     while namespace.waiting() > 0 && Instant::now() < deadline {
         tokio::time::sleep(LOOK).await;
     }

@@ -34,7 +34,7 @@ pub async fn start(running: &Arc<Running>, asked: mpsc::Receiver<Asked>) {
     }
     let Ok(mount) = Mount::find() else { return };
     let mut engines: BTreeMap<_, _> = BTreeMap::new();
-    for socket in &running.config.capture.engine_sockets {
+    for socket in &running.config().capture.engine_sockets {
         engines.insert(socket.clone(), Seen { engine: Engine::new(socket.clone()), ..Seen::default() });
     }
     let mut watcher = Watcher { mount, engines, users: Users::default(), running: Arc::clone(running) };

@@ -3,9 +3,12 @@
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::{ConfigArguments, Failed, MISUSED, say};
+use hyper::Method;
+
+use super::place::Admin;
+use super::{ConfigArguments, Failed, MISUSED, client, say};
 use crate::app::check;
-use crate::config::{self, Config, ConfigError, ConfigErrors, Origin, Sources};
+use crate::config::{self, Config, ConfigError, ConfigErrors, Loaded, Origin, Sources};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -28,17 +31,24 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Has the running weir read its configuration again. What is wrong with it is told, and the one in force stays.
+    Reload {
+        /// Prints the admin API's answer as it is.
+        #[arg(long)]
+        json: bool,
+    },
     /// Prints the JSON Schema (2020-12) of configuration files, for editors and other programs.
     Schema,
     /// Reads a password from standard input, and prints its hash for security.auth.users.
     HashPassword,
 }
 
-pub(super) fn run(command: &Command) -> Result<(), Failed> {
+pub(super) fn run(command: &Command, admin: &Admin) -> Result<(), Failed> {
     match command {
         Command::Check { config, json: true } => check_as_json(config),
         Command::Check { config, json: false } => check(config),
         Command::Show { config, origin, json } => show(config, *origin, *json),
+        Command::Reload { json } => reload(admin, *json),
         Command::Schema => say(&format!("{:#}", config::schema())),
         Command::HashPassword => hash_password(),
     }
@@ -95,6 +105,26 @@ fn show(arguments: &ConfigArguments, origin: bool, json: bool) -> Result<(), Fai
     }
 }
 
+fn reload(admin: &Admin, json: bool) -> Result<(), Failed> {
+    let told = client::ask_patiently(admin, &Method::POST, "/config/reload", &json!({}))?;
+    if json {
+        return say(&format!("{told:#}"));
+    }
+    let names = |key: &str| -> Vec<&str> {
+        told[key].as_array().into_iter().flatten().filter_map(Value::as_str).collect()
+    };
+    names("warnings").iter().try_for_each(|warning| say(&format!("warning: {warning}")))?;
+    let (changed, waiting) = (names("changed"), names("needs_restart"));
+    say(&match changed.is_empty() {
+        true => "read again; nothing has another value".to_owned(),
+        false => format!("changed: {}", changed.join(", ")),
+    })?;
+    match waiting.is_empty() {
+        true => Ok(()),
+        false => say(&format!("needs a restart (or `weir upgrade`): {}", waiting.join(", "))),
+    }
+}
+
 fn hash_password() -> Result<(), Failed> {
     let mut password = String::new();
     std::io::stdin()
@@ -109,11 +139,11 @@ fn hash_password() -> Result<(), Failed> {
 
 /// The configuration that these arguments, the files and the environment make.
 pub(super) fn load(arguments: &ConfigArguments) -> Result<Config, Failed> {
-    load_sources(&sources(arguments))
+    load_sources(&sources(arguments)).map(|loaded| loaded.config)
 }
 
-pub(super) fn load_sources(sources: &Sources) -> Result<Config, Failed> {
-    config::load(sources).map_err(|errors| bad(&errors))
+pub(super) fn load_sources(sources: &Sources) -> Result<Loaded, Failed> {
+    config::load_whole(sources).map_err(|errors| bad(&errors))
 }
 
 fn sources(arguments: &ConfigArguments) -> Sources {

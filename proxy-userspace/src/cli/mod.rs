@@ -85,7 +85,7 @@ enum Command {
     /// Adds the hook to containers. For container engines to start, in place of a runtime.
     #[command(hide = true)]
     OciRuntime(oci::Runtime),
-    /// Checks and shows the configuration.
+    /// Checks and shows the configuration, and has it read again.
     #[command(subcommand)]
     Config(config::Command),
 }
@@ -143,7 +143,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Assist => assist::run(),
         Command::OciHook(arguments) => oci::hook(&arguments, &admin),
         Command::OciRuntime(arguments) => oci::runtime(&arguments, &admin),
-        Command::Config(command) => config::run(&command),
+        Command::Config(command) => config::run(&command, &admin),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

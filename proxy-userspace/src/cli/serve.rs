@@ -21,10 +21,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failed> {
             crate::app::handover::tell_early_failure(&failed.message);
         }
     };
-    let config = config::load_sources(&sources).inspect_err(tell_failure)?;
-    let given_up = crate::app::give_up_privileges(&config);
+    let loaded = config::load_sources(&sources).inspect_err(tell_failure)?;
+    let config = &loaded.config;
+    let given_up = crate::app::give_up_privileges(config);
     given_up.map_err(|error| Failed::new(FAILED, error.to_string())).inspect_err(tell_failure)?;
     let _writing = log::start(&config.logging).map_err(|error| Failed::new(FAILED, error))?;
-    crate::config::warnings(&config).iter().for_each(|warning| tracing::warn!("{warning}"));
-    crate::app::serve(config, sources, *take_over).map_err(|error| Failed::new(FAILED, error.to_string()))
+    crate::config::warnings(config).iter().for_each(|warning| tracing::warn!("{warning}"));
+    crate::app::serve(loaded, sources, *take_over).map_err(|error| Failed::new(FAILED, error.to_string()))
 }

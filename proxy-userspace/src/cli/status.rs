@@ -52,7 +52,13 @@ fn who(status: &Value) -> String {
         Some(pid) => format!("; its assistant is process {pid}"),
         None => String::new(),
     };
-    format!("{} with {held}{assistant}", status["user"])
+    let confined = match (status["sandbox"]["files"] == true, status["sandbox"]["calls"] == true) {
+        (true, true) => "; confined by Landlock and seccomp",
+        (true, false) => "; confined by Landlock",
+        (false, true) => "; confined by seccomp",
+        (false, false) => "",
+    };
+    format!("{} with {held}{assistant}{confined}", status["user"])
 }
 
 /// Root has all of them.

@@ -4,7 +4,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use super::errors::{Origin, Report};
 use super::tree::Node;
-use super::{Action, CaptureMode, CaptureRule, Config, InterceptAction, MAX_RULES};
+use super::{Action, CaptureMode, CaptureRule, Config, InterceptAction, MAX_RULES, Sandbox};
 
 /// `sun_path` of a Unix socket address, less its closing NUL (unix(7)).
 const MAX_SOCKET_PATH: usize = 107;
@@ -27,6 +27,7 @@ pub(super) fn check(config: &Config, tree: &Node, report: &mut Report) {
         (&["security.acl.rules"], same_access_rule_name(config)),
         (&["security.auth.users"], same_user(config)),
         (&["tls.intercept.rules"], same_intercept_rule_name(config)),
+        (&["server.sandbox"], sandbox_of_root(config)),
     ] {
         let Some(message) = clash else { continue };
         let given = keys.iter().find_map(|key| Some((*key, tree.origin_of(key)?)));
@@ -61,6 +62,14 @@ pub fn warnings(config: &Config) -> Vec<String> {
         warnings.push("tls.intercept.enabled is on, but no rule of it intercepts anything".to_owned());
     }
     warnings
+}
+
+fn sandbox_of_root(config: &Config) -> Option<String> {
+    let of_root = config.server.sandbox == Sandbox::On && config.server.user.is_none();
+    of_root.then(|| {
+        "weir is confined once it is an ordinary user with an assistant: set server.user, or this to auto"
+            .to_owned()
+    })
 }
 
 fn public_admin(config: &Config) -> Option<String> {

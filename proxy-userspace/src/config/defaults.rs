@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::{
     Access, Admin, Capture, CaptureMode, DenyErrno, Destinations, Dns, FailMode, Flows, Http2, Limits,
-    LogFormat, Logging, PerClient, RateLimiting, Server, ServerTls, Timeouts, Upstream, UpstreamHttp2,
-    UpstreamTls,
+    LogFormat, Logging, PerClient, RateLimiting, Sandbox, Server, ServerTls, Timeouts, Upstream,
+    UpstreamHttp2, UpstreamTls,
 };
 
 impl Default for Server {
@@ -17,6 +17,7 @@ impl Default for Server {
             port: 22180,
             port_range: 22180..=22189,
             user: None,
+            sandbox: Sandbox::Auto,
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             tls: ServerTls::default(),
             pac: true,
@@ -143,6 +144,7 @@ impl Default for Admin {
             port: 22140,
             socket: None,
             token_file: None,
+            reload_on_change: true,
             state_dir: default_state_dir(),
         }
     }

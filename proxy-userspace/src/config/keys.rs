@@ -20,7 +20,8 @@ use super::tree::Node;
 use super::yaml;
 use super::{
     Access, Acl, Admin, Capture, CaptureMode, Config, DenyErrno, Destinations, FailMode, Flows, Http2,
-    Limits, LogFormat, Logging, PerClient, RateLimiting, Security, Server, Timeouts, Upstream, UpstreamHttp2,
+    Limits, LogFormat, Logging, PerClient, RateLimiting, Sandbox, Security, Server, Timeouts, Upstream,
+    UpstreamHttp2,
 };
 use super::{
     access, auth, cli, compression, dns, filtering, header_rules, headers, interception, parent, relay,
@@ -80,12 +81,16 @@ pub fn security_of(text: &str) -> Result<Security, ConfigErrors> {
 }
 
 fn server(s: &mut Section<'_, '_>) -> Server {
+    const SANDBOX: &[(&str, Sandbox)] =
+        &[("auto", Sandbox::Auto), ("on", Sandbox::On), ("off", Sandbox::Off)];
+
     let d = Server::default();
     Server {
         host: s.read("host", d.host, address()),
         port: s.read("port", d.port, number(0..=u16::MAX)),
         port_range: s.read("port_range", d.port_range, port_range()),
         user: s.read("user", d.user, none_or(|text: &str| Ok(text.to_owned()))),
+        sandbox: s.read("sandbox", d.sandbox, choice(SANDBOX)),
         workers: s.read("workers", d.workers, auto_or(|| Server::default().workers, number(1..=1024))),
         tls: s.section("tls", tls::server_tls),
         pac: s.read("pac", d.pac, switch()),
@@ -238,6 +243,7 @@ fn admin(s: &mut Section<'_, '_>) -> Admin {
         port: s.read("port", d.port, number(0..=u16::MAX)),
         socket: s.read("socket", d.socket, auto_or(|| None, optional(path()))),
         token_file: s.read("token_file", d.token_file, none_or(path())),
+        reload_on_change: s.read("reload_on_change", d.reload_on_change, switch()),
         state_dir: s.read("state_dir", d.state_dir, auto_or(default_state_dir, path())),
     }
 }

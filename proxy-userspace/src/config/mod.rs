@@ -5,6 +5,7 @@
 //! what the rest of weir sees.
 
 mod access;
+mod admin;
 mod auth;
 mod cache;
 mod clashes;
@@ -25,6 +26,7 @@ mod prefix;
 mod redis;
 mod reference;
 mod relay;
+mod reload;
 mod routing;
 mod rules;
 mod schema;
@@ -46,6 +48,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use access::{AccessRule, TimeWindow};
+pub use admin::Admin;
 pub use auth::{Auth, AuthMode, CONTEXT_PREFIX, User};
 pub use cache::{Cache, Disk};
 pub use clashes::warnings;
@@ -63,11 +66,12 @@ pub use parent::{Credentials, Exempt, Parent, ParentKind};
 pub use prefix::Prefix;
 pub use redis::{Redis, RedisPlace, RedisUrl, ValueCoding};
 pub use relay::Relay;
+pub use reload::{needs_restart, reloaded};
 pub use routing::{Backend, ForwardedFields, Forwarding, HostField, HostPattern, PathPattern, Routing, Rule};
 pub use rules::{Action, CaptureRule, MAX_RULES, Protocol};
 pub use schema::schema;
 pub use selector::{BadSelector, COMPOSE_LABEL, Selector};
-pub use show::{Effective, effective};
+pub use show::{Effective, Loaded, effective, load_whole, load_whole_again};
 pub use sources::{DEFAULT_FILE, Sources, load, load_again};
 pub use tls::{Identity, ServerTls, TlsDestination, TlsVersion, UpstreamTls};
 
@@ -101,6 +105,8 @@ pub struct Server {
     pub port_range: RangeInclusive<u16>,
     /// Whom weir becomes once it is started by root; none: nobody else. Default none.
     pub user: Option<String>,
+    /// Whether weir confines itself once it is that user. Default auto.
+    pub sandbox: Sandbox,
     /// Data-plane threads; default one per available CPU.
     pub workers: usize,
     pub tls: ServerTls,
@@ -220,6 +226,16 @@ pub struct Capture {
     pub rules: Vec<CaptureRule>,
     /// Log from the eBPF programs (aya-log); costs per connect. Default off.
     pub kernel_log: bool,
+}
+
+/// Whether weir gives up what it has no use for, beside its privileges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sandbox {
+    /// As much as this kernel can, but for a weir that runs programs (`cli.enabled`): they would be confined, too.
+    Auto,
+    /// All of it, or weir does not start.
+    On,
+    Off,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -345,28 +361,6 @@ pub struct UpstreamHttp2 {
     pub prior_knowledge: Vec<HostPattern>,
     /// Requests on one connection before another is opened. Default 100.
     pub max_streams: usize,
-}
-
-/// `admin`: the control plane's listeners.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Admin {
-    /// Default 127.0.0.1; anything but a loopback address is refused.
-    pub host: IpAddr,
-    /// Default 22140; 0 takes any free one.
-    pub port: u16,
-    /// Unix socket. Default `<state_dir>/admin.sock`.
-    pub socket: Option<PathBuf>,
-    /// File with a secret; whoever has it may change things over TCP, too. Default none.
-    pub token_file: Option<PathBuf>,
-    /// Folder for the state file and the socket. Default /run/weir; a folder of the user's own unless root.
-    pub state_dir: PathBuf,
-}
-
-impl Admin {
-    /// Where the Unix socket goes: `socket`, or its default within `state_dir`.
-    pub fn socket_path(&self) -> PathBuf {
-        self.socket.clone().unwrap_or_else(|| self.state_dir.join("admin.sock"))
-    }
 }
 
 /// `flows`: the record of what passed.

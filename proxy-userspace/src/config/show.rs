@@ -9,7 +9,7 @@ use super::schema::{Described, Form};
 use super::shape::Shape;
 use super::sources::{self, Sources};
 use super::tree::{Node, Value};
-use super::{keys, reference};
+use super::{Config, keys, reference};
 
 /// Every key, in the order of the reference.
 #[derive(Debug)]
@@ -18,16 +18,42 @@ pub struct Effective {
     tree: Node,
 }
 
+/// A configuration, and what can be told of it.
+#[derive(Debug)]
+pub struct Loaded {
+    pub config: Config,
+    pub effective: Effective,
+}
+
 /// What these sources come to.
 ///
 /// # Errors
 /// As [`super::load`].
 pub fn effective(sources: &Sources) -> Result<Effective, ConfigErrors> {
-    let given = sources::checked(sources)?.1;
+    load_whole(sources).map(|loaded| loaded.effective)
+}
+
+/// The configuration, and what these sources come to.
+///
+/// # Errors
+/// As [`super::load`].
+pub fn load_whole(sources: &Sources) -> Result<Loaded, ConfigErrors> {
+    whole(sources::checked(sources)?)
+}
+
+/// As [`load_whole`], for a weir that runs: see [`super::load_again`].
+///
+/// # Errors
+/// As [`super::load`].
+pub fn load_whole_again(sources: &Sources) -> Result<Loaded, ConfigErrors> {
+    whole(sources::checked_again(sources)?)
+}
+
+fn whole((config, given): (Config, Node)) -> Result<Loaded, ConfigErrors> {
     let mut tree = reference::defaults();
     // It has been merged once, and only its own files can disagree on what is a section.
     tree.merge(given, "", &mut super::errors::Report::default());
-    Ok(Effective { described: keys::described(), tree })
+    Ok(Loaded { config, effective: Effective { described: keys::described(), tree } })
 }
 
 /// The defaults of the keys that are no sections.

@@ -58,6 +58,15 @@ impl Sources {
     }
 }
 
+impl Sources {
+    /// The files, whether they are there or not.
+    #[must_use]
+    pub fn paths(&self) -> Vec<PathBuf> {
+        let fallback = self.fallback.iter().filter(|_| self.files.is_empty());
+        self.files.iter().chain(fallback).cloned().collect()
+    }
+}
+
 /// Reads and checks a configuration.
 ///
 /// # Errors
@@ -71,7 +80,12 @@ pub fn load(sources: &Sources) -> Result<Config, ConfigErrors> {
 /// # Errors
 /// As [`load`].
 pub fn load_again(sources: &Sources) -> Result<Config, ConfigErrors> {
-    checked_as(sources, Empty::Refused).map(|(config, _)| config)
+    checked_again(sources).map(|(config, _)| config)
+}
+
+/// As [`checked`], for a weir that runs.
+pub(super) fn checked_again(sources: &Sources) -> Result<(Config, Node), ConfigErrors> {
+    checked_as(sources, Empty::Refused)
 }
 
 /// The configuration, and the tree that it was read from.

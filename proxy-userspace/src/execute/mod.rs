@@ -13,8 +13,8 @@ use std::ffi::CString;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::unistd::{User, geteuid};
@@ -39,8 +39,16 @@ pub struct Executor {
     config: config::Cli,
     user: RunAs,
     places: Arc<Semaphore>,
+    counts: Arc<Counts>,
+}
+
+/// What goes on when another configuration holds.
+#[derive(Debug, Default)]
+struct Counts {
     started: AtomicU64,
     refused: AtomicU64,
+    /// The places of executors that were here before, and how many each had.
+    earlier: Mutex<Vec<(Arc<Semaphore>, usize)>>,
 }
 
 /// A command to run.
@@ -103,9 +111,20 @@ impl Executor {
             user: RunAs::find(config.user.as_deref())?,
             places: Arc::new(Semaphore::new(config.max_concurrent)),
             config: config.clone(),
-            started: AtomicU64::new(0),
-            refused: AtomicU64::new(0),
+            counts: Arc::default(),
         }))
+    }
+
+    /// It in the place of an earlier one, whose commands go on to their end and are counted here. They take none of its
+    /// places.
+    #[must_use]
+    pub fn after(mut self, last: &Self) -> Self {
+        self.counts = Arc::clone(&last.counts);
+        let mut earlier = self.counts.earlier.lock().unwrap_or_else(PoisonError::into_inner);
+        earlier.retain(|(places, most)| places.available_permits() < *most);
+        earlier.push((Arc::clone(&last.places), last.config.max_concurrent));
+        drop(earlier);
+        self
     }
 
     /// Whether there would be somebody to run commands as.
@@ -118,8 +137,11 @@ impl Executor {
 
     /// Commands that were started, those that were refused, and those that run.
     pub fn counts(&self) -> (u64, u64, usize) {
-        let running = self.config.max_concurrent - self.places.available_permits();
-        (self.started.load(Ordering::Relaxed), self.refused.load(Ordering::Relaxed), running)
+        let running = |places: &Semaphore, most: usize| most.saturating_sub(places.available_permits());
+        let earlier = self.counts.earlier.lock().unwrap_or_else(PoisonError::into_inner);
+        let earlier: usize = earlier.iter().map(|(places, most)| running(places, *most)).sum();
+        let running = running(&self.places, self.config.max_concurrent) + earlier;
+        (self.counts.started.load(Ordering::Relaxed), self.counts.refused.load(Ordering::Relaxed), running)
     }
 
     /// Starts a command. What it writes is read only as fast as the receiver takes it; once that is dropped, the
@@ -129,7 +151,7 @@ impl Executor {
     /// [`Refusal`]; nothing was started then.
     pub fn start(&self, wanted: Wanted) -> Result<mpsc::Receiver<Event>, Refusal> {
         let result = self.try_start(wanted);
-        let count = if result.is_ok() { &self.started } else { &self.refused };
+        let count = if result.is_ok() { &self.counts.started } else { &self.counts.refused };
         count.fetch_add(1, Ordering::Relaxed);
         result
     }

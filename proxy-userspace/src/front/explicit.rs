@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 use super::{Inbox, Service, Shared, accept, http1, http2, overload, secure, socks5};
 use crate::http::authority::Scheme;
@@ -20,17 +21,27 @@ use crate::target::{Client, Front, Target};
 use crate::telemetry::metrics;
 
 /// Serves a listener until weir stops, or another weir has taken its place. While this one is still about to take
-/// another's, that one accepts.
-pub async fn run(listener: TcpListener, shared: Shared) {
+/// another's, that one accepts. `door`: whether the listener is still wanted.
+pub async fn run(listener: TcpListener, shared: Shared, mut door: watch::Receiver<bool>) {
     shared.reached(Phase::Serving).await;
     let replaced = shared.reached(Phase::Replaced { keeps_door: false });
-    let (engine, admission) = (shared.engine, shared.admission);
+    // Whoever closes the door waits until nobody holds it: until the listener is closed, too.
+    let held = door.clone();
+    let ended = async move {
+        tokio::select! {
+            phase = replaced => phase,
+            // Nobody else accepts here. An error means that nobody is left who could close it.
+            Ok(_) = door.wait_for(|is_open| !is_open) => Phase::Stopping,
+        }
+    };
+    let (engines, admission) = (shared.engines, shared.admission);
     let serve = move |stream, peer, admitted| {
         metrics::with(|metrics| metrics.explicit_connections.increment());
-        serve(engine.clone(), downstream(stream, peer, admitted))
+        serve(engines.newest(), downstream(stream, peer, admitted))
     };
     let refuse = |stream, _, refusal: Refusal| overload::turn_away(stream, refusal);
-    accept(listener, replaced, Service { admission, counts_clients: true, serve, refuse }).await;
+    accept(listener, ended, Service { admission, counts_clients: true, serve, refuse }).await;
+    drop(held);
 }
 
 async fn serve(engine: Rc<Engine>, mut downstream: Downstream) {

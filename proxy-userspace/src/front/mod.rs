@@ -200,7 +200,7 @@ fn presented(head: &RequestHead, base: &Target) -> Option<Arc<Presented>> {
 /// The engine and what else a front's tasks share on their worker.
 #[derive(Debug, Clone)]
 pub struct Shared {
-    pub engine: Rc<crate::pipeline::Engine>,
+    pub engines: Rc<crate::pipeline::Engines>,
     pub admission: Arc<Admission>,
     pub phase: watch::Receiver<Phase>,
     pub names: Rc<Names>,

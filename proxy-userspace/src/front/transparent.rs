@@ -21,7 +21,7 @@ use crate::net::stream::Downstream;
 use crate::net::transport::Transport;
 use crate::netns::Namespace;
 use crate::pipeline::failure::Failure;
-use crate::pipeline::{Engine, dns, tunnel};
+use crate::pipeline::{Engine, Engines, dns, tunnel};
 use crate::redirect::{self, OriginalDestinations};
 use crate::running::Phase;
 use crate::target::{Client, Front, Process, Target, Vantage};
@@ -33,7 +33,7 @@ const DNS_PORT: u16 = 53;
 
 /// What captured connections are served with.
 struct Source {
-    engine: Rc<Engine>,
+    engines: Rc<Engines>,
     originals: OriginalDestinations,
     /// Where they were accepted.
     port: u16,
@@ -45,8 +45,8 @@ struct Source {
 /// Serves a listener until weir stops: what was redirected here arrives here, whoever redirects by then.
 pub async fn run(listener: TcpListener, shared: Shared, originals: OriginalDestinations) {
     let stopping = shared.reached(Phase::Stopping);
-    let Shared { engine, names, admission, .. } = shared;
-    let source = Rc::new(Source { engine, originals, port: port(&listener), names, namespace: None });
+    let Shared { engines, names, admission, .. } = shared;
+    let source = Rc::new(Source { engines, originals, port: port(&listener), names, namespace: None });
     let refuse = forget(&source);
     let serve = move |stream, peer, admitted| serve(Rc::clone(&source), stream, peer, admitted);
     accept(listener, stopping, Service { admission, counts_clients: false, serve, refuse }).await;
@@ -63,9 +63,9 @@ pub async fn run_inside(listener: TcpListener, shared: Shared, door: (OriginalDe
             () = closed => Phase::Stopping,
         }
     };
-    let Shared { engine, names, admission, .. } = shared;
+    let Shared { engines, names, admission, .. } = shared;
     let inside = Some(Arc::clone(&namespace));
-    let source = Rc::new(Source { engine, originals, port: port(&listener), names, namespace: inside });
+    let source = Rc::new(Source { engines, originals, port: port(&listener), names, namespace: inside });
     let refuse = forget(&source);
     let serve = move |stream, peer, admitted| {
         let serving = serve(Rc::clone(&source), stream, peer, admitted);
@@ -106,7 +106,7 @@ async fn serve(source: Rc<Source>, stream: TcpStream, peer: SocketAddr, admitted
             return tracing::debug!(%peer, ?lost, "a connection has no original destination; reset");
         }
     };
-    let engine = Rc::clone(&source.engine);
+    let engine = source.engines.newest();
     let container = source.names.of(captured.cgroup);
     let namespace = source.namespace.clone();
     drop(source);

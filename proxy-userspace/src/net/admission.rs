@@ -10,13 +10,16 @@ use crate::telemetry::metrics;
 /// Places for connections, all workers together.
 #[derive(Debug)]
 pub struct Admission {
-    limit: usize,
+    limit: AtomicUsize,
     open: AtomicUsize,
-    /// None: nobody is counted.
-    per_client: Option<usize>,
+    /// [`NOBODY`]: nobody is counted.
+    per_client: AtomicUsize,
     /// Who has how many; nobody has none.
     clients: Mutex<HashMap<IpAddr, usize>>,
 }
+
+/// Stands for no limit.
+const NOBODY: usize = usize::MAX;
 
 /// Why there is no place for a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +34,14 @@ impl Admission {
     /// Room for `limit` connections, `per_client` of each client.
     #[must_use]
     pub fn new(limit: usize, per_client: Option<usize>) -> Arc<Self> {
+        let (limit, per_client) = (AtomicUsize::new(limit), AtomicUsize::new(per_client.unwrap_or(NOBODY)));
         Arc::new(Self { limit, open: AtomicUsize::new(0), per_client, clients: Mutex::default() })
+    }
+
+    /// From now on there is so much room; what is open stays.
+    pub fn set_limits(&self, limit: usize, per_client: Option<usize>) {
+        self.limit.store(limit, Ordering::Relaxed);
+        self.per_client.store(per_client.unwrap_or(NOBODY), Ordering::Relaxed);
     }
 
     /// A place for one connection. `client` is counted as one of its connections, if it is given.
@@ -39,13 +49,14 @@ impl Admission {
     /// # Errors
     /// [`Refusal`].
     pub fn admit(self: &Arc<Self>, client: Option<IpAddr>) -> Result<Admitted, Refusal> {
-        let client = client.filter(|_| self.per_client.is_some()).map(counted_as);
-        if let (Some(client), Some(most)) = (client, self.per_client)
+        let most = self.per_client.load(Ordering::Relaxed);
+        let client = client.filter(|_| most != NOBODY).map(counted_as);
+        if let Some(client) = client
             && !self.count(client, most)
         {
             return Err(Refusal::Client);
         }
-        if self.open.fetch_add(1, Ordering::Relaxed) >= self.limit {
+        if self.open.fetch_add(1, Ordering::Relaxed) >= self.limit.load(Ordering::Relaxed) {
             self.give_back(client);
             return Err(Refusal::Full);
         }

@@ -6,6 +6,7 @@ mod caching;
 #[cfg(feature = "compression")]
 mod compression;
 pub mod dns;
+mod engines;
 mod exchange;
 pub mod failure;
 mod form;
@@ -29,6 +30,7 @@ pub mod tunnel;
 use no_compression as compression;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::rc::Weak;
 use std::sync::Arc;
 
 use crate::cache::Cache;
@@ -48,6 +50,7 @@ use crate::target::Hop;
 use crate::tls::minting::Minter;
 use crate::tls::server::Acceptance;
 use crate::upstream::{Addresses, Upstream};
+pub use engines::Engines;
 use failure::Failure;
 
 /// What one worker needs to serve requests.
@@ -72,6 +75,8 @@ pub struct Engine {
     pub interception: Option<Arc<Interception>>,
     /// Makes the certificates for that.
     pub minter: Option<Arc<Minter>>,
+    /// Where the engine is found that takes this one's place.
+    pub place: Weak<Engines>,
 }
 
 impl Engine {

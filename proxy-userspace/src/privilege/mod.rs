@@ -6,10 +6,12 @@ mod capabilities;
 pub mod descriptors;
 mod duties;
 mod processes;
+mod sandbox;
 mod user;
 
 pub use assistant::{Assistant, adopt, assistant};
 pub use capabilities::{held, keep_to_oneself, pass_on};
 pub use duties::assist;
 pub use processes::{executable, sockets};
+pub use sandbox::{Confinement, SandboxError, confine, confinement, inherit};
 pub use user::{Preparations, UserError, become_user, check_user};

@@ -11,6 +11,7 @@ use nix::unistd::{Uid, User, geteuid, initgroups, setresgid, setresuid};
 
 use super::assistant::{self, Duties};
 use super::capabilities::{self, KEPT};
+use super::sandbox::SandboxError;
 
 /// Why weir can't be that user.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +28,8 @@ pub enum UserError {
     Root(String),
     #[error("server.user: the assistant, which enters network namespaces, can't be started: {0}")]
     Assistant(io::Error),
+    #[error("{0}")]
+    Sandbox(#[from] SandboxError),
     #[error("server.user: can't become `{user}`: {error}")]
     Change { user: String, error: io::Error },
     #[error(

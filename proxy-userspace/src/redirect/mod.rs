@@ -272,6 +272,12 @@ impl Redirect {
         self.rules.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Where the explicit proxy listens, as the programs were told when they were loaded.
+    #[must_use]
+    pub fn explicit_listener(&self) -> Option<SocketAddr> {
+        self.explicit
+    }
+
     /// The attach cgroup's directory; `weir exec` cgroups are made below it.
     pub fn cgroup(&self) -> &Path {
         &self.cgroup.path

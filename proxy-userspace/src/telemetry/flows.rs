@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -55,8 +56,10 @@ pub fn flush() {
 /// The last flows, and a way to hear of new ones.
 #[derive(Debug)]
 pub struct Flows {
-    keep: usize,
-    logging: Logging,
+    keep: AtomicUsize,
+    /// Whether there is an access log, and its form.
+    logs: AtomicBool,
+    format: LogFormat,
     last: Mutex<VecDeque<Box<Flow>>>,
     live: broadcast::Sender<Arc<Flow>>,
 }
@@ -66,9 +69,10 @@ impl Flows {
     ///
     /// # Errors
     /// The thread can't be started.
-    pub fn collect(keep: usize, logging: Logging) -> io::Result<Arc<Self>> {
+    pub fn collect(keep: usize, logging: &Logging) -> io::Result<Arc<Self>> {
         let live = broadcast::channel(FOLLOWER_LAG).0;
-        let flows = Arc::new(Self { keep, logging, last: Mutex::default(), live });
+        let (keep, logs) = (AtomicUsize::new(keep), AtomicBool::new(logging.access));
+        let flows = Arc::new(Self { keep, logs, format: logging.format, last: Mutex::default(), live });
         let (collector, receiver) = mpsc::channel(BATCHES);
         if COLLECTING.set(Collecting { flows: Arc::clone(&flows), collector }).is_ok() {
             let flows = Arc::clone(&flows);
@@ -82,6 +86,12 @@ impl Flows {
     pub fn last(&self, count: usize) -> Vec<Arc<Flow>> {
         let last = self.lock();
         last.iter().skip(last.len().saturating_sub(count)).map(|flow| Arc::new((**flow).clone())).collect()
+    }
+
+    /// How many are kept from now on, and whether a line is written for each.
+    pub fn set(&self, keep: usize, logs: bool) {
+        self.keep.store(keep, Ordering::Relaxed);
+        self.logs.store(logs, Ordering::Relaxed);
     }
 
     /// All flows from now on.
@@ -115,8 +125,8 @@ impl Flows {
     }
 
     fn take(&self, batch: Batch) {
-        if self.logging.access {
-            write_access_log(&batch, self.logging.format);
+        if self.logs.load(Ordering::Relaxed) {
+            write_access_log(&batch, self.format);
         }
         if self.live.receiver_count() > 0 {
             batch.iter().for_each(|flow| drop(self.live.send(Arc::new((**flow).clone()))));
@@ -129,7 +139,7 @@ impl Flows {
     fn keep_unheard(&self, batch: Batch) -> Option<Batch> {
         // Whoever begins to follow looks at the last ones after that: in between nothing is missed.
         let mut last = self.lock();
-        if self.logging.access || self.live.receiver_count() > 0 {
+        if self.logs.load(Ordering::Relaxed) || self.live.receiver_count() > 0 {
             return Some(batch);
         }
         self.remember(&mut last, batch);
@@ -138,7 +148,7 @@ impl Flows {
 
     fn remember(&self, last: &mut VecDeque<Box<Flow>>, batch: Batch) {
         last.extend(batch);
-        let surplus = last.len().saturating_sub(self.keep);
+        let surplus = last.len().saturating_sub(self.keep.load(Ordering::Relaxed));
         last.drain(..surplus);
     }
 

@@ -160,6 +160,16 @@ impl Giver {
         *under_way = UnderWay::Cancelled;
     }
 
+    /// Other listeners are those that go over from now on.
+    pub(in crate::app) fn set_explicit(&self, explicit: &Explicit) {
+        let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
+        let Ok(present) = &mut *sockets else { return };
+        match Sockets::explicit_of(explicit) {
+            Ok(explicit) => present.explicit = explicit,
+            Err(error) => *sockets = Err(error),
+        }
+    }
+
     /// Closes the second descriptors: whoever else has the sockets is alone with them.
     pub(in crate::app) fn close(&self) {
         *self.sockets.lock().unwrap_or_else(PoisonError::into_inner) =
@@ -217,7 +227,8 @@ impl Giver {
         });
         let way = way.map(OwnedFd::from);
         let predecessors = running.predecessors.all();
-        let admin = &running.config.admin;
+        let live = running.live();
+        let admin = &live.config.admin;
         let offer = Offer {
             protocol: PROTOCOL,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -227,8 +238,10 @@ impl Giver {
             state_dir: admin.state_dir.clone(),
             captures: capture_lock.is_some(),
             has_cache_lock: cache_lock.is_some(),
+            stopped: sockets.explicit.is_empty(),
             assistant: assistant.filter(|_| way.is_some()).map(Assistant::pid),
             predecessors: predecessors.iter().map(|one| one.pid).collect(),
+            confinement: privilege::confinement(),
         };
         let mut descriptors: Vec<BorrowedFd<'_>> = sockets.admin.iter().map(AsFd::as_fd).collect();
         descriptors.extend(capture_lock.iter().chain(&cache_lock).chain(&way).map(AsFd::as_fd));
@@ -323,9 +336,12 @@ impl From<io::Error> for Unheard {
 
 impl Sockets {
     fn of(explicit: &Explicit, admin: &admin::Listeners) -> io::Result<Self> {
-        let second = |socket: BorrowedFd<'_>| socket.try_clone_to_owned();
-        let explicit = explicit.groups.iter().flatten().map(|socket| second(socket.as_fd()));
         let [tcp, unix] = admin.descriptors();
-        Ok(Self { admin: [second(tcp)?, second(unix)?], explicit: explicit.collect::<io::Result<_>>()? })
+        let admin = [tcp.try_clone_to_owned()?, unix.try_clone_to_owned()?];
+        Ok(Self { admin, explicit: Self::explicit_of(explicit)? })
+    }
+
+    fn explicit_of(explicit: &Explicit) -> io::Result<Vec<OwnedFd>> {
+        explicit.groups.iter().flatten().map(|socket| socket.as_fd().try_clone_to_owned()).collect()
     }
 }

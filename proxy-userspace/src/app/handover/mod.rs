@@ -27,7 +27,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::privilege::descriptors;
+use crate::privilege::{Confinement, descriptors};
 use crate::redirect::KnownNames;
 
 pub(super) use giving::{Given, Giver};
@@ -52,9 +52,15 @@ struct Offer {
     state_dir: PathBuf,
     captures: bool,
     has_cache_lock: bool,
+    /// The explicit proxy does not listen.
+    #[serde(default)]
+    stopped: bool,
     /// Its process, if there is one.
     assistant: Option<u32>,
     predecessors: Vec<u32>,
+    /// How the one that takes over is confined, as it was started by this one.
+    #[serde(default)]
+    confinement: Confinement,
 }
 
 /// What was selected at run time, and learned.

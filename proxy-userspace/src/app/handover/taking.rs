@@ -80,6 +80,7 @@ impl Taking {
         if offer.protocol != PROTOCOL {
             return Err(TakeError::Protocol(offer.version, offer.protocol));
         }
+        privilege::inherit(offer.confinement);
         tracing::info!(pid = offer.pid, version = offer.version, "taking over from a running weir");
         Self::sort(stream, offer, descriptors).ok_or(TakeError::Incomplete)?.map(Some)
     }
@@ -118,12 +119,17 @@ impl Taking {
             explicit,
             kept,
         };
-        (!taking.explicit.is_empty()).then_some(Ok(taking))
+        (taking.is_stopped() || !taking.explicit.is_empty()).then_some(Ok(taking))
     }
 
     /// Another way to tell of a failure.
     pub(in crate::app) fn voice(&self) -> io::Result<UnixStream> {
         self.stream.try_clone()
+    }
+
+    /// Whether the explicit proxy does not listen, and is not to.
+    pub(in crate::app) fn is_stopped(&self) -> bool {
+        self.offer.stopped
     }
 
     /// The explicit listeners, if the configuration wants weir where they are.
@@ -242,7 +248,7 @@ pub(in crate::app) async fn succeed(
     }
     admin::adopt_captured(running);
     capture::start(running, asked).await;
-    hold(running, &running.config.admin.state_dir, has_died)?;
+    hold(running, &running.config().admin.state_dir, has_died)?;
     Ok(taking.release()?)
 }
 

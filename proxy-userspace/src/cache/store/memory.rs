@@ -21,7 +21,7 @@ pub struct Memory {
     hasher: std::hash::RandomState,
     evictions: Arc<AtomicU64>,
     /// The most that is kept of parts of one representation.
-    max_object: u64,
+    max_object: AtomicU64,
 }
 
 const WRITE_LOCKS: usize = 32;
@@ -58,8 +58,14 @@ impl Memory {
             writing: Default::default(),
             hasher: std::hash::RandomState::new(),
             evictions,
-            max_object,
+            max_object: AtomicU64::new(max_object),
         }
+    }
+
+    /// From now on there is so much room, and objects have up to `max_object`; what no longer has room goes.
+    pub fn set_capacity(&self, capacity: u64, max_object: u64) {
+        self.cache.set_capacity(capacity);
+        self.max_object.store(max_object, Ordering::Relaxed);
     }
 
     /// What is stored for a key.
@@ -83,7 +89,7 @@ impl Memory {
     pub fn store_part(&self, key: &Key, part: Entry) -> Option<Arc<Entry>> {
         let mut whole = None;
         self.change(key, |variants| {
-            let added = parts::added(variants, part, self.max_object, cache::now())?;
+            let added = parts::added(variants, part, self.max_object.load(Ordering::Relaxed), cache::now())?;
             whole = added.whole;
             Some(added.variants)
         });

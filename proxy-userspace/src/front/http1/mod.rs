@@ -28,7 +28,7 @@ use side::Http1;
 /// Serves requests until the connection ends or becomes a tunnel. `base` is what is known of their target before
 /// they are read, `own` an upstream connection that is there for them.
 pub(super) async fn serve(
-    engine: Rc<Engine>,
+    mut engine: Rc<Engine>,
     mut downstream: Downstream,
     base: Target,
     mut own: Option<Idle>,
@@ -42,6 +42,7 @@ pub(super) async fn serve(
             // Boxed, as it is rare: every connection would have the memory.
             Err(failure) => return Box::pin(refuse(&engine, downstream, &base, &failure)).await,
         };
+        engine = engine.newest();
         let (next, keeps) = match aim(head, &base, follows) {
             Ok(Aim::Request(mut request)) => {
                 let mut side = Http1::of(&mut downstream, &request.head);

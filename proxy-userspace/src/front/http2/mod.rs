@@ -191,7 +191,7 @@ async fn next_event(
 async fn serve_stream(front: Front, request: http::Request<RecvStream>, respond: SendResponse<Bytes>) {
     let (head, content) = request.into_parts();
     let head = http::Request::from_parts(head, ());
-    let engine = &front.engine;
+    let engine = &front.engine.newest();
     let mut side = Http2::new(front.client.clone(), content, respond);
     match aim(&head, &front.base, front.local, &engine.config.server.limits) {
         Ok(Aim::Request(mut request)) => {
