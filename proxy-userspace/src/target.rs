@@ -19,13 +19,16 @@ pub struct Target {
     pub authority: Option<Authority>,
     /// What is spoken there: Https where weir itself is to speak TLS.
     pub scheme: Scheme,
-    /// Where a captured connection was going. If present, it decides; the authority never does.
+    /// Where a captured connection was going; or, where TLS is intercepted, the address that was asked for. If present, it
+    /// decides; the authority never does.
     pub original_destination: Option<SocketAddr>,
     pub vantage: Vantage,
     /// The one of `capture.rules` that redirected it, if one did.
     pub rule: Option<Arc<dyn Rule>>,
     /// Who a client of the explicit proxy says that it is.
     pub credentials: Option<Arc<Presented>>,
+    /// weir has taken the server's place in TLS: `authority` is what it was asked for as.
+    pub intercepted: bool,
 }
 
 /// A rule by which a connection was captured.
@@ -69,6 +72,7 @@ impl Target {
             vantage: Vantage::default(),
             rule: None,
             credentials: None,
+            intercepted: false,
         }
     }
 }
@@ -78,8 +82,9 @@ impl Target {
 pub enum Hop {
     /// A name or address to find addresses for, and whether to speak TLS there.
     Authority(Authority, Scheme),
-    /// An address that is settled, and from where to connect to it.
-    Address(SocketAddr, Vantage),
+    /// An address that is settled, from where to connect to it, and whose certificate the server there must have if TLS is
+    /// to be spoken.
+    Address(SocketAddr, Vantage, Option<Host>),
     /// A server that the operator has named.
     Backend(Arc<Backend>),
     /// A name or address behind a parent proxy; `tunnel` where the proxy is not to read what passes.
@@ -93,7 +98,7 @@ impl Hop {
         match self {
             Self::Authority(authority, _) | Self::Parent { authority, .. } => authority.clone(),
             Self::Backend(backend) => backend.authority.clone(),
-            Self::Address(address, _) => {
+            Self::Address(address, ..) => {
                 Authority { host: Host::Address(address.ip()), port: address.port() }
             }
         }

@@ -180,7 +180,9 @@ fn the_next_free_port_is_taken_and_told() {
     let port = u16::try_from(status["port"].as_u64().expect("a port")).expect("a port");
     assert!((first + 1..=last).contains(&port), "{status}");
     assert_eq!(status["proxy_url"], format!("http://127.0.0.1:{port}"));
-    assert!(weir.log().contains(&format!("http://127.0.0.1:{port}")), "{}", weir.log());
+    eventually("the log names the port", || {
+        weir.log().contains(&format!("http://127.0.0.1:{port}")).then_some(())
+    });
     let file = std::fs::read(weir.folder().join("state/state.json")).expect("a state file");
     let state: serde_json::Value = serde_json::from_slice(&file).expect("JSON");
     assert_eq!(state["proxy"], format!("127.0.0.1:{port}"), "{state}");

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use weir_tests::background::Background;
+use weir_tests::certificates::Authority;
+use weir_tests::intercepting::Intercepting;
 use weir_tests::scripts;
 use weir_tests::weir::Weir;
 
@@ -99,6 +101,50 @@ fn apt_is_served_from_the_cache_the_second_time() {
             })
             .into()
     });
+}
+
+#[test]
+fn pip_and_npm_are_served_from_the_cache_through_intercepted_tls() {
+    let authority = Authority::new();
+    let identity = authority.issue("registry", "DNS:localhost");
+    let overlay = Intercepting::overlay(&authority, "rules: [{name: packages, action: intercept}]", RECIPE);
+    let site = Intercepting { weir: Weir::explicit(&overlay), authority };
+    let trusted = site.trusted().display().to_string();
+    let folder = TempDir::new().expect("a temporary folder");
+    let files = [&identity.certificate, &identity.key].map(|path| path.display().to_string());
+    let words = [&folder.path().display().to_string(), "0", &files[0], &files[1]];
+    let mut origin = Background::start("package_origin.py", &words);
+    let base = format!("https://localhost:{}", origin.port);
+    let run = || {
+        let folder = TempDir::new().expect("a temporary folder");
+        let mut pip = Command::new("pip3");
+        pip.args(["download", "--quiet", "--no-cache-dir", "--no-deps", "--disable-pip-version-check"])
+            .args(["--index-url", &format!("{base}/pip/"), "--cert", &trusted, "--dest"])
+            .arg(folder.path())
+            .args(["--proxy", &proxy(&site.weir), "demo"])
+            // What requests reads goes before what pip is told.
+            .env("REQUESTS_CA_BUNDLE", &trusted)
+            .env_remove("CURL_CA_BUNDLE");
+        let mut npm = Command::new("npm");
+        npm.current_dir(folder.path())
+            .args(["pack", "demo", "--silent", "--no-update-notifier", "--registry", &format!("{base}/npm/")])
+            .args(["--proxy", &proxy(&site.weir), "--https-proxy", &proxy(&site.weir), "--noproxy="])
+            .args(["--cafile", &trusted, "--cache"])
+            .arg(folder.path().join("cache"));
+        for mut command in [pip, npm] {
+            scripts::stdout(command.env_remove("NO_PROXY").env_remove("no_proxy").env("HOME", folder.path()));
+        }
+    };
+    run();
+    let before = counts(&mut origin);
+    run();
+    for (path, count) in counts(&mut origin) {
+        // pip has an index validated each time.
+        let expected = before.get(&path).copied().unwrap_or(0) + u64::from(path == "/pip/demo/");
+        assert_eq!(count, expected, "{path}, asked of the origin the second time");
+    }
+    assert!(site.weir.metric("cache_hits_total") >= 2);
+    assert!(site.weir.flows(4).iter().any(|flow| flow["cache"] == "hit" && flow["intercepted"] == true));
 }
 
 fn proxy(weir: &Weir) -> String {

@@ -33,7 +33,8 @@ impl Background {
         Self::run(command)
     }
 
-    fn run(mut command: Command) -> Self {
+    /// Runs a command that prints its port first.
+    pub fn run(mut command: Command) -> Self {
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = scripts::import(&mut command).spawn().expect("the interpreter is installed");
         let mut output = BufReader::new(child.stdout.take().expect("a pipe"));

@@ -35,6 +35,11 @@ impl Authority {
         self.files("ca").certificate
     }
 
+    /// Where its files are.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// A certificate for `names`, such as `DNS:a.example` or `IP:127.0.0.1`, kept in files called `file`.
     pub fn issue(&self, file: &str, names: &str) -> Certificate {
         let (issued, own) = (self.files(file), self.files("ca"));
@@ -61,6 +66,29 @@ impl Authority {
         issued
     }
 
+    /// As [`Authority::issue`], but it has expired.
+    pub fn issue_expired(&self, file: &str, names: &str) -> Certificate {
+        let (issued, own) = (self.files(file), self.files("ca"));
+        let path = |ending: &str| self.folder.path().join(format!("{file}.{ending}"));
+        let (request, extensions) = (path("csr"), path("extensions"));
+        std::fs::write(&extensions, format!("subjectAltName={names}\nbasicConstraints=critical,CA:FALSE\n"))
+            .expect("a folder of ours");
+        let mut ask = Command::new("openssl");
+        ask.args(["req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]);
+        run(ask
+            .arg("-subj")
+            .arg(format!("/CN={file}"))
+            .arg("-keyout")
+            .arg(&issued.key)
+            .arg("-out")
+            .arg(&request));
+        let mut sign = Command::new("openssl");
+        sign.args(["x509", "-req", "-days", "-1", "-CAcreateserial", "-in"]).arg(&request).arg("-CA");
+        sign.arg(&own.certificate).arg("-CAkey").arg(&own.key).arg("-extfile").arg(&extensions);
+        run(sign.arg("-out").arg(&issued.certificate));
+        issued
+    }
+
     fn files(&self, name: &str) -> Certificate {
         let path = |ending: &str| self.folder.path().join(format!("{name}.{ending}"));
         Certificate { certificate: path("pem"), key: path("key") }
@@ -74,14 +102,18 @@ impl Default for Authority {
 }
 
 fn request(files: &Certificate, more: &[&str]) {
-    let output = Command::new("openssl")
+    let mut openssl = Command::new("openssl");
+    openssl
         .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"])
         .arg("-keyout")
         .arg(&files.key)
         .arg("-out")
         .arg(&files.certificate)
-        .args(more)
-        .output()
-        .expect("openssl is installed");
+        .args(more);
+    run(&mut openssl);
+}
+
+fn run(openssl: &mut Command) {
+    let output = openssl.output().expect("openssl is installed");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

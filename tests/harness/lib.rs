@@ -12,6 +12,7 @@ pub mod frames;
 pub mod hosts;
 pub mod http;
 pub mod http2;
+pub mod intercepting;
 pub mod leaks;
 pub mod load;
 pub mod netns;

@@ -255,7 +255,10 @@ pub(crate) fn boot(version: &str, vmlinuz: &Path, initrd: &Path, allowance: &All
         .arg(vmlinuz)
         .arg("-initrd")
         .arg(initrd)
-        .args(["-append", "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable no_timer_check"])
+        .args([
+            "-append",
+            "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable no_timer_check random.trust_cpu=on",
+        ])
         .stdin(Stdio::null())
         .output()?;
     println!();

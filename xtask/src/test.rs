@@ -20,6 +20,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("bpftool", "bpftool"),
     ("busybox", "busybox-static"),
     ("certutil", "libnss3-tools"),
+    ("keytool", "default-jre-headless"),
     ("chromium", "chromium"),
     ("curl", "curl"),
     ("dig", "bind9-dnsutils"),

@@ -36,7 +36,9 @@ use crate::config::{Config, Loaded, Sources};
 use crate::execute::UserError;
 use crate::policy::filtering::ListError;
 use crate::redirect::{RedirectError, RulesError};
+use crate::tls::authority::AuthorityError;
 use crate::tls::client::FileError;
+use crate::tls::minting::MintError;
 use handover::{TakeError, Taking};
 use serving::Signals;
 
@@ -58,6 +60,10 @@ pub enum StartError {
     Lists(#[from] ListError),
     #[error("TLS: {0}")]
     Tls(#[from] FileError),
+    #[error("tls.intercept: {0}")]
+    Authority(#[from] AuthorityError),
+    #[error("tls.intercept: {0}")]
+    Mint(#[from] MintError),
     #[error("{0}")]
     Admin(#[from] admin::ListenError),
     #[error("capture.mode is `required`, but nothing can be captured: {0}")]

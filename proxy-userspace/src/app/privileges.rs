@@ -23,8 +23,13 @@ pub fn give_up_privileges(config: &Config) -> Result<(), UserError> {
         _ => config.capture.cgroup.clone().or_else(|| Mount::find().ok().map(|mount| mount.point)),
     };
     let files = identities(config).flat_map(|identity| [identity.certificate.clone(), identity.key.clone()]);
-    let preparations =
-        Preparations { state_dir: config.admin.state_dir.clone(), cgroup, files: files.collect() };
+    let intercept = &config.tls.intercept;
+    let preparations = Preparations {
+        state_dir: config.admin.state_dir.clone(),
+        authority: intercept.enabled.then(|| intercept.folder.clone()),
+        cgroup,
+        files: files.collect(),
+    };
     privilege::become_user(user, preparations)?;
     confine(config)
 }
@@ -59,6 +64,7 @@ fn writable(config: &Config) -> Vec<PathBuf> {
         let _ = DirBuilder::new().recursive(true).mode(0o700).create(path);
         folders.push(path.clone());
     }
+    folders.extend(config.tls.intercept.enabled.then(|| config.tls.intercept.folder.clone()));
     if config.capture.mode != CaptureMode::Off {
         folders.extend(Mount::find().ok().map(|mount| mount.point));
     }

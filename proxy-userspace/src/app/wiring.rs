@@ -17,7 +17,7 @@ use super::sockets::{self, Explicit};
 use super::store;
 use super::worker::Plan;
 use crate::admin;
-use crate::config::{Config, Loaded, Sources};
+use crate::config::{self, Config, Loaded, Sources};
 use crate::containers::{Asked, CaptureListeners, Door, Namespaces, Targets};
 use crate::dns::Inspection;
 use crate::execute::Executor;
@@ -27,11 +27,14 @@ use crate::policy::Policy;
 use crate::policy::acl::Acl;
 use crate::policy::auth::Auth;
 use crate::policy::current::Shared;
+use crate::policy::interception::Interception;
 use crate::policy::limits::Limits;
 use crate::redirect::{Decisions, OriginalDestinations, Rules};
 use crate::running::{Beats, Capture, Following, Live, Phase, Predecessors, Running, Wish};
 use crate::telemetry::flows::Flows;
+use crate::tls::authority::Authority;
 use crate::tls::client::ClientTls;
+use crate::tls::minting::Minter;
 use crate::tls::server::Acceptance;
 use crate::upstream::Common;
 
@@ -67,6 +70,7 @@ pub(super) async fn wire(
     let (config, effective) = (Arc::new(loaded.config), Arc::new(loaded.effective));
     let tls = Arc::new(ClientTls::load(&config.upstream.tls)?);
     let acceptance = Acceptance::load(&config.server.tls)?.map(Arc::new);
+    let minter = mint(&config.tls.intercept)?;
     let policy = Shared::new(Policy::load(&config.security)?);
     let (sockets, queries) = Sockets::open(&config, taking.as_deref_mut()).await?;
     let own = sockets.addresses();
@@ -112,7 +116,7 @@ pub(super) async fn wire(
     });
     let (entering, phase) = watch::channel(if taking.is_some() { Phase::Starting } else { Phase::Serving });
     let known = (kernel.originals, kernel.inspection);
-    let plan = plan(&running, (tls, acceptance), known, explicit.groups.len(), phase);
+    let plan = plan(&running, (tls, acceptance, minter), known, explicit.groups.len(), phase);
     Ok(Wired {
         giver: Arc::new(Giver::new(&running, entering, &explicit, &admin)),
         plan,
@@ -139,7 +143,7 @@ fn expected(config: &Config) -> Option<SocketAddr> {
 /// What the workers are given, out of what the control plane has.
 fn plan(
     running: &Running,
-    (tls, acceptance): (Arc<ClientTls>, Option<Arc<Acceptance>>),
+    (tls, acceptance, minter): (Arc<ClientTls>, Option<Arc<Acceptance>>, Option<Arc<Minter>>),
     (originals, dns): (Option<OriginalDestinations>, Option<Inspection>),
     workers: usize,
     phase: watch::Receiver<Phase>,
@@ -155,6 +159,8 @@ fn plan(
         cache: running.cache.clone(),
         tls,
         acceptance,
+        interception: Interception::new(&live.config.tls).map(Arc::new),
+        minter,
         admission: Arc::clone(&running.admission),
         upstreams: Common::new(&live.config.upstream, workers),
         beats: Arc::clone(&running.beats),
@@ -163,6 +169,15 @@ fn plan(
         targets: Arc::clone(&running.targets),
         phase,
     }
+}
+
+/// What makes certificates for intercepted TLS; None where none is.
+fn mint(settings: &config::Intercept) -> Result<Option<Arc<Minter>>, StartError> {
+    if !settings.enabled {
+        return Ok(None);
+    }
+    let authority = Authority::load_or_make(&settings.folder)?;
+    Ok(Some(Arc::new(Minter::new(authority, settings.lifetime, settings.certificates)?)))
 }
 
 /// What is listened to.

@@ -27,12 +27,14 @@ use crate::policy::Policy;
 use crate::policy::acl::Acl;
 use crate::policy::auth::Auth;
 use crate::policy::current::Shared as Current;
+use crate::policy::interception::Interception;
 use crate::policy::limits::Limits;
 use crate::redirect::OriginalDestinations;
 use crate::route::Table;
 use crate::running::{Beats, Phase};
 use crate::telemetry::flows;
 use crate::tls::client::ClientTls;
+use crate::tls::minting::Minter;
 use crate::tls::server::Acceptance;
 use crate::upstream::{Common, Upstream, dns};
 
@@ -55,6 +57,8 @@ pub(super) struct Plan {
     pub cache: Option<Arc<Cache>>,
     pub tls: Arc<ClientTls>,
     pub acceptance: Option<Arc<Acceptance>>,
+    pub interception: Option<Arc<Interception>>,
+    pub minter: Option<Arc<Minter>>,
     pub admission: Arc<Admission>,
     pub upstreams: Arc<Common>,
     pub beats: Arc<Beats>,
@@ -240,6 +244,8 @@ fn engine(index: usize, plan: &Plan, place: Weak<Engines>) -> Engine {
         via: plan.via.clone(),
         cache: plan.cache.clone(),
         acceptance: plan.acceptance.clone(),
+        interception: plan.interception.clone(),
+        minter: plan.minter.clone(),
         routes: Table::new(&plan.config),
         dns: plan.dns.clone(),
         config: Arc::clone(&plan.config),

@@ -1,6 +1,7 @@
 //! The commands, a file each.
 
 mod assist;
+mod ca;
 mod cache;
 mod capture;
 mod client;
@@ -74,6 +75,9 @@ enum Command {
     /// Shows what rules and lists are in force, and reads them again.
     #[command(subcommand)]
     Policy(policy::Command),
+    /// The authority of intercepted TLS: its certificate, and who trusts it.
+    #[command(subcommand)]
+    Ca(ca::Command),
     /// Says what would happen to a connection, and which rule decides.
     Explain(explain::Arguments),
     /// Has another weir take the running one's place: no connection is refused, cut off or missed meanwhile.
@@ -147,6 +151,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Capture(command) => capture::run(&command, &admin),
         Command::Context(command) => context::run(&command, &admin),
         Command::Policy(command) => policy::run(&command, &admin),
+        Command::Ca(command) => ca::run(&command),
         Command::Cache(command) => cache::run(&command, &admin),
         Command::Upgrade(arguments) => upgrade::run(&arguments, &admin),
         Command::Hold(arguments) => hold::run(&arguments),

@@ -4,7 +4,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use super::errors::{Origin, Report};
 use super::tree::Node;
-use super::{Action, CaptureMode, CaptureRule, Config, MAX_RULES, Sandbox};
+use super::{Action, CaptureMode, CaptureRule, Config, InterceptAction, MAX_RULES, Sandbox};
 
 /// `sun_path` of a Unix socket address, less its closing NUL (unix(7)).
 const MAX_SOCKET_PATH: usize = 107;
@@ -26,6 +26,7 @@ pub(super) fn check(config: &Config, tree: &Node, report: &mut Report) {
         (&["capture.dns.enabled", "capture.rules"], domains_without_dns(config)),
         (&["security.acl.rules"], same_access_rule_name(config)),
         (&["security.auth.users"], same_user(config)),
+        (&["tls.intercept.rules"], same_intercept_rule_name(config)),
         (&["server.sandbox"], sandbox_of_root(config)),
     ] {
         let Some(message) = clash else { continue };
@@ -55,6 +56,10 @@ pub fn warnings(config: &Config) -> Vec<String> {
     }
     if config.cli.enabled && config.cli.allowed_commands.is_empty() {
         warnings.push("cli.enabled is on, but cli.allowed_commands is empty: nothing can be run".to_owned());
+    }
+    let intercept = &config.tls.intercept;
+    if intercept.enabled && !intercept.rules.iter().any(|rule| rule.action == InterceptAction::Intercept) {
+        warnings.push("tls.intercept.enabled is on, but no rule of it intercepts anything".to_owned());
     }
     warnings
 }
@@ -182,6 +187,12 @@ fn same_user(config: &Config) -> Option<String> {
 /// A refusal names its rule.
 fn same_access_rule_name(config: &Config) -> Option<String> {
     let names: Vec<_> = config.security.acl.rules.iter().map(|rule| rule.name.as_str()).collect();
+    let twice = names.iter().enumerate().find(|(index, name)| names[..*index].contains(name))?.1;
+    Some(format!("two rules are called `{twice}`; give one of them another `name`"))
+}
+
+fn same_intercept_rule_name(config: &Config) -> Option<String> {
+    let names: Vec<_> = config.tls.intercept.rules.iter().map(|rule| rule.name.as_str()).collect();
     let twice = names.iter().enumerate().find(|(index, name)| names[..*index].contains(name))?.1;
     Some(format!("two rules are called `{twice}`; give one of them another `name`"))
 }

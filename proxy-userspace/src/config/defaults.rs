@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::{
     Access, Admin, Capture, CaptureMode, DenyErrno, Destinations, Dns, FailMode, Flows, Http2, Limits,
-    LogFormat, Logging, Metrics, PerClient, RateLimiting, Relay, Sandbox, Server, ServerTls, Timeouts,
-    Upstream, UpstreamHttp2, UpstreamTls,
+    LogFormat, Logging, Metrics, PerClient, RateLimiting, Sandbox, Server, ServerTls, Timeouts, Upstream,
+    UpstreamHttp2, UpstreamTls,
 };
 
 impl Default for Server {
@@ -137,12 +137,6 @@ impl Default for Upstream {
     }
 }
 
-impl Default for Relay {
-    fn default() -> Self {
-        Self { pipe_size: 1 << 20, socket_buffer: None }
-    }
-}
-
 impl Default for Admin {
     fn default() -> Self {
         Self {
@@ -172,6 +166,16 @@ impl Default for Metrics {
     fn default() -> Self {
         Self { enabled: false, port: 9090 }
     }
+}
+
+/// Where a weir of this user keeps its certificate authority: it outlives the machine's start, as those who trust it do.
+pub(super) fn default_authority_folder() -> PathBuf {
+    if nix::unistd::geteuid().is_root() {
+        return "/var/lib/weir/ca".into();
+    }
+    let folder = |name: &str| std::env::var_os(name).filter(|folder| !folder.is_empty()).map(PathBuf::from);
+    let state = folder("XDG_STATE_HOME").or_else(|| folder("HOME").map(|home| home.join(".local/state")));
+    state.map_or_else(|| default_state_dir().join("ca"), |state| state.join("weir/ca"))
 }
 
 impl Default for Flows {

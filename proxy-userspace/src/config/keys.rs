@@ -20,11 +20,12 @@ use super::tree::Node;
 use super::yaml;
 use super::{
     Access, Acl, Admin, Capture, CaptureMode, Config, DenyErrno, Destinations, FailMode, Flows, Http2,
-    Limits, LogFormat, Logging, Metrics, PerClient, RateLimiting, Relay, Sandbox, Security, Server, Timeouts,
+    Limits, LogFormat, Logging, Metrics, PerClient, RateLimiting, Sandbox, Security, Server, Timeouts,
     Upstream, UpstreamHttp2,
 };
 use super::{
-    access, auth, cli, compression, dns, filtering, header_rules, headers, parent, routing, rules, tls,
+    access, auth, cli, compression, dns, filtering, header_rules, headers, interception, parent, relay,
+    routing, rules, tls,
 };
 
 pub(super) fn read(tree: &Node, report: &mut Report) -> Config {
@@ -37,7 +38,8 @@ pub(super) fn read(tree: &Node, report: &mut Report) -> Config {
         routing: s.section("routing", routing::routing),
         forwarded: s.section("forwarded", routing::forwarding),
         upstream: s.section("upstream", upstream),
-        relay: s.section("relay", relay),
+        tls: s.section("tls", interception::read),
+        relay: s.section("relay", relay::read),
         admin: s.section("admin", admin),
         metrics: s.section("metrics", metrics),
         cli: s.section("cli", cli::cli),
@@ -232,15 +234,6 @@ fn upstream_http2(s: &mut Section<'_, '_>) -> UpstreamHttp2 {
         enabled: s.read("enabled", d.enabled, switch()),
         prior_knowledge: s.list("prior_knowledge", d.prior_knowledge, routing::host_pattern),
         max_streams: s.read("max_streams", d.max_streams, number(1..=10_000)),
-    }
-}
-
-fn relay(s: &mut Section<'_, '_>) -> Relay {
-    let d = Relay::default();
-    let buffer = optional(size(64 * KIB..=GIB));
-    Relay {
-        pipe_size: s.read("pipe_size", d.pipe_size, size(4 * KIB..=64 * MIB)),
-        socket_buffer: s.read("socket_buffer", d.socket_buffer, auto_or(|| None, buffer)),
     }
 }
 

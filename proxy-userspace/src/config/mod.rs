@@ -18,12 +18,14 @@ pub mod filter_line;
 mod filtering;
 mod header_rules;
 mod headers;
+mod interception;
 mod keys;
 mod kinds;
 mod parent;
 mod prefix;
 mod redis;
 mod reference;
+mod relay;
 mod reload;
 mod routing;
 mod rules;
@@ -57,11 +59,13 @@ pub use errors::{ConfigError, ConfigErrors, Origin};
 pub use filtering::{Filtering, ListMode, Listed};
 pub use header_rules::{Direction, HeaderRule};
 pub use headers::SecurityHeaders;
+pub use interception::{Intercept, InterceptAction, InterceptRule, OnFailure, Tls, Unreadable};
 pub use keys::{keys, security_of};
 pub use kinds::duration_of;
 pub use parent::{Credentials, Exempt, Parent, ParentKind};
 pub use prefix::Prefix;
 pub use redis::{Redis, RedisPlace, RedisUrl, ValueCoding};
+pub use relay::Relay;
 pub use reload::{needs_restart, reloaded};
 pub use routing::{Backend, ForwardedFields, Forwarding, HostField, HostPattern, PathPattern, Routing, Rule};
 pub use rules::{Action, CaptureRule, MAX_RULES, Protocol};
@@ -82,6 +86,7 @@ pub struct Config {
     pub routing: Routing,
     pub forwarded: Forwarding,
     pub upstream: Upstream,
+    pub tls: Tls,
     pub relay: Relay,
     pub admin: Admin,
     pub metrics: Metrics,
@@ -357,16 +362,6 @@ pub struct UpstreamHttp2 {
     pub prior_knowledge: Vec<HostPattern>,
     /// Requests on one connection before another is opened. Default 100.
     pub max_streams: usize,
-}
-
-/// `relay`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Relay {
-    /// Capacity asked for each splice pipe, in bytes; the kernel may grant less. Default 1MiB.
-    pub pipe_size: usize,
-    /// Bytes that a socket may hold in the kernel, each way, once a tunnel moves bulk; the kernel doubles it for its own
-    /// bookkeeping. Default none: 1 MiB where the peer is on this machine, else as TCP sees fit.
-    pub socket_buffer: Option<usize>,
 }
 
 /// `flows`: the record of what passed.

@@ -2,7 +2,7 @@
 //! what is certain is more than opaque.
 
 use crate::net::frames::PREFACE;
-use crate::tls::client_hello::{self, Hello};
+use crate::tls::client_hello::{self, ClientHello, Hello};
 
 /// The most bytes that are looked at.
 pub const MAX_LOOK: usize = client_hello::MAX_HELLO;
@@ -10,9 +10,7 @@ pub const MAX_LOOK: usize = client_hello::MAX_HELLO;
 /// What the bytes are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Detected {
-    Tls {
-        server_name: Option<String>,
-    },
+    Tls(ClientHello),
     /// An HTTP/1 request to a server. One to a proxy (CONNECT, absolute-form) is opaque: the client has a
     /// proxy of its own, and that one is where it wants to go.
     Http1,
@@ -26,7 +24,7 @@ pub enum Detected {
 #[must_use]
 pub fn detect(bytes: &[u8]) -> Detected {
     match client_hello::parse(bytes) {
-        Hello::Complete { server_name } => return Detected::Tls { server_name },
+        Hello::Complete(hello) => return Detected::Tls(hello),
         Hello::Partial => return Detected::Unknown,
         Hello::NotTls => {}
     }
@@ -35,6 +33,28 @@ pub fn detect(bytes: &[u8]) -> Detected {
         return if common == PREFACE.len() { Detected::Http2 } else { Detected::Unknown };
     }
     detect_http1(bytes)
+}
+
+/// The same inside a TLS session in which weir is the server: what any server might take for a request is one.
+#[must_use]
+pub fn inside(bytes: &[u8]) -> Detected {
+    let common = bytes.len().min(PREFACE.len());
+    if bytes[..common] == PREFACE[..common] {
+        return if common == PREFACE.len() { Detected::Http2 } else { Detected::Unknown };
+    }
+    // Some servers overlook empty lines.
+    let empty = bytes.iter().take_while(|byte| b"\r\n".contains(byte)).count();
+    let rest = &bytes[empty..];
+    let line = rest.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let is_text = line.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\t' | b'\r'));
+    let method = line.iter().take_while(|byte| byte.is_ascii_alphabetic() || **byte == b'-').count();
+    let is_request = memchr::memmem::find(line, b"HTTP/").is_some()
+        || method > 0 && matches!(line.get(method..), Some([b' ' | b'\t', b'/', ..]));
+    match is_text {
+        true if is_request => Detected::Http1,
+        true if line.len() == rest.len() => Detected::Unknown,
+        _ => Detected::Opaque,
+    }
 }
 
 /// The longest registered method is UPDATEREDIRECTREF.
@@ -100,9 +120,32 @@ mod tests {
         check(b"*1\r\n$4\r\nPING\r\n", &Detected::Opaque);
     }
 
+    #[test]
+    fn what_a_server_might_take_for_a_request() {
+        for request in [
+            "GET / HTTP/1.1\r\n",
+            "GET https://a/ HTTP/1.1\r\n",
+            "CONNECT a:443 HTTP/1.1\r\n",
+            "\r\n\r\nGET / HTTP/1.1\r\n",
+            "get / http/1.1\r\n",
+            "GET /\r\n",
+            "GET\t/ HTTP/1.1\r\n",
+            "GET / HTTP/1.1 \n",
+        ] {
+            assert_eq!(inside(request.as_bytes()), Detected::Http1, "{request:?}");
+        }
+        for beginning in ["", "\r\n", "GET", "GET https", "a001 LOGIN", "PRI * HTTP/2.0\r\n"] {
+            assert_eq!(inside(beginning.as_bytes()), Detected::Unknown, "{beginning:?}");
+        }
+        for other in ["a001 CAPABILITY\r\n", "EHLO me\r\n", "\x10\x0c\0\x04MQTT"] {
+            assert_eq!(inside(other.as_bytes()), Detected::Opaque, "{other:?}");
+        }
+    }
+
     proptest! {
         #[test]
         fn no_input_panics(bytes: Vec<u8>) {
+            let _ = inside(&bytes);
             let _ = detect(&bytes);
         }
     }

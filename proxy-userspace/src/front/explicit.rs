@@ -58,7 +58,7 @@ async fn serve(engine: Rc<Engine>, mut downstream: Downstream) {
             let base = Target { scheme: Scheme::Https, ..base };
             match downstream.stream.alpn().as_deref() {
                 Some(secure::HTTP2) => Box::pin(http2::serve(Rc::clone(&engine), downstream, base)).await,
-                _ => http1::serve(Rc::clone(&engine), downstream, base).await,
+                _ => http1::serve(Rc::clone(&engine), downstream, base, None).await,
             }
         }
         (Some(acceptance), _) if acceptance.is_required() => {
@@ -69,7 +69,7 @@ async fn serve(engine: Rc<Engine>, mut downstream: Downstream) {
             Box::pin(socks5::serve(Rc::clone(&engine), downstream, base)).await;
         }
         _ => match first_look(&engine, &mut downstream).await {
-            Spoken::Http1 => http1::serve(Rc::clone(&engine), downstream, base).await,
+            Spoken::Http1 => http1::serve(Rc::clone(&engine), downstream, base, None).await,
             // Boxed: the other kind of connection is not to pay for its size.
             Spoken::Http2 => Box::pin(http2::serve(Rc::clone(&engine), downstream, base)).await,
         },
@@ -106,5 +106,11 @@ async fn first_look(engine: &Engine, downstream: &mut Downstream) -> Spoken {
 fn downstream(stream: TcpStream, peer: SocketAddr, admitted: Admitted) -> Downstream {
     let client = Client { address: peer, process: None };
     let stream = Transport::Plain(stream);
-    Downstream { stream, inbox: Inbox::default(), client, deadline: Deadline::new(), admitted }
+    Downstream {
+        stream,
+        inbox: Inbox::default(),
+        client,
+        deadline: Deadline::new(),
+        admitted: Some(admitted),
+    }
 }

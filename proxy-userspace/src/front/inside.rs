@@ -21,7 +21,7 @@ pub(super) async fn serve(
 ) {
     loop {
         match detect(downstream.inbox.bytes()) {
-            Detected::Http1 => return Box::pin(http1::serve(engine, downstream, target)).await,
+            Detected::Http1 => return Box::pin(http1::serve(engine, downstream, target, None)).await,
             Detected::Unknown if downstream.inbox.bytes().len() < MAX_LOOK => {}
             _ => break,
         }

@@ -5,6 +5,7 @@ pub mod explicit;
 mod http1;
 mod http2;
 mod inside;
+mod intercept;
 mod overload;
 mod secure;
 mod socks5;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tokio::io::AsyncWriteExt;
 
-use super::inside;
+use super::{inside, intercept};
 use crate::config::AuthMode;
 use crate::http::authority::{Authority, Host};
 use crate::http::basic::Presented;
@@ -56,7 +56,7 @@ pub(super) async fn serve(engine: Rc<Engine>, mut downstream: Downstream, base: 
     let write = downstream.stream.write_all(&message);
     let written = downstream.deadline.limit(engine.config.server.timeouts.write, write).await;
     match (opened, written) {
-        (Ok(opened), Ok(Ok(()))) => opened.relay(&engine, downstream),
+        (Ok(opened), Ok(Ok(()))) => intercept::relay(engine, downstream, opened, target).await,
         (Err(refused), Ok(Ok(()))) => {
             refused.note();
             downstream.close().await;

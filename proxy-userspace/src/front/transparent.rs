@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 use super::detect::{Detected, MAX_LOOK, detect};
-use super::{Service, Shared, accept, http1, http2};
+use super::{Service, Shared, accept, http1, http2, intercept};
 use crate::containers::Names;
 use crate::filters;
 use crate::http::authority::{Authority, Host};
@@ -119,7 +119,7 @@ async fn serve(source: Rc<Source>, stream: TcpStream, peer: SocketAddr, admitted
         inbox: Inbox::default(),
         client,
         deadline: Deadline::new(),
-        admitted,
+        admitted: Some(admitted),
     };
     // A socket that was bound to an address of its own choice keeps it on the way out.
     let source = Some(peer.ip()).filter(|ip| !ip.is_loopback());
@@ -134,10 +134,10 @@ async fn serve(source: Rc<Source>, stream: TcpStream, peer: SocketAddr, admitted
         return tunnel::abandon(&downstream.client, &base);
     };
     let (protocol, authority) = match detected {
-        Detected::Http1 => return http1::serve(engine, downstream, base).await,
+        Detected::Http1 => return http1::serve(engine, downstream, base, None).await,
         // Boxed: the other kinds of connection are not to pay for its size.
         Detected::Http2 => return Box::pin(http2::serve(engine, downstream, base)).await,
-        Detected::Tls { server_name } => (Protocol::Tls, server_name.and_then(|name| named(&name, original))),
+        Detected::Tls(hello) => (Protocol::Tls, hello.server_name.and_then(|name| named(&name, original))),
         Detected::Opaque | Detected::Unknown => (Protocol::Opaque, None),
     };
     let target = Target { authority, ..base };
@@ -148,7 +148,7 @@ async fn serve(source: Rc<Source>, stream: TcpStream, peer: SocketAddr, admitted
         return tunnel::refuse(&downstream.client, &target, protocol, &Failure::Filtered(denial));
     }
     match tunnel::open(&engine, &downstream.client, &target, protocol, None).await {
-        Ok(opened) => opened.relay(&engine, downstream),
+        Ok(opened) => intercept::relay(engine, downstream, opened, target).await,
         Err(refused) => refused.reset(downstream),
     }
 }

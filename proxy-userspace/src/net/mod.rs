@@ -7,5 +7,6 @@ pub mod deadline;
 pub mod frames;
 pub mod gathered;
 pub mod listener;
+pub mod pair;
 pub mod stream;
 pub mod transport;

@@ -24,7 +24,8 @@ pub struct Downstream {
     pub inbox: Inbox,
     pub client: Client,
     pub deadline: Deadline,
-    pub admitted: Admitted,
+    /// None for one that is a part of another.
+    pub admitted: Option<Admitted>,
 }
 
 impl Downstream {

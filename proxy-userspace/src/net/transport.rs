@@ -4,21 +4,24 @@
 //! Both kinds end alike: dropped, the connection is reset; and one that its peer ends without saying so in TLS
 //! (close_notify) reads as an error, never as an orderly end (RFC 9112 §9.8).
 
+mod socket;
+
 use std::cell::RefCell;
 use std::io;
-use std::net::Shutdown;
+use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
+use rustls::ConnectionCommon;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp;
 use tokio_rustls::TlsStream;
 
-use super::buffered::Inbox;
+pub use socket::Socket;
 
 /// A connection.
 #[derive(Debug)]
@@ -33,51 +36,6 @@ pub struct Tls {
     /// In a cell, as both halves of the connection use it; each only while it is polled.
     session: RefCell<TlsStream<Socket>>,
     socket: Socket,
-}
-
-/// A socket that can be asked about while a TLS session owns it.
-#[derive(Debug)]
-pub struct Socket {
-    stream: Arc<TcpStream>,
-    /// Bytes that were read before the session began.
-    early: Inbox,
-    /// What lies between: the session with a proxy, through which another one goes.
-    outer: Option<Box<TlsStream<Socket>>>,
-    /// There is such a session.
-    nested: bool,
-}
-
-impl Socket {
-    /// A socket, and the same once more for the session: it begins with the bytes that were read already.
-    #[must_use]
-    pub fn pair(stream: TcpStream, early: Inbox) -> (Self, Self) {
-        let stream = Arc::new(stream);
-        let handle =
-            Self { stream: Arc::clone(&stream), early: Inbox::default(), outer: None, nested: false };
-        (handle, Self { stream, early, outer: None, nested: false })
-    }
-
-    /// The same for a session through `outer`.
-    #[must_use]
-    pub fn within(outer: Tls) -> (Self, Self) {
-        let Tls { session, socket } = outer;
-        let (stream, session) = (Arc::clone(&socket.stream), Some(Box::new(session.into_inner())));
-        let handle = Self { stream: Arc::clone(&stream), early: Inbox::default(), outer: None, nested: true };
-        (handle, Self { stream, early: Inbox::default(), outer: session, nested: true })
-    }
-
-    fn replace(&mut self, stream: &Arc<TcpStream>) {
-        self.stream = Arc::clone(stream);
-        if let Some(outer) = &mut self.outer {
-            outer.get_mut().0.replace(stream);
-        }
-    }
-
-    /// The socket itself.
-    #[must_use]
-    pub fn stream(&self) -> &TcpStream {
-        &self.stream
-    }
 }
 
 impl Transport {
@@ -122,19 +80,26 @@ impl Transport {
         }
     }
 
-    /// Whether there is decrypted content that nobody has read: between two messages there must be none.
+    /// Whether there is decrypted content that nobody has read, or an end.
     #[must_use]
     pub fn has_unread(&self) -> bool {
         match self {
             Self::Plain(_) => false,
-            Self::Tls(tls) => {
-                let state = match &mut *tls.session.borrow_mut() {
-                    TlsStream::Client(session) => session.get_mut().1.process_new_packets(),
-                    TlsStream::Server(session) => session.get_mut().1.process_new_packets(),
-                };
-                !state.is_ok_and(|state| state.plaintext_bytes_to_read() == 0 && !state.peer_has_closed())
-            }
+            Self::Tls(tls) => !tls.has_nothing(None),
         }
+    }
+
+    /// Whether the peer has said nothing that is not read yet, and has not ended the connection: between two messages it
+    /// must not have. What TLS has to say for itself (session tickets) is taken note of.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        let tls = match self {
+            Self::Tls(tls) if !tls.socket.nested => tls,
+            Self::Tls(tls) => return !says_something(&tls.socket.stream) && tls.has_nothing(None),
+            Self::Plain(stream) => return !says_something(stream),
+        };
+        let socket = SockRef::from(&*tls.socket.stream);
+        tls.has_nothing(Some(&socket))
     }
 
     /// The same connection for the runtime of the calling thread. Nothing may be under way on it.
@@ -176,6 +141,36 @@ impl Transport {
         }
         // Fails only if the socket is gone already.
         let _ = SockRef::from(self.socket()).set_linger(None);
+    }
+}
+
+/// Asked of the kernel: what the runtime knows of a socket may be a moment old. An end is something, too.
+fn says_something(stream: &TcpStream) -> bool {
+    let peeked = SockRef::from(stream).peek(&mut [MaybeUninit::uninit()]);
+    !matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+}
+
+impl Tls {
+    /// Whether nothing was said in the session, once what lies in `socket` is read.
+    fn has_nothing(&self, socket: Option<&socket2::Socket>) -> bool {
+        match &mut *self.session.borrow_mut() {
+            TlsStream::Client(session) => has_nothing(session.get_mut().1, socket),
+            TlsStream::Server(session) => has_nothing(session.get_mut().1, socket),
+        }
+    }
+}
+
+fn has_nothing<Data>(session: &mut ConnectionCommon<Data>, socket: Option<&socket2::Socket>) -> bool {
+    loop {
+        let state = session.process_new_packets();
+        if !state.is_ok_and(|state| state.plaintext_bytes_to_read() == 0 && !state.peer_has_closed()) {
+            return false;
+        }
+        let Some(mut socket) = socket else { return true };
+        match session.read_tls(&mut socket) {
+            Ok(1..) => {}
+            result => return matches!(result, Err(error) if error.kind() == io::ErrorKind::WouldBlock),
+        }
     }
 }
 
@@ -316,61 +311,5 @@ impl AsyncWrite for Transport {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(tls) => Pin::new(tls.session.get_mut()).poll_shutdown(cx),
         }
-    }
-}
-
-impl AsyncRead for Socket {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if let Some(outer) = &mut self.outer {
-            return Pin::new(outer).poll_read(cx, buffer);
-        }
-        let early = self.early.bytes();
-        if !early.is_empty() {
-            let count = early.len().min(buffer.remaining());
-            buffer.put_slice(&early[..count]);
-            self.early.consume(count);
-            self.early.release();
-            return Poll::Ready(Ok(()));
-        }
-        loop {
-            ready!(self.stream.poll_read_ready(cx))?;
-            match self.stream.try_read_buf(buffer) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => return Poll::Ready(result.map(drop)),
-            }
-        }
-    }
-}
-
-impl AsyncWrite for Socket {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if let Some(outer) = &mut self.outer {
-            return Pin::new(outer).poll_write(cx, bytes);
-        }
-        loop {
-            ready!(self.stream.poll_write_ready(cx))?;
-            match self.stream.try_write(bytes) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => return Poll::Ready(result),
-            }
-        }
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.outer {
-            Some(outer) => Pin::new(outer).poll_flush(cx),
-            None => Poll::Ready(Ok(())),
-        }
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let Some(outer) = &mut self.outer {
-            return Pin::new(outer).poll_shutdown(cx);
-        }
-        Poll::Ready(SockRef::from(&*self.stream).shutdown(Shutdown::Write))
     }
 }

@@ -179,7 +179,7 @@ impl Exchange<'_, '_> {
         let mut authenticates = authenticates_connection(&self.request.head.headers, Name::Authorization);
         let mut side = Http1::over(&mut connection.stream);
         match self.converse(&mut side, downstream, &mut authenticates).await? {
-            Conversed::SwitchedProtocols(()) => Ok(Ending::Upgraded(Upgraded::Connection(connection.stream))),
+            Conversed::SwitchedProtocols(()) => Ok(Ending::Upgraded(connection.into())),
             Conversed::Responded { ending, upstream } => {
                 self.put_away(connection, upstream, authenticates, own);
                 Ok(ending)

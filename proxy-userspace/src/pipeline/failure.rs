@@ -22,6 +22,9 @@ pub enum Failure {
     BadFraming(#[from] BadFraming),
     #[error("{0}")]
     BadRequest(String),
+    /// Another connection may lead there.
+    #[error("{0}")]
+    Misdirected(String),
     #[error("{0}")]
     NotImplemented(&'static str),
     #[error("{0}")]
@@ -92,6 +95,7 @@ impl Failure {
             Self::BadHead(BadHead::Syntax(_) | BadHead::ProxyProtocol)
             | Self::BadFraming(_)
             | Self::BadRequest(_) => (400, "http_request_error"),
+            Self::Misdirected(_) => (421, "http_request_error"),
             Self::NotImplemented(_) => (501, "http_request_error"),
             Self::NoRoute(_) => (404, "destination_not_found"),
             Self::Denied(_) => (403, "destination_ip_prohibited"),
@@ -179,6 +183,12 @@ impl Failure {
             }
             _ => false,
         }
+    }
+
+    /// Whether there is no TLS session with the upstream. Who speaks with weir in its place can't see why, but is to be told.
+    #[must_use]
+    pub fn is_of_tls(&self) -> bool {
+        matches!(self, Self::Connect(ConnectError::Tls(_)))
     }
 
     /// Whether it tells of an upstream's name or address.

@@ -12,6 +12,7 @@ pub mod failure;
 mod form;
 mod hop;
 pub mod identify;
+pub mod interception;
 mod judge;
 mod max_forwards;
 #[cfg(not(feature = "compression"))]
@@ -40,11 +41,13 @@ use crate::http::forward::Pseudonym;
 use crate::policy::acl::Acl;
 use crate::policy::auth::Auth;
 use crate::policy::current::Follower;
+use crate::policy::interception::Interception;
 use crate::policy::limits::Limits;
 use crate::policy::{Policy, Subject};
 use crate::relay;
 use crate::route;
 use crate::target::Hop;
+use crate::tls::minting::Minter;
 use crate::tls::server::Acceptance;
 use crate::upstream::{Addresses, Upstream};
 pub use engines::Engines;
@@ -68,6 +71,10 @@ pub struct Engine {
     pub dns: Option<Inspection>,
     /// For TLS with clients, where that is configured.
     pub acceptance: Option<Arc<Acceptance>>,
+    /// Which TLS is looked at, or intercepted; None where none is. Shared by all workers.
+    pub interception: Option<Arc<Interception>>,
+    /// Makes the certificates for that.
+    pub minter: Option<Arc<Minter>>,
     /// Where the engine is found that takes this one's place.
     pub place: Weak<Engines>,
 }
@@ -125,7 +132,9 @@ impl Engine {
         self.acl.check(address).map_err(Failure::Denied)
     }
 
-    fn relay_settings(&self) -> relay::Settings {
+    /// How tunnels are relayed.
+    #[must_use]
+    pub fn relay_settings(&self) -> relay::Settings {
         relay::Settings {
             pipe_size: self.config.relay.pipe_size,
             socket_buffer: self.config.relay.socket_buffer,

@@ -294,7 +294,8 @@ async fn refuse(
     flow: &mut Recording,
     failure: &Failure,
 ) -> Next {
-    if request.target.front == Front::Captured && failure.is_upstreams() {
+    let shows = request.target.intercepted && failure.is_of_tls();
+    if request.target.front == Front::Captured && failure.is_upstreams() && !shows {
         respond::note(flow, failure);
         return Next::Abort(failure.cut());
     }

@@ -19,7 +19,6 @@ use super::side::DownstreamSide;
 use crate::http::framing::Framing;
 use crate::net::admission::Admitted;
 use crate::net::stream::Downstream;
-use crate::net::transport::Transport;
 use crate::netns::Namespace;
 use crate::policy::Subject;
 use crate::policy::auth::{self, Identity};
@@ -30,29 +29,37 @@ use crate::relay::{self, End, Side, Tunnel};
 use crate::target::{Client, Target};
 use crate::telemetry::flow::{self, Protocol};
 use crate::telemetry::metrics;
-use crate::upstream::Connection;
+use crate::upstream::{Addresses, Connection};
 
 /// A tunnel whose upstream is connected. The front now answers, and then calls [`Opened::relay`].
 #[derive(Debug)]
 pub struct Opened {
-    flow: Recording,
-    upstream: Upgraded,
-    namespace: Option<Arc<Namespace>>,
+    pub(super) flow: Recording,
+    pub(super) upstream: Upgraded,
+    pub(super) namespace: Option<Arc<Namespace>>,
+    /// Where else it could lead; for interception alone.
+    pub(super) addresses: Option<Box<Addresses>>,
 }
 
 /// What leads to a tunnel's upstream.
 #[derive(Debug)]
 pub enum Upgraded {
-    Connection(Transport),
+    Connection(Box<Connection>),
     /// A stream on a connection that others share.
     Stream(Box<OnStream>),
+}
+
+impl From<Connection> for Upgraded {
+    fn from(connection: Connection) -> Self {
+        Self::Connection(Box::new(connection))
+    }
 }
 
 /// A tunnel that was refused or could not be opened. The front answers with [`Refused::answer`], or resets.
 #[derive(Debug)]
 pub struct Refused {
-    flow: Recording,
-    failure: Failure,
+    pub(super) flow: Recording,
+    pub(super) failure: Failure,
 }
 
 /// Opens a tunnel to a target.
@@ -94,10 +101,11 @@ async fn opened(
     kept: Option<Connection>,
 ) -> Result<Opened, Refused> {
     match connect(engine, client, target, method, &mut flow, kept).await {
-        Ok(upstream) => Ok(Opened {
+        Ok((upstream, addresses)) => Ok(Opened {
             flow,
-            upstream: Upgraded::Connection(upstream),
+            upstream: upstream.into(),
             namespace: target.vantage.namespace.clone(),
+            addresses: engine.interception.is_some().then(|| Box::new(addresses)),
         }),
         Err(failure) => Err(Refused { flow, failure }),
     }
@@ -120,7 +128,7 @@ async fn connect(
     method: Option<&str>,
     flow: &mut Recording,
     kept: Option<Connection>,
-) -> Result<Transport, Failure> {
+) -> Result<(Connection, Addresses), Failure> {
     let identity = identify(engine, client, target, flow).await?;
     let mut led = None;
     let target = match &identity {
@@ -143,13 +151,13 @@ async fn connect(
     };
     flow.upstream = Some(connection.address);
     flow.timings.connect_us = connection.connect_us;
-    Ok(connection.stream)
+    Ok((connection, addresses))
 }
 
 impl Opened {
     /// A tunnel on connections that an HTTP exchange has left open after 101.
     pub(super) fn upgraded(flow: Recording, upstream: Upgraded, target: &Target) -> Self {
-        Self { flow, upstream, namespace: target.vantage.namespace.clone() }
+        Self { flow, upstream, namespace: target.vantage.namespace.clone(), addresses: None }
     }
 
     /// Notes the status that the front answered with.
@@ -162,7 +170,7 @@ impl Opened {
     /// Relays until the tunnel ends, in a task of its own: the memory of whatever came before is free again.
     pub fn relay(self, engine: &Rc<Engine>, downstream: Downstream) {
         let upstream = match self.upstream {
-            Upgraded::Connection(upstream) => upstream,
+            Upgraded::Connection(upstream) => upstream.stream,
             Upgraded::Stream(_) => {
                 let engine = Rc::clone(engine);
                 return drop(tokio::task::spawn_local(async move {
@@ -206,7 +214,7 @@ impl Opened {
         let relayed = async {
             match upstream {
                 Upgraded::Connection(upstream) => {
-                    to_connection(incoming, outgoing, upstream, settings, moved).await
+                    to_connection(incoming, outgoing, upstream.stream, settings, moved).await
                 }
                 Upgraded::Stream(mut upstream) => {
                     let OnStream { received, sent, .. } = &mut *upstream;
@@ -290,7 +298,7 @@ struct Relaying {
     tunnel: Tunnel,
     flow: Recording,
     ended: Option<Ended>,
-    _admitted: Admitted,
+    _admitted: Option<Admitted>,
 }
 
 impl Future for Relaying {

@@ -8,6 +8,7 @@ pub mod acl;
 pub mod auth;
 pub mod current;
 pub mod filtering;
+pub mod interception;
 pub mod limits;
 pub mod rewrite;
 

@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, chown};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, chown, lchown};
 use std::path::{Path, PathBuf};
 
 use nix::sys::prctl;
@@ -33,18 +33,20 @@ pub enum UserError {
     #[error("server.user: can't become `{user}`: {error}")]
     Change { user: String, error: io::Error },
     #[error(
-        "admin.state_dir: {} belongs to user {owner}, and other things are in it; give it to `{user}` (chown), or \
+        "{key}: {} belongs to user {owner}, and other things are in it; give it to `{user}` (chown), or \
          choose another", .path.display()
     )]
-    Folder { path: PathBuf, owner: u32, user: String },
-    #[error("admin.state_dir: {}: {error}", .path.display())]
-    FolderFailed { path: PathBuf, error: io::Error },
+    Folder { key: &'static str, path: PathBuf, owner: u32, user: String },
+    #[error("{key}: {}: {error}", .path.display())]
+    FolderFailed { key: &'static str, path: PathBuf, error: io::Error },
 }
 
 /// What is to be done while weir is root.
 #[derive(Debug, Default)]
 pub struct Preparations {
     pub state_dir: PathBuf,
+    /// The folder of weir's certificate authority, if there is to be one.
+    pub authority: Option<PathBuf>,
     /// The attach cgroup, if anything is captured.
     pub cgroup: Option<PathBuf>,
     /// Files that only root may be able to read.
@@ -64,7 +66,10 @@ pub fn become_user(name: &str, preparations: Preparations) -> Result<(), UserErr
     if !geteuid().is_root() {
         return Err(UserError::NotRoot(name.to_owned()));
     }
-    give_folder(&preparations.state_dir, &user)?;
+    give_folder("admin.state_dir", &preparations.state_dir, &user)?;
+    if let Some(folder) = &preparations.authority {
+        give_authority(folder, &user)?;
+    }
     let duties = Duties {
         user: user.uid.as_raw(),
         group: user.gid.as_raw(),
@@ -110,8 +115,8 @@ fn change(user: &User) -> io::Result<()> {
 }
 
 /// Makes the folder for weir's state, or gives the user one that root's weir has left.
-fn give_folder(path: &Path, user: &User) -> Result<(), UserError> {
-    let failed = |error| UserError::FolderFailed { path: path.to_owned(), error };
+fn give_folder(key: &'static str, path: &Path, user: &User) -> Result<(), UserError> {
+    let failed = |error| UserError::FolderFailed { key, path: path.to_owned(), error };
     DirBuilder::new().recursive(true).mode(0o755).create(path).map_err(failed)?;
     let owner = fs::metadata(path).map_err(failed)?.uid();
     if owner == user.uid.as_raw() {
@@ -119,12 +124,31 @@ fn give_folder(path: &Path, user: &User) -> Result<(), UserError> {
     }
     let mut entries = fs::read_dir(path).map_err(failed)?.flatten();
     if owner != 0 || entries.any(|entry| !is_ours(&entry.file_name().to_string_lossy())) {
-        return Err(UserError::Folder { path: path.to_owned(), owner, user: user.name.clone() });
+        return Err(UserError::Folder { key, path: path.to_owned(), owner, user: user.name.clone() });
     }
     chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw())).map_err(failed)
 }
 
+/// The same for the certificate authority, which root's weir may have made.
+fn give_authority(folder: &Path, user: &User) -> Result<(), UserError> {
+    const KEY: &str = "tls.intercept.folder";
+    give_folder(KEY, folder, user)?;
+    for name in AUTHORITY {
+        let path = folder.join(name);
+        match lchown(&path, Some(user.uid.as_raw()), Some(user.gid.as_raw())) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(UserError::FolderFailed { key: KEY, path, error });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+const AUTHORITY: [&str; 2] = ["ca.pem", "ca.crt"];
+
 fn is_ours(name: &str) -> bool {
-    matches!(name, "state.json" | "state.new" | "admin.sock")
+    AUTHORITY.contains(&name)
+        || matches!(name, "state.json" | "state.new" | "admin.sock")
         || name.starts_with("hold-") && name.ends_with(".sock")
 }

@@ -41,7 +41,16 @@ impl Table {
     pub fn next_hop(&self, target: &Target, path: &str) -> Option<Hop> {
         match (target.original_destination, target.front) {
             // A captured connection goes where the application meant it to go, whatever Host or SNI say.
-            (Some(address), _) => Some(Hop::Address(address, target.vantage.clone())),
+            (Some(address), front) => {
+                let name = target.authority.as_ref().filter(|_| target.intercepted);
+                if let (Front::Explicit, Some(name)) = (front, name)
+                    && self.has_parent_for(&name.host)
+                {
+                    // The parent proxy finds out for itself where that is.
+                    return Some(self.outward(name.clone(), target.scheme));
+                }
+                Some(Hop::Address(address, target.vantage.clone(), name.map(|name| name.host.clone())))
+            }
             (None, Front::Gateway) => {
                 let host = target.authority.as_ref().map(|authority| &authority.host);
                 self.gateway(host, path).map(|row| Hop::Backend(Arc::clone(row.backend())))
@@ -52,14 +61,17 @@ impl Table {
 
     /// To a server that a client has named: through the parent proxy, if there is one for it.
     fn outward(&self, authority: Authority, scheme: Scheme) -> Hop {
-        let exempt = || self.no_proxy.iter().any(|exempt| exempt.matches(&authority.host));
         match &self.parent {
-            Some(parent) if !exempt() => {
+            Some(parent) if self.has_parent_for(&authority.host) => {
                 let tunnel = scheme == Scheme::Https || parent.kind == ParentKind::Socks5;
                 Hop::Parent { parent: Arc::clone(parent), authority, scheme, tunnel }
             }
             _ => Hop::Authority(authority, scheme),
         }
+    }
+
+    fn has_parent_for(&self, host: &Host) -> bool {
+        self.parent.is_some() && !self.no_proxy.iter().any(|exempt| exempt.matches(host))
     }
 
     /// The row for a request to the gateway: that of the first rule that matches, else the default.

@@ -35,6 +35,9 @@ pub struct Flow {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream: Option<SocketAddr>,
     pub protocol: Protocol,
+    /// weir has taken the server's place in TLS.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub intercepted: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub method: Option<Cow<'static, str>>,
     /// The request target, secrets redacted.
@@ -142,6 +145,7 @@ impl Flow {
             original_destination: target.original_destination,
             upstream: None,
             protocol,
+            intercepted: target.intercepted,
             method: None,
             url: None,
             status: None,
@@ -218,6 +222,9 @@ impl fmt::Display for Flow {
         write!(line, " {:.1}ms", self.timings.total_us as f64 / 1000.0)?;
         if let Some(cache) = self.cache {
             write!(line, " cache={}", cache.as_str())?;
+        }
+        if self.intercepted {
+            write!(line, " intercepted")?;
         }
         if let Some(user) = &self.user {
             write!(line, " user={user}")?;

@@ -38,6 +38,15 @@ pub struct Worker {
     pub upstream_http2_connections: Counter,
     pub downstream_tls_sessions: Counter,
     pub downstream_tls_failures: Counter,
+    pub intercepted: Counter,
+    pub intercept_minted: Counter,
+    pub intercept_minted_hits: Counter,
+    pub intercept_distrusted: Counter,
+    pub intercept_client_failures: Counter,
+    pub intercept_server_failures: Counter,
+    pub intercept_misdirected: Counter,
+    pub intercept_passed: Counter,
+    pub tls_refused: Counter,
     pub upstream_tls_sessions: Counter,
     pub upstream_tls_failures: Counter,
     pub sent_bytes: Counter,
@@ -64,7 +73,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    fn each(&self) -> [(&'static str, &'static str, &Counter); 50] {
+    fn each(&self) -> [(&'static str, &'static str, &Counter); 59] {
         [
             (
                 "explicit_connections_total",
@@ -153,6 +162,43 @@ impl Worker {
                 "TLS handshakes with clients that failed.",
                 &self.downstream_tls_failures,
             ),
+            (
+                "intercepted_total",
+                "TLS connections in which weir has taken the server's place.",
+                &self.intercepted,
+            ),
+            ("intercept_minted_total", "Certificates made for that.", &self.intercept_minted),
+            (
+                "intercept_minted_hits_total",
+                "Certificates for that which were there already.",
+                &self.intercept_minted_hits,
+            ),
+            (
+                "intercept_distrusted_total",
+                "Clients that have refused weir's certificate.",
+                &self.intercept_distrusted,
+            ),
+            (
+                "intercept_client_failures_total",
+                "Other failed handshakes with clients whose TLS was to be intercepted.",
+                &self.intercept_client_failures,
+            ),
+            (
+                "intercept_server_failures_total",
+                "Failed handshakes with servers whose place was to be taken.",
+                &self.intercept_server_failures,
+            ),
+            (
+                "intercept_misdirected_total",
+                "Clients that asked in TLS for another server than the one they had asked for.",
+                &self.intercept_misdirected,
+            ),
+            (
+                "intercept_passed_total",
+                "Connections passed through because there was no session with the server.",
+                &self.intercept_passed,
+            ),
+            ("tls_refused_total", "ClientHellos refused by tls.no_sni and tls.ech.", &self.tls_refused),
             ("upstream_tls_sessions_total", "TLS sessions with upstreams.", &self.upstream_tls_sessions),
             (
                 "upstream_tls_failures_total",

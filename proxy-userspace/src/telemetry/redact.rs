@@ -116,6 +116,7 @@ mod tests {
             vantage: crate::target::Vantage::default(),
             rule: None,
             credentials: None,
+            intercepted: false,
         };
         assert_eq!(url(&target, path), format!("http://a.example:8080{expected}"));
     }

@@ -1,4 +1,5 @@
-//! The server name a ClientHello asks for (RFC 8446 §4.1.2, RFC 6066 §3), read without consuming anything.
+//! What a ClientHello asks for (RFC 8446 §4.1.2): the server's name, and what is to be spoken with it. Read without
+//! consuming anything.
 
 /// The most of a ClientHello that is waited for. Post-quantum key shares make some 1.8 KiB; padding and
 /// session tickets are smaller than the rest of this.
@@ -7,12 +8,30 @@ pub const MAX_HELLO: usize = 16 << 10;
 /// What the first bytes of a connection are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Hello {
-    /// A ClientHello, with its server name if it has one. With ECH that is the public, outer name.
-    Complete { server_name: Option<String> },
+    Complete(ClientHello),
     /// The beginning of one.
     Partial,
     /// Something else.
     NotTls,
+}
+
+/// What a client asks for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ClientHello {
+    /// The server's name (RFC 6066 §3), in lower case. With ECH that is the public, outer name.
+    pub server_name: Option<String>,
+    /// The protocols that it offers to speak, the one it likes best first (RFC 7301).
+    pub protocols: Vec<Vec<u8>>,
+    /// There is an encrypted ClientHello in it (RFC 9849), or what is made to look like one (GREASE).
+    pub has_ech: bool,
+}
+
+impl ClientHello {
+    /// Whether it offers to speak this.
+    #[must_use]
+    pub fn offers(&self, protocol: &[u8]) -> bool {
+        self.protocols.iter().any(|offered| offered == protocol)
+    }
 }
 
 /// Reads a ClientHello from the first bytes a client sent.
@@ -40,8 +59,7 @@ pub fn parse(bytes: &[u8]) -> Hello {
                     return Hello::NotTls;
                 }
                 if let Some(hello) = body.get(..length) {
-                    return server_name(hello)
-                        .map_or(Hello::NotTls, |server_name| Hello::Complete { server_name });
+                    return client_hello(hello).map_or(Hello::NotTls, Hello::Complete);
                 }
             }
             [CLIENT_HELLO, ..] | [] => {}
@@ -64,33 +82,57 @@ fn partial(bytes: &[u8]) -> Hello {
     if bytes.len() < MAX_HELLO { Hello::Partial } else { Hello::NotTls }
 }
 
-/// The host name in the server_name extension of a ClientHello's body. None if the body is malformed.
-fn server_name(body: &[u8]) -> Option<Option<String>> {
+/// Extensions that are looked at (RFC 6066 §3, RFC 7301 §3.1, RFC 9849 §5).
+const SERVER_NAME: usize = 0;
+const PROTOCOLS: usize = 16;
+const ENCRYPTED_CLIENT_HELLO: usize = 0xfe0d;
+
+/// What stands in a ClientHello's body. None if it is malformed.
+fn client_hello(body: &[u8]) -> Option<ClientHello> {
     let mut hello = Reader(body);
     hello.take(2 + 32)?; // legacy_version, random
     hello.vector(1)?; // legacy_session_id
     hello.vector(2)?; // cipher_suites
     hello.vector(1)?; // legacy_compression_methods
+    let mut found = ClientHello::default();
     if hello.0.is_empty() {
-        return Some(None);
+        return Some(found);
     }
     let mut extensions = Reader(hello.vector(2)?);
     while !extensions.0.is_empty() {
         let kind = extensions.number(2)?;
         let data = extensions.vector(2)?;
-        if kind == 0 {
-            let mut names = Reader(Reader(data).vector(2)?);
-            while !names.0.is_empty() {
-                let name_type = names.number(1)?;
-                let name = names.vector(2)?;
-                if name_type == 0 {
-                    let name = std::str::from_utf8(name).ok()?;
-                    return Some(Some(name.to_ascii_lowercase()));
-                }
-            }
+        match kind {
+            SERVER_NAME if found.server_name.is_none() => found.server_name = server_name(data)?,
+            PROTOCOLS if found.protocols.is_empty() => found.protocols = protocols(data)?,
+            ENCRYPTED_CLIENT_HELLO => found.has_ech = true,
+            _ => {}
+        }
+    }
+    Some(found)
+}
+
+/// The first host name in a server_name extension. None if that is malformed.
+fn server_name(data: &[u8]) -> Option<Option<String>> {
+    let mut names = Reader(Reader(data).vector(2)?);
+    while !names.0.is_empty() {
+        let name_type = names.number(1)?;
+        let name = names.vector(2)?;
+        if name_type == 0 {
+            let name = std::str::from_utf8(name).ok()?;
+            return Some(Some(name.to_ascii_lowercase()));
         }
     }
     Some(None)
+}
+
+fn protocols(data: &[u8]) -> Option<Vec<Vec<u8>>> {
+    let mut offered = Reader(Reader(data).vector(2)?);
+    let mut found = Vec::new();
+    while !offered.0.is_empty() {
+        found.push(offered.vector(1)?.to_vec());
+    }
+    Some(found)
 }
 
 /// Big-endian numbers and length-prefixed vectors (RFC 8446 §3).
@@ -120,8 +162,14 @@ mod tests {
 
     /// A ClientHello with one cipher suite, in records of `record` bytes.
     fn hello(server_name: Option<&str>, record: usize) -> Vec<u8> {
+        hello_with(&[], server_name, record)
+    }
+
+    /// The same, with more extensions.
+    fn hello_with(more: &[u8], server_name: Option<&str>, record: usize) -> Vec<u8> {
         let number = |value: usize| [(value >> 8) as u8, value as u8];
         let mut extensions = vec![0, 43, 0, 3, 2, 3, 4]; // supported_versions, before the name
+        extensions.extend(more);
         if let Some(name) = server_name {
             let entry = [&[0], number(name.len()).as_slice(), name.as_bytes()].concat();
             let list = [number(entry.len()).as_slice(), &entry].concat();
@@ -140,15 +188,29 @@ mod tests {
     }
 
     fn named(name: &str) -> Hello {
-        Hello::Complete { server_name: Some(name.into()) }
+        Hello::Complete(ClientHello { server_name: Some(name.into()), ..ClientHello::default() })
     }
 
     #[test]
     fn the_server_name_is_found() {
         assert_eq!(parse(&hello(Some("Example.com"), 1000)), named("example.com"));
-        assert_eq!(parse(&hello(None, 1000)), Hello::Complete { server_name: None });
+        assert_eq!(parse(&hello(None, 1000)), Hello::Complete(ClientHello::default()));
         let with_data_behind = [hello(Some("a.b"), 1000), vec![23; 50]].concat();
         assert_eq!(parse(&with_data_behind), named("a.b"));
+    }
+
+    #[test]
+    fn what_is_to_be_spoken_is_found() {
+        let protocols = b"\0\x10\0\x0e\0\x0c\x02h2\x08http/1.1";
+        let ech = b"\xfe\x0d\0\x01\0";
+        let Hello::Complete(found) = parse(&hello_with(&[&protocols[..], ech].concat(), Some("a.b"), 1000))
+        else {
+            panic!("no hello")
+        };
+        assert!(found.offers(b"h2") && found.offers(b"http/1.1") && !found.offers(b"http"));
+        assert_eq!((found.server_name.as_deref(), found.has_ech), (Some("a.b"), true));
+        // A list that is longer than its extension.
+        assert_eq!(parse(&hello_with(b"\0\x10\0\x03\0\x09\x02", None, 1000)), Hello::NotTls);
     }
 
     #[test]

@@ -24,6 +24,9 @@ use crate::telemetry::metrics;
 /// HTTP/2 in ALPN (RFC 9113 §3.2).
 pub(super) const ALPN: &[u8] = b"h2";
 
+/// HTTP/1.1 in ALPN (RFC 7301 §6).
+const HTTP1: &[u8] = b"http/1.1";
+
 /// Servers of which it is remembered what they speak.
 const MAX_SERVERS: usize = 4096;
 
@@ -50,6 +53,17 @@ pub enum Speaks {
     Either,
     /// HTTP/2 with prior knowledge (RFC 9113 §3.3).
     Http2,
+}
+
+impl Speaks {
+    /// What is offered in the TLS handshake, the best first.
+    #[must_use]
+    pub fn protocols(self) -> Vec<Vec<u8>> {
+        match self {
+            Self::Http1 => vec![HTTP1.to_vec()],
+            Self::Either | Self::Http2 => vec![ALPN.to_vec(), HTTP1.to_vec()],
+        }
+    }
 }
 
 /// How a request gets to its upstream.
@@ -247,6 +261,30 @@ impl Upstream {
             },
             way => Ok(way),
         }
+    }
+
+    /// Shares a connection whose server has chosen HTTP/2: what goes to `addresses` next goes over it.
+    ///
+    /// # Errors
+    /// [`ConnectError`]: it could not be begun.
+    pub async fn share(&self, connection: Connection, addresses: &Addresses) -> Result<(), ConnectError> {
+        let Some(address) = addresses.addresses.first() else { return Err(ConnectError::NoAddress) };
+        let key = Key {
+            address: *address,
+            vantage: connection.vantage.clone(),
+            tls: connection.tls.clone(),
+            through: connection.through.clone(),
+            owner: addresses.owner,
+        };
+        let open = self.begin(connection).await?;
+        self.common.shared.server(&key, |server| {
+            // Where there are enough of them it is not needed, and ends.
+            if server.connections.len() < MAX_CONNECTIONS {
+                server.used = Instant::now();
+                server.connections.push(open);
+            }
+        });
+        Ok(())
     }
 
     async fn begin(&self, connection: Connection) -> Result<Open, ConnectError> {

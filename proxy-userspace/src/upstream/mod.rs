@@ -144,7 +144,7 @@ impl Upstream {
         allow: impl Fn(SocketAddr) -> Result<(), Refusal>,
     ) -> Result<Addresses, AddressError<Refusal>> {
         let (mut addresses, vantage, dns_us) = match hop {
-            Hop::Address(address, vantage) => (Few::from_elem(*address, 1), vantage.clone(), None),
+            Hop::Address(address, vantage, _) => (Few::from_elem(*address, 1), vantage.clone(), None),
             Hop::Authority(authority, _) => self.resolve(authority).await?,
             Hop::Backend(backend) => self.resolve(&backend.authority).await?,
             Hop::Parent { parent, .. } => self.resolve(&parent.authority).await?,
@@ -157,7 +157,8 @@ impl Upstream {
                 Some(parent.authority.host.clone())
             }
             Hop::Backend(backend) if backend.scheme == Scheme::Https => Some(backend.authority.host.clone()),
-            Hop::Address(..) | Hop::Authority(..) | Hop::Backend(_) | Hop::Parent { .. } => None,
+            Hop::Address(.., host) => host.clone(),
+            Hop::Authority(..) | Hop::Backend(_) | Hop::Parent { .. } => None,
         };
         let through = match hop {
             Hop::Parent { parent, authority, tunnel: true, .. } => {
@@ -170,6 +171,7 @@ impl Upstream {
             Hop::Backend(backend) => self.speaks(&backend.authority, tls.is_some()),
             // Through a tunnel, the server is spoken to as without one; a parent that forwards is spoken to in HTTP/1.1.
             Hop::Parent { authority, tunnel: true, .. } => self.speaks(authority, tls.is_some()),
+            Hop::Address(.., host) if self.settings.http2.enabled && host.is_some() => Speaks::Either,
             Hop::Address(..) | Hop::Parent { .. } => Speaks::Http1,
         };
         // Checked here and nowhere else: what passes is what gets connected to, whatever DNS says next.
@@ -235,22 +237,36 @@ impl Upstream {
             stream = Box::pin(self.pass(stream, address, through, limit)).await?;
         }
         let connect_us = Some(micros(began.elapsed()));
-        let (stream, tls_us) = match &addresses.tls {
-            None => (stream, None),
-            Some(host) => {
-                let began = Instant::now();
-                // Boxed: what the handshake needs, a plain connection does not.
-                let secure =
-                    Box::pin(secure(&self.tls, stream, address, host, addresses.speaks, limit)).await;
-                metrics::with(|metrics| match &secure {
-                    Ok(_) => metrics.upstream_tls_sessions.increment(),
-                    Err(_) => metrics.upstream_tls_failures.increment(),
-                });
-                (secure?, Some(micros(began.elapsed())))
-            }
-        };
-        let (tls, through) = (addresses.tls.clone(), addresses.through.clone());
-        Ok(Connection { stream, address, vantage, tls, through, connect_us, tls_us })
+        let through = addresses.through.clone();
+        let connection =
+            Connection { stream, address, vantage, tls: None, through, connect_us, tls_us: None };
+        match &addresses.tls {
+            None => Ok(connection),
+            // Boxed: what the handshake needs, a plain connection does not.
+            Some(host) => Box::pin(self.secure(connection, host, addresses.speaks.protocols())).await,
+        }
+    }
+
+    /// Makes a TLS session of a connection over which nothing was sent yet: with the server that must have `host`'s
+    /// certificate, to speak one of these protocols.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    pub async fn secure(
+        &self,
+        connection: Connection,
+        host: &Host,
+        protocols: Vec<Vec<u8>>,
+    ) -> Result<Connection, ConnectError> {
+        let began = Instant::now();
+        let limit = self.settings.connect_timeout;
+        let secured = secure(&self.tls, connection.stream, connection.address, host, protocols, limit).await;
+        metrics::with(|metrics| match &secured {
+            Ok(_) => metrics.upstream_tls_sessions.increment(),
+            Err(_) => metrics.upstream_tls_failures.increment(),
+        });
+        let tls_us = Some(micros(began.elapsed()));
+        Ok(Connection { stream: secured?, tls: Some(host.clone()), tls_us, ..connection })
     }
 
     /// Through a parent proxy, and through TLS with it if that is how it is spoken to.
@@ -263,7 +279,7 @@ impl Upstream {
     ) -> Result<Transport, ConnectError> {
         if through.parent.kind == ParentKind::Https {
             let host = &through.parent.authority.host;
-            stream = secure(&self.tls, stream, address, host, Speaks::Http1, limit).await?;
+            stream = secure(&self.tls, stream, address, host, Speaks::Http1.protocols(), limit).await?;
         }
         parent::pass(&mut stream, through, limit).await?;
         Ok(stream)

@@ -276,23 +276,19 @@ fn clamped(limit: u64) -> usize {
 
 /// A connection between two requests has nothing to read: neither bytes nor an end. So the kernel says.
 fn is_quiet(connection: &Connection) -> bool {
-    has_nothing(connection, peek(connection))
+    connection.stream.is_quiet()
 }
 
 /// So the runtime says, which has asked for news of all connections when it last waited: some requests ago at most. A
 /// system call for each request would not make certain either what arrives before the request has gone out.
 fn was_quiet(connection: &Connection) -> bool {
     let socket = connection.stream.socket();
-    has_nothing(connection, socket.try_io(Interest::READABLE, || peek(connection)))
-}
-
-fn peek(connection: &Connection) -> io::Result<usize> {
-    SockRef::from(connection.stream.socket()).peek(&mut [MaybeUninit::uninit()])
-}
-
-fn has_nothing(connection: &Connection, peeked: io::Result<usize>) -> bool {
-    matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
-        && !connection.stream.has_unread()
+    let peek = || SockRef::from(socket).peek(&mut [MaybeUninit::uninit()]);
+    match socket.try_io(Interest::READABLE, peek) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => !connection.stream.has_unread(),
+        // News of TLS itself, perhaps.
+        _ => is_quiet(connection),
+    }
 }
 
 #[cfg(test)]

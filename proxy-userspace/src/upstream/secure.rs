@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tokio_rustls::{TlsConnector, TlsStream};
 
-use super::{ConnectError, Speaks, http2};
+use super::ConnectError;
 use crate::http::authority::Host;
 use crate::net::buffered::Inbox;
 use crate::net::transport::{Socket, Transport};
@@ -24,13 +24,13 @@ pub struct Insecure {
     pub kind: &'static str,
 }
 
-/// Makes a TLS session with the server that must have `host`'s certificate.
+/// Makes a TLS session with the server that must have `host`'s certificate, to speak one of these protocols.
 pub(super) async fn secure(
     tls: &ClientTls,
     beneath: Transport,
     address: SocketAddr,
     host: &Host,
-    speaks: Speaks,
+    protocols: Vec<Vec<u8>>,
     limit: Duration,
 ) -> Result<Transport, ConnectError> {
     let failed = |kind, why| ConnectError::Tls(Box::new(Insecure { host: host.clone(), address, why, kind }));
@@ -39,16 +39,10 @@ pub(super) async fn secure(
     };
     let (socket, own) = match beneath {
         Transport::Plain(stream) => Socket::pair(stream, Inbox::default()),
-        Transport::Tls(outer) => Socket::within(*outer),
+        Transport::Tls(outer) => Socket::within(*outer, Inbox::default()),
     };
     let connector = TlsConnector::from(tls.settings_for(host));
-    let connecting = match speaks {
-        Speaks::Http1 => connector.connect(name, own),
-        Speaks::Either | Speaks::Http2 => {
-            let protocols = vec![http2::ALPN.to_vec(), b"http/1.1".to_vec()];
-            connector.with_alpn(protocols).connect(name, own)
-        }
-    };
+    let connecting = connector.with_alpn(protocols).connect(name, own);
     match timeout(limit, connecting).await {
         Ok(Ok(session)) => Ok(Transport::tls(TlsStream::Client(session), socket)),
         Ok(Err(error)) => Err(match error.get_ref().and_then(|error| error.downcast_ref()) {

@@ -6,6 +6,7 @@ use std::process::Command;
 use tempfile::TempDir;
 use weir_tests::background::Background;
 use weir_tests::certificates::Authority;
+use weir_tests::intercepting::Intercepting;
 use weir_tests::pattern::Pattern;
 use weir_tests::scripts;
 use weir_tests::weir::Weir;
@@ -23,6 +24,11 @@ struct Hub {
 
 impl Hub {
     fn start() -> Self {
+        Self::start_with(|_| String::new())
+    }
+
+    /// With more of weir's configuration.
+    fn start_with(overlay: impl FnOnce(&Authority) -> String) -> Self {
         let authority = Authority::new();
         let identity = authority.issue("localhost", "DNS:localhost,IP:127.0.0.1");
         let (certificate, key) = (identity.certificate.display(), identity.key.display());
@@ -30,7 +36,8 @@ impl Hub {
         let root = folder.path().display().to_string();
         let hub = Self {
             weir: Weir::explicit(&format!(
-                "server: {{tls: {{enabled: true, cert: '{certificate}', key: '{key}'}}}}"
+                "server: {{tls: {{enabled: true, cert: '{certificate}', key: '{key}'}}}}\n{}",
+                overlay(&authority)
             )),
             plain: Background::start("git_server.py", &["127.0.0.1", &root]),
             secure: Background::start(
@@ -124,6 +131,17 @@ fn clone_push_and_pull() {
         let tunnels = hub.weir.metric("tunnels_total") - before.1;
         assert_eq!((requests > 0, tunnels > 0), (!tunnelled, *tunnelled), "{scheme} by {proxy}");
     }
+}
+
+#[test]
+fn what_passes_over_tls_is_intercepted() {
+    let rules = "rules: [{name: all, action: intercept}]";
+    let hub = Hub::start_with(|authority| Intercepting::overlay(authority, rules, ""));
+    let trusted = hub.authority.folder().join("weir-ca/ca.crt").display().to_string();
+    let proxy = format!("http://{}", hub.weir.proxy);
+    hub.check(0, "https", &[("https_proxy", &proxy), ("GIT_SSL_CAINFO", &trusted)]);
+    assert!(hub.weir.metric("intercepted_total") > 0 && hub.weir.metric("http_requests_total") > 4);
+    assert_eq!(hub.weir.metric("tunnels_total"), 0);
 }
 
 #[test]

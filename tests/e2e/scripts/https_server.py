@@ -1,5 +1,6 @@
-"""HTTPS on loopback with CERTIFICATE and KEY, asking for a client's certificate of AUTHORITY if that is given. Prints
-its port. What a request gets depends on its path; see `answer`. No Content-Length means: until the connection ends."""
+"""HTTPS on loopback, or on HOST (host=HOST), with CERTIFICATE and KEY, asking for a client's certificate of AUTHORITY if
+that is given. Prints its port. What a request gets depends on its path; see `answer`. No Content-Length means: until the
+connection ends."""
 import json
 import socket
 import ssl
@@ -44,6 +45,8 @@ def answer(connection, head):
         "client": [value for pair in shown.get("subject", ()) for _, value in pair],
     }).encode()
     more = b"Connection: close\r\n" if path == "/last" else b""
+    if path == "/fresh":
+        more = b"Cache-Control: max-age=600\r\n"
     connection.sendall(b"HTTP/1.1 200 OK\r\n" + more + b"Content-Length: %d\r\n\r\n" % len(body) + body)
     if path == "/last":
         connection.unwrap()
@@ -78,7 +81,8 @@ if "tls12" in sys.argv[4:]:
     context.maximum_version = ssl.TLSVersion.TLSv1_2
 if "tls13" in sys.argv[4:]:
     context.minimum_version = ssl.TLSVersion.TLSv1_3
-listener = socket.create_server(("127.0.0.1", 0))
+host = next((word[5:] for word in sys.argv[4:] if word.startswith("host=")), "127.0.0.1")
+listener = socket.create_server((host, 0))
 print(listener.getsockname()[1], flush=True)
 while True:
     threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()

@@ -1,6 +1,6 @@
 """A package index of every kind, each with one package that it makes itself: what pip, npm, cargo and apt download.
 
-FOLDER LATENCY_MS. Prints its port; then, for each line of standard input, how often each path was asked for so far.
+FOLDER LATENCY_MS [CERTIFICATE KEY], with which it speaks TLS. Prints its port; then, for each line of standard input, how often each path was asked for so far.
 Freshness is said as the public indexes say it: minutes for what changes, a year for what never does.
 """
 import base64
@@ -12,6 +12,7 @@ import http.server
 import io
 import json
 import pathlib
+import ssl
 import subprocess
 import sys
 import tarfile
@@ -128,6 +129,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
 base = f"http://127.0.0.1:{server.server_port}"
+if len(sys.argv) > 3:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(sys.argv[3], sys.argv[4])
+    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    # By name: npm takes no certificate that is for an address.
+    base = f"https://localhost:{server.server_port}"
 pip()
 npm(base)
 cargo(base)

@@ -6,6 +6,7 @@ use h2::ext::Protocol;
 use http::Request as Http2Request;
 
 use crate::config::Limits;
+use crate::front::intercept::check_direction;
 use crate::front::{check_connect, presented};
 use crate::http::authority::{Authority, Host, Scheme};
 use crate::http::head::RequestHead;
@@ -34,6 +35,9 @@ pub(super) fn aim(
     let protocol = request.extensions().get::<Protocol>();
     let named = request.uri().authority().map(http::uri::Authority::as_str);
     check_host(&head, named)?;
+    if base.intercepted && head.method() == "CONNECT" && protocol.is_none() {
+        return Err(bad("inside this connection, there are no tunnels"));
+    }
     if head.method() == "CONNECT" && protocol.is_none() {
         let named = named.ok_or_else(|| bad("CONNECT without :authority"))?;
         check_connect(&head)?;
@@ -68,6 +72,13 @@ pub(super) fn aim(
         }
         Err(_) => return Err(bad("the authority is not text")),
     };
+    if base.intercepted {
+        if scheme != base.scheme {
+            return Err(bad("inside this connection, URLs are https://"));
+        }
+        check_direction(authority.as_ref(), base)?;
+        return Ok(Aim::Request(Box::new(Request::new(head, base.clone(), path, true))));
+    }
     let front = match (&authority, base.front) {
         // RFC 9113 §8.3.1: what was in origin-form has no :authority.
         (_, Front::Explicit) if named.is_none() => Front::Gateway,

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use h2::server::{Connection, SendResponse};
 use h2::{Reason, RecvStream};
 
+use super::intercept;
 use crate::config;
 use crate::http::head::{ResponseHead, Version};
 use crate::net::buffered::Inbox;
@@ -215,12 +216,22 @@ async fn serve_stream(front: Front, request: http::Request<RecvStream>, respond:
     }
 }
 
-async fn connect(engine: &Engine, mut side: Http2, target: &Target) {
+async fn connect(engine: &Rc<Engine>, mut side: Http2, target: &Target) {
     let opened = tunnel::open(engine, side.client(), target, Protocol::Opaque, Some("CONNECT")).await;
     match opened {
         Ok(opened) => {
             if side.accept(&ResponseHead::new(Version::Http2, 200, "OK")).is_ok() {
-                relay(engine, side, opened.with_status(200)).await;
+                let opened = opened.with_status(200);
+                let client = side.client().clone();
+                if intercept::concerns(engine, &client, &opened, target) {
+                    let Some((incoming, mut outgoing)) = side.into_tunnel() else { return };
+                    let streams = (incoming, &mut outgoing);
+                    if !Box::pin(intercept::relay_stream(engine, client, streams, opened, target)).await {
+                        outgoing.reset(Reason::CONNECT_ERROR);
+                    }
+                    return;
+                }
+                relay(engine, side, opened).await;
             }
         }
         Err(refused) => {

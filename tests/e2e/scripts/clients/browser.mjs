@@ -1,11 +1,12 @@
-// Chromium through a proxy, driven by Playwright. Arguments: MODULES FOLDER PROXY NODE NODES WS WSS, addresses as
-// host:port; NODES and WSS speak TLS. In HOME is a certificate database that trusts their authority.
+// Chromium through a proxy, driven by Playwright. Arguments: MODULES FOLDER PROXY NODE NODES WS WSS VIA, addresses as
+// host:port; NODES and WSS speak TLS, and VIA is whether that is intercepted. In HOME is a certificate database that
+// trusts their authority.
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 
-const [modules, folder, proxy, node, nodes, ws, wss] = process.argv.slice(2);
+const [modules, folder, proxy, node, nodes, ws, wss, via] = process.argv.slice(2);
 const { chromium } = createRequire(`${modules}/`)('playwright-core');
 const PARTS = 60;
 const SIZE = 5 << 20;
@@ -87,7 +88,7 @@ for (const server of [`http://${proxy}`, `https://localhost:${proxy.split(':')[1
   await chat(page, `ws://${ws}/chat`);
   await download(page, `http://${node}`);
   const secure = await visit(page, `https://${nodes}`, 'h2');
-  assert.equal('via' in secure.headers, false);
+  assert.equal('via' in secure.headers, via === 'true');
   assert.equal(secure.version, '2.0');
   await chat(page, `wss://${wss}/chat`);
   await download(page, `https://${nodes}`);
