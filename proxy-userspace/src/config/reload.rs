@@ -2,7 +2,7 @@
 
 use super::errors::Report;
 use super::tree::Node;
-use super::{Admin, Cache, Capture, Config, ConfigErrors, Intercept, Logging, Server, Tls, clashes};
+use super::{Admin, Cache, Capture, Config, ConfigErrors, Logging, Server, clashes};
 
 /// Keys, and sections with all that is below them, whose values are those of the start.
 const FIXED: &[&str] = &[
@@ -13,10 +13,6 @@ const FIXED: &[&str] = &[
     "cache.enabled",
     "cache.disk",
     "cache.redis",
-    "tls.intercept.enabled",
-    "tls.intercept.folder",
-    "tls.intercept.lifetime",
-    "tls.intercept.certificates",
     "tls",
     "admin",
     "metrics",
@@ -69,16 +65,6 @@ pub fn reloaded(old: &Config, mut new: Config, captures: bool) -> Result<Config,
             ..new.cache
         },
         tls: old.tls.clone(),
-        tls: Tls {
-            intercept: Intercept {
-                enabled: old.tls.intercept.enabled,
-                folder: old.tls.intercept.folder.clone(),
-                lifetime: old.tls.intercept.lifetime,
-                certificates: old.tls.intercept.certificates,
-                ..new.tls.intercept
-            },
-            ..new.tls
-        },
         admin: Admin { token_file: new.admin.token_file, ..old.admin.clone() },
         metrics: old.metrics,
         logging: Logging { format: old.logging.format, ..new.logging },
@@ -115,10 +101,6 @@ mod tests {
             ("cache.max_memory=64MB", false),
             ("routing.default_backend=http://a", false),
             ("upstream.retries=9", false),
-            ("tls.no_sni=refuse", false),
-            ("tls.intercept.enabled=true", true),
-            ("tls.intercept.lifetime=9d", true),
-            ("tls.intercept.remember=9s", false),
             ("relay.pipe_size=64KiB", false),
             ("admin.port=9", true),
             ("admin.token_file=/x", false),

@@ -18,7 +18,6 @@ use super::worker::Plan;
 use super::{certificates, state_file};
 use crate::admin::{self, Token};
 use crate::policy::acl::Acl;
-use crate::policy::interception::Interception;
 use crate::running::{Capture, Live, NotReloaded, Reloaded, Running, Wish};
 use crate::telemetry::log;
 use crate::upstream::Common;
@@ -111,9 +110,6 @@ impl Control {
         let old = Arc::clone(&self.plan.config);
         if old.upstream != config.upstream {
             self.plan.upstreams = Common::new(&config.upstream, config.server.workers);
-        }
-        if old.tls != config.tls {
-            self.plan.interception = Interception::new(&config.tls).map(Arc::new);
         }
         (self.plan.config, self.plan.tls, self.plan.acceptance) = (Arc::clone(&config), tls, acceptance);
         running.policy.replace(policy);
