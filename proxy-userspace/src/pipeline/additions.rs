@@ -29,21 +29,28 @@ pub(super) fn complete(engine: &Engine, request: &Request, head: &mut ResponseHe
         Front::Captured => false,
     };
     if wanted {
-        protect(settings, target.scheme, &mut head.headers);
+        protect(settings, target.scheme, request.app().is_some(), &mut head.headers);
     }
     rewriting::map_back(request, head);
     let policy = engine.policy.current();
     filters::change(filters::Response { head, target, path, rules: &policy.header_rules });
 }
 
-fn protect(settings: &SecurityHeaders, scheme: Scheme, headers: &mut Headers) {
+fn protect(settings: &SecurityHeaders, scheme: Scheme, of_app: bool, headers: &mut Headers) {
     let mut add = |name: &str, value: &str| {
         if !value.is_empty() && !has(headers, name) {
             headers.push(name.as_bytes(), value.as_bytes());
         }
     };
     add("X-Content-Type-Options", "nosniff");
-    add("X-Frame-Options", settings.frame_options.unwrap_or_default());
+    add(
+        "X-Frame-Options",
+        match settings.frame_options {
+            // Apps have frames of their own, and all below their prefix is of one origin.
+            Some("DENY") if of_app => "SAMEORIGIN",
+            options => options.unwrap_or_default(),
+        },
+    );
     add("Content-Security-Policy", settings.content_security_policy.as_deref().unwrap_or_default());
     // RFC 6797 §7.2: not in the clear.
     if scheme == Scheme::Https && settings.strict_transport_security > Duration::ZERO {
