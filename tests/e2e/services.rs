@@ -294,7 +294,7 @@ fn policy_limits_and_records_are_those_of_all_traffic() {
     let app = app("one");
     let weir = weir_with(
         &[("one", &app.port)],
-        "security:\n  acl: {rules: [{name: no-secrets, paths: [/proxy/one/secret/*], action: deny}]}\n  \
+        "security:\n  acl: {rules: [{name: no-secrets, urls: [/proxy/one/secret/*], action: deny}]}\n  \
          header_rules: [{name: mark, direction: request, paths: [/proxy/one/*], set: ['X-Mark: yes']}]\n\
          server: {limits: {body: 16KiB}}\ncache: {enabled: true}",
     );

@@ -6,16 +6,17 @@ use std::time::Duration;
 use super::Engine;
 use super::request::Request;
 use super::rewriting;
+use super::serving;
 use crate::config::SecurityHeaders;
 use crate::filters;
 use crate::http::authority::Scheme;
 use crate::http::date;
 use crate::http::head::ResponseHead;
 use crate::http::headers::Headers;
-use crate::target::Front;
+use crate::target::{Front, Hop};
 
 /// Adds what is missing.
-pub(super) fn complete(engine: &Engine, request: &Request, head: &mut ResponseHead) {
+pub(super) fn complete(engine: &Engine, request: &Request, hop: &Hop, head: &mut ResponseHead) {
     let Request { target, path, .. } = request;
     // RFC 9110 §6.6.1: whoever receives a response without one, and has a clock, adds it.
     if !has(&head.headers, "date") {
@@ -32,6 +33,7 @@ pub(super) fn complete(engine: &Engine, request: &Request, head: &mut ResponseHe
         protect(settings, target.scheme, request.app().is_some(), &mut head.headers);
     }
     rewriting::map_back(request, head);
+    serving::map_back(request, hop, head);
     let policy = engine.policy.current();
     filters::change(filters::Response { head, target, path, rules: &policy.header_rules });
 }

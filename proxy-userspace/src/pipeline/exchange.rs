@@ -12,7 +12,6 @@ use super::recording::Recording;
 use super::request::{Request, body_limit};
 use super::response::{deliver, final_head, give_head, within};
 use super::sending::Sending;
-use super::serving;
 use super::side::{Afterwards, Answer, DownstreamSide, Onward, Reply, UpstreamSide};
 use super::tunnel::Upgraded;
 use super::{Engine, additions};
@@ -78,11 +77,7 @@ impl Exchange<'_, '_> {
         }
         let settings = &self.engine.config.upstream;
         let mut backoff = Backoff::new(settings.backoff);
-        let mut left = match (self.request.target.front, self.hop) {
-            // An app has other ways, all of which are tried before one is again.
-            (Front::Captured, _) | (_, Hop::Service(_)) => 0,
-            _ => settings.retries,
-        };
+        let mut left = self.retries();
         let mut had_shared = false;
         loop {
             // Boxed: a request that meets a kept connection needs none of that memory.
@@ -251,8 +246,7 @@ impl Exchange<'_, '_> {
         };
         // As the server has said it, whatever rules make of it.
         *authenticates |= authenticates_connection(&head.headers, Name::WwwAuthenticate);
-        additions::complete(engine, request, &mut head);
-        serving::map_back(request, self.hop, &mut head);
+        additions::complete(engine, request, self.hop, &mut head);
         self.flow.timings.ttfb_us = Some(crate::telemetry::flow::micros(sending.ended().elapsed()));
         self.flow.status = Some(head.status);
         if head.status == 407 && matches!(self.hop, Hop::Parent { tunnel: false, .. }) {

@@ -199,6 +199,17 @@ pub(super) async fn forward(
     Err(Failure::NotServing(app.service.name.clone()))
 }
 
+impl Exchange<'_, '_> {
+    /// How often a connection that is refused is tried again before the request fails.
+    pub(super) fn retries(&self) -> u32 {
+        match (self.request.target.front, self.hop) {
+            // An app has other ways, all of which are tried before one is again.
+            (Front::Captured, _) | (_, Hop::Service(_)) => 0,
+            _ => self.engine.config.upstream.retries,
+        }
+    }
+}
+
 /// The head that the app gets.
 fn onward(request: &Request, app: &App) -> RequestHead {
     let mut head = request.head.clone();
