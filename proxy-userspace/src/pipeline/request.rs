@@ -172,9 +172,8 @@ async fn answer(
     };
     let request = counted.as_deref().unwrap_or(request);
     match &engine.cache {
-        // Who asks for another protocol wants a connection, not a response; what was led elsewhere is told to each client in
-        // its own way.
-        Some(cache) if !forward::wants_connection(&request.head) && request.rewritten.is_none() => {
+        // Who asks for another protocol wants a connection, not a response.
+        Some(cache) if !forward::wants_connection(&request.head) && !request.is_told_anew() => {
             // Boxed: who has no cache does not carry its state.
             Box::pin(caching::serve(engine, cache, downstream, request, framing, own, flow)).await
         }
