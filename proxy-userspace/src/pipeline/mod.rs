@@ -2,6 +2,7 @@
 //! record. [`request`] and [`tunnel`] read as that straight line.
 
 mod additions;
+mod balanced;
 mod caching;
 #[cfg(feature = "compression")]
 mod compression;
@@ -25,6 +26,7 @@ pub mod rewriting;
 mod sending;
 pub mod side;
 pub mod tunnel;
+mod upgrades;
 
 #[cfg(not(feature = "compression"))]
 use no_compression as compression;
@@ -66,7 +68,8 @@ pub struct Engine {
     pub upstream: Upstream,
     /// Shared by all workers; None where nothing is cached.
     pub cache: Option<Arc<Cache>>,
-    pub routes: route::Table,
+    /// Shared by all workers.
+    pub routes: Arc<route::Table>,
     /// For DNS of captured processes, where that is captured.
     pub dns: Option<Inspection>,
     /// For TLS with clients, where that is configured.
