@@ -125,7 +125,7 @@ fn one_at_a_time_and_a_queue_with_an_end() {
     let weir = Weir::explicit(&format!(
         "routing: {{default_backend: shop, backends: [{{name: shop, max_requests: 1, queue: 1, queue_timeout: 1min, \
          members: [{{url: 'http://{}'}}]}}]}}",
-        slow.address
+        *slow
     ));
     let begin = || {
         let mut stream = connect(weir.proxy);
@@ -156,7 +156,7 @@ fn a_tunnel_counts_as_a_request_for_as_long_as_it_lasts() {
     let weir = Weir::explicit(&format!(
         "routing: {{default_backend: shop, backends: [{{name: shop, max_requests: 1, queue: 0, \
          members: [{{url: 'http://{}'}}]}}]}}",
-        upgraded.address
+        *upgraded
     ));
     let upgrade = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n";
     let mut tunnel = connect(weir.proxy);
