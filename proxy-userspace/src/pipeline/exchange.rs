@@ -88,11 +88,7 @@ impl Exchange<'_, '_> {
         }
         let settings = &self.engine.config.upstream;
         let mut backoff = Backoff::new(settings.backoff);
-        let mut left = match (self.request.target.front, self.attempt) {
-            // Another server is asked instead of the same again.
-            (Front::Captured, _) | (_, Attempt::OneOf { .. }) => 0,
-            (Front::Explicit | Front::Gateway, Attempt::Only) => settings.retries,
-        };
+        let mut left = self.retries();
         let mut had_shared = false;
         loop {
             // Boxed: a request that meets a kept connection needs none of that memory.
@@ -261,7 +257,7 @@ impl Exchange<'_, '_> {
         };
         // As the server has said it, whatever rules make of it.
         *authenticates |= authenticates_connection(&head.headers, Name::WwwAuthenticate);
-        additions::complete(engine, request, &mut head);
+        additions::complete(engine, request, self.hop, &mut head);
         self.flow.timings.ttfb_us = Some(crate::telemetry::flow::micros(sending.ended().elapsed()));
         self.flow.status = Some(head.status);
         if head.status == 407 && matches!(self.hop, Hop::Parent { tunnel: false, .. }) {

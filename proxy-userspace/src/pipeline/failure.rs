@@ -1,6 +1,7 @@
 //! Every way in which a request can fail before it has an answer, and the status that says so.
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
 use h2::Reason;
 
@@ -30,6 +31,9 @@ pub enum Failure {
     NotImplemented(&'static str),
     #[error("{0}")]
     NoRoute(&'static str),
+    /// It is there, but nothing answers: it may be about to start.
+    #[error("the app {0} does not answer; it may be starting")]
+    NotServing(Box<str>),
     #[error("{}", .0.reason)]
     Denied(Denied),
     #[error("{}", .0.reason)]
@@ -113,10 +117,12 @@ impl Failure {
             Self::Connect(ConnectError::Tls(insecure)) => (502, insecure.kind),
             Self::Connect(ConnectError::NoAddress) => (502, "destination_ip_unroutable"),
             Self::Connect(ConnectError::Failed { error, .. }) => (502, connect_error_type(error)),
+            Self::NotServing(_) | Self::NoMember(NoMember::Unavailable(_)) => {
+                (503, "destination_unavailable")
+            }
             Self::NoTurn(_) | Self::NoMember(NoMember::QueueFull(_) | NoMember::TimedOut(_)) => {
                 (503, "connection_limit_reached")
             }
-            Self::NoMember(NoMember::Unavailable(_)) => (503, "destination_unavailable"),
             Self::NotCached => (504, "destination_unavailable"),
             Self::Internal(_) => (500, "proxy_internal_error"),
             Self::NoAnswer | Self::Unprocessed | Self::Reset(_) => (502, "connection_terminated"),
@@ -213,6 +219,7 @@ impl Failure {
     pub fn fields(&self) -> &[(&'static str, String)] {
         match self {
             Self::Refused(refusal) => &refusal.fields,
+            Self::NotServing(_) => &*AGAIN,
             _ => &[],
         }
     }
@@ -232,6 +239,9 @@ impl Failure {
         matches!(self, Self::Denied(_) | Self::Filtered(_) | Self::Refused(_))
     }
 }
+
+/// Browsers show the answer, and ask again.
+static AGAIN: LazyLock<[(&str, String); 1]> = LazyLock::new(|| [("Refresh", "2".to_owned())]);
 
 fn connect_error_type(error: &std::io::Error) -> &'static str {
     match error.kind() {
