@@ -15,7 +15,7 @@ impl Balance for LeastRequests {
             } else if !candidates[best].is_less_loaded_than(candidate) {
                 // Of n equals each stays with one chance in n.
                 equals += 1;
-                if random() % equals == 0 {
+                if random().is_multiple_of(equals) {
                     best = place;
                 }
             }
