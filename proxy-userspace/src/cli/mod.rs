@@ -22,6 +22,7 @@ mod place;
 mod policy;
 mod serve;
 mod status;
+mod stopped;
 mod supervise;
 mod upgrade;
 
