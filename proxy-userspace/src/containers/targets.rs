@@ -181,7 +181,8 @@ impl Targets {
         let is_known = state.engines.contains_key(socket);
         let engine = state.engines.entry(socket.to_owned()).or_default();
         engine.was_well |= problem.is_none();
-        !is_known || std::mem::replace(&mut engine.problem, problem.clone()) != problem
+        let before = std::mem::replace(&mut engine.problem, problem);
+        !is_known || before != engine.problem
     }
 
     /// What keeps containers from being captured, told to people: an engine that has gone, or none that answers.
