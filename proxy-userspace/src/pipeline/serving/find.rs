@@ -10,7 +10,7 @@ use crate::http::head::{RequestHead, ResponseHead, Version};
 use crate::http::status::Form;
 use crate::pipeline::Engine;
 use crate::pipeline::failure::Failure;
-use crate::pipeline::request::Request;
+use crate::pipeline::request::{Request, asked};
 use crate::route::Row;
 use crate::services::path::{Aim, aim};
 use crate::services::{Service, Table, page};
@@ -104,7 +104,7 @@ fn led(engine: &Engine, table: &Table, request: &Request) -> Option<(Arc<Service
         return None;
     }
     let host = request.target.authority.as_ref().map(|authority| &authority.host);
-    let routed = engine.routes.gateway(host, &request.path);
+    let routed = engine.routes.gateway(host, asked(request));
     let navigates = navigates(&request.head);
     match routed {
         Some(Row::Rule(..)) => return None,

@@ -11,7 +11,7 @@ pub(super) use find::{find, own_answer};
 
 use super::Engine;
 use super::caching::Fetch;
-use super::exchange::{Ending, Exchange};
+use super::exchange::{Attempt, Ending, Exchange};
 use super::failure::Failure;
 use super::recording::Recording;
 use super::request::{Request, subject};
@@ -114,8 +114,9 @@ pub(super) async fn forward(
             };
             flow.timings.dns_us = addresses.dns_us;
             let fetch = fetch.as_deref_mut();
-            let (request, addresses) = (&onward, &addresses);
-            let exchange = Exchange { engine, request, framing, hop: &hop, client, addresses, flow, fetch };
+            let (request, addresses, attempt) = (&onward, &addresses, Attempt::Only);
+            let exchange =
+                Exchange { engine, request, framing, hop: &hop, client, addresses, attempt, flow, fetch };
             match exchange.run(downstream, own).await {
                 // Nothing was sent.
                 Err(Failure::Connect(error)) => {
@@ -142,9 +143,9 @@ pub(super) async fn forward(
 impl Exchange<'_, '_> {
     /// How often a connection that is refused is tried again before the request fails.
     pub(super) fn retries(&self) -> u32 {
-        match (self.request.target.front, self.hop) {
-            // An app has other ways, all of which are tried before one is again.
-            (Front::Captured, _) | (_, Hop::Service(_)) => 0,
+        match (self.request.target.front, self.hop, self.attempt) {
+            // An app has other ways, and a group other servers, which are tried before one is again.
+            (Front::Captured, ..) | (_, Hop::Service(_), _) | (_, _, Attempt::OneOf { .. }) => 0,
             _ => self.engine.config.upstream.retries,
         }
     }
