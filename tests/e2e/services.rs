@@ -7,40 +7,9 @@ use serde_json::{Value, json};
 use weir_tests::background::Background;
 use weir_tests::http::{self, Answer};
 use weir_tests::scripts;
+use weir_tests::served::{app, ask_with, get, told, weir_with};
 use weir_tests::venv;
 use weir_tests::weir::{Weir, connect, free_port};
-
-/// Tells what it was asked, redirects, and sets cookies.
-fn app(name: &str) -> Background {
-    Background::start("app.py", &[name])
-}
-
-fn weir_with(apps: &[(&str, &str)], more: &str) -> Weir {
-    let apps: Vec<String> = apps
-        .iter()
-        .map(|(name, port)| format!("{{name: {name}, target: 'http://127.0.0.1:{port}'}}"))
-        .collect();
-    Weir::explicit(&format!("services: {{apps: [{}]}}\n{more}", apps.join(", ")))
-}
-
-#[track_caller]
-fn ask_with(weir: &Weir, method: &str, path: &str, fields: &str) -> Answer {
-    let request =
-        format!("{method} {path} HTTP/1.1\r\nHost: gate.test:1\r\nConnection: close\r\n{fields}\r\n");
-    http::send(weir.proxy, request.as_bytes()).expect("an answer")
-}
-
-#[track_caller]
-fn get(weir: &Weir, path: &str) -> Answer {
-    ask_with(weir, "GET", path, "")
-}
-
-/// What the app was asked, as it tells.
-#[track_caller]
-fn told(answer: &Answer) -> Value {
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    answer.json()
-}
 
 #[test]
 fn an_app_is_asked_for_what_is_behind_its_prefix() {
@@ -151,102 +120,6 @@ fn services_are_listed_for_programs_and_for_people() {
     assert_eq!(page.field("content-type"), Some("text/html; charset=utf-8"));
     assert!(page.text().contains("<a href=\"/proxy/one/\">one</a>"), "{}", page.text());
     assert_eq!(ask_with(&weir, "POST", "/proxy", "Content-Length: 0\r\n").status, 405);
-}
-
-/// What a page asks for without its prefix: by its page, by the app that the browser was at last, by whose files are so
-/// called; and never what a route is for.
-#[test]
-fn what_lacks_its_prefix_is_found() {
-    let (one, two, backend) = (app("one"), app("two"), app("backend"));
-    let apps = [("one", &*one.port), ("two", &*two.port)];
-    let weir = weir_with(&apps, "");
-    let page = "Referer: http://gate.test:1/proxy/two/page?x\r\n";
-    let answer = ask_with(&weir, "GET", "/static/x.js?v=1", page);
-    assert_eq!((answer.status, answer.field("location")), (307, Some("/proxy/two/static/x.js?v=1")));
-    // What has content is not asked for twice.
-    let answer = ask_with(&weir, "POST", "/api/?q=%2F", &format!("{page}Content-Length: 0\r\n"));
-    assert_eq!((&told(&answer)["app"], &told(&answer)["target"]), (&"two".into(), &"/api/?q=%2F".into()));
-    let answer = ask_with(&weir, "POST", "/cookie", &format!("{page}Content-Length: 0\r\n"));
-    assert_eq!(answer.field("set-cookie"), Some("session=two; Path=/proxy/two/; HttpOnly"));
-    for bad in ["/../one/", "/%2e%2e/one/", "/x%2f..%2fone/", "/x\\y"] {
-        let answer = ask_with(&weir, "POST", bad, &format!("{page}Content-Length: 0\r\n"));
-        assert_eq!(answer.status, 400, "{bad}");
-    }
-    // Another site's page, or one of no app's, says nothing.
-    for other in
-        ["http://evil.test/proxy/two/", "http://gate.test:2/proxy/two/", "http://gate.test:1/two/", "x"]
-    {
-        assert_eq!(
-            ask_with(&weir, "GET", "/static/x.js", &format!("Referer: {other}\r\n")).status,
-            404,
-            "{other}"
-        );
-    }
-    let cookie = "Cookie: a=b; weir-service=one\r\n";
-    let answer = ask_with(&weir, "GET", "/static/x.js", cookie);
-    assert_eq!(answer.field("location"), Some("/proxy/one/static/x.js"));
-    let answer = ask_with(&weir, "GET", "/static/x.js", &format!("{cookie}{page}"));
-    assert_eq!(answer.field("location"), Some("/proxy/two/static/x.js"), "the page counts more");
-    assert_eq!(
-        ask_with(&weir, "GET", "/", &format!("{cookie}Accept: text/html\r\n")).status,
-        404,
-        "a page of its own"
-    );
-
-    let weir = Weir::explicit(&format!(
-        "services: {{apps: [{{name: one, target: 'http://127.0.0.1:{}', framework: dash}}]}}",
-        one.port
-    ));
-    let answer = get(&weir, "/_dash-layout");
-    assert_eq!(answer.field("location"), Some("/proxy/one/_dash-layout"));
-    assert_eq!(get(&weir, "/other").status, 404);
-
-    let weir = weir_with(
-        &apps,
-        &format!(
-            "routing: {{default_backend: 'http://127.0.0.1:{0}', rules: [{{match: {{path: /ruled/*}}, \
-             forward: {{target: 'http://127.0.0.1:{0}'}}}}]}}",
-            backend.port
-        ),
-    );
-    assert_eq!(told(&ask_with(&weir, "GET", "/ruled/x", page))["app"], "backend");
-    assert_eq!(told(&ask_with(&weir, "GET", "/x", cookie))["app"], "backend");
-    assert_eq!(ask_with(&weir, "GET", "/x", page).status, 307);
-    assert_eq!(
-        told(&ask_with(&weir, "GET", "/x", &format!("{page}Sec-Fetch-Mode: navigate\r\n")))["app"],
-        "backend"
-    );
-}
-
-#[test]
-fn references_of_a_page_begin_at_the_prefix() {
-    let app = app("one");
-    let weir =
-        weir_with(&[("one", &app.port)], "cache: {enabled: true}\ncompression: {enabled: true, min_size: 0}");
-    let page =
-        "/proxy/one/page?<a%20href=%22/x%22>%3Cimg%20src=http://gate.test:1/y>//z<script>'/s'</script>";
-    let mapped = "<a href=\"/proxy/one/x\"><img src=/proxy/one/y>//z<script>'/s'</script>";
-    let as_page = "Accept: text/html\r\nRange: bytes=0-1\r\n";
-    // Whose client takes no chunks.
-    let ask = |method: &str| {
-        let request = format!("{method} {page} HTTP/1.0\r\nHost: gate.test:1\r\n{as_page}\r\n");
-        http::send(weir.proxy, request.as_bytes()).expect("an answer")
-    };
-    let answer = ask("GET");
-    assert_eq!((answer.status, &*answer.text()), (200, mapped));
-    assert_eq!(answer.field("set-cookie"), Some("weir-service=one; Path=/; HttpOnly; SameSite=Lax"));
-    let head = ask("HEAD");
-    assert_eq!((head.status, head.field("content-length"), head.body.len()), (200, None, 0));
-    // What is no page to its client stays as it is.
-    assert!(get(&weir, page).text().starts_with("<a href=\"/x\">"));
-    let unpacked =
-        scripts::stdout(Command::new("curl").args(["-sS", "--noproxy", "*", "--compressed", "-g"]).args([
-            "-HAccept: text/html",
-            "-HHost: gate.test:1",
-            &format!("http://{}{page}", weir.proxy),
-        ]));
-    assert_eq!(unpacked, mapped);
-    assert_eq!(weir.metric("service_rewrites_total"), 2);
 }
 
 #[test]
