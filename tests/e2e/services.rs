@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 use weir_tests::background::Background;
-use weir_tests::http::{self, Answer};
+use weir_tests::http;
 use weir_tests::scripts;
 use weir_tests::served::{app, ask_with, get, told, weir_with};
 use weir_tests::venv;
@@ -160,6 +160,17 @@ fn services_come_and_go_by_the_admin_api() {
         .as_bytes(),
     );
     assert_eq!(refused.expect("an answer").status, 403);
+}
+
+#[test]
+fn an_upgrade_keeps_what_was_added() {
+    let app = app("one");
+    let mut weir = weir_with(&[], "");
+    let target = format!("http://127.0.0.1:{}", app.port);
+    scripts::stdout(&mut weir.command(&["services", "add", "one", &target, "--framework", "flask"]));
+    weir.upgrade(&[]);
+    assert_eq!(told(&get(&weir, "/proxy/one/"))["app"], "one");
+    assert_eq!(get(&weir, "/proxy").json()["services"][0]["framework"], "flask");
 }
 
 #[test]

@@ -124,6 +124,12 @@ impl Services {
         Some(removed)
     }
 
+    /// Those that were added, as [`Services::add`] takes them: name, target, framework.
+    #[must_use]
+    pub fn added(&self) -> Vec<(String, String, Option<String>)> {
+        self.lock().added.iter().filter_map(|service| service.as_added()).collect()
+    }
+
     /// Notes which containers of an engine are services now.
     fn found(&self, engine: &Path, found: Vec<Service>) {
         let mut known = self.lock();

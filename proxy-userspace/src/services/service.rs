@@ -92,6 +92,13 @@ impl Service {
         }
     }
 
+    /// Name, URL and framework, as somebody has said them.
+    pub(super) fn as_added(&self) -> Option<(String, String, Option<String>)> {
+        let way = self.ways.first()?;
+        let framework = self.framework.map(|framework| framework.handler().name().to_owned());
+        Some((self.name.to_string(), format!("{}://{}", way.scheme, way.at), framework))
+    }
+
     /// Whether what is known of the one holds for the other.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         self.id == other.id
