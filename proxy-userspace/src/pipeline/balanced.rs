@@ -13,7 +13,7 @@ use super::caching::Fetch;
 use super::exchange::{Ending, Exchange};
 use super::failure::Failure;
 use super::recording::Recording;
-use super::replay::{self, Kept};
+use super::replay::{self, Kept, Pace};
 use super::request::{Request, subject};
 use super::side::DownstreamSide;
 use crate::config::BackendGroup;
@@ -55,9 +55,10 @@ impl Balanced<'_, '_> {
         let idempotent = replay::is_idempotent(self.request.head.method());
         let most = self.group.settings.health.retries.body;
         if idempotent && replay::can_keep(&self.request.head, self.framing, most) {
-            let timeouts = &self.engine.config.server.timeouts;
+            let server = &self.engine.config.server;
+            let pace = Pace { wait: server.timeouts.read, least_rate: server.limits.min_rate };
             // Boxed: hardly any request is one of these.
-            let mut kept = Box::pin(Kept::read(downstream, self.framing, timeouts.read)).await?;
+            let mut kept = Box::pin(Kept::read(downstream, self.framing, pace)).await?;
             return Box::pin(self.send(Terms { affinity, repeats: true }, &mut kept, own)).await;
         }
         let repeats = idempotent && self.framing == Framing::None;
@@ -110,10 +111,13 @@ impl Balanced<'_, '_> {
         let unwanted = |status| {
             retries.statuses.contains(&status) && group.has_others(&[turn.index()]) && group.may_retry()
         };
+        let may_repeat = terms.repeats && !is_last;
+        // Where nobody else could be asked, it is waited for.
+        let limit = retries.timeout.filter(|_| may_repeat && group.has_others(&[turn.index()]));
         let one = OneOf {
             set_cookie: set_cookie.as_deref(),
-            unwanted: (terms.repeats && !is_last).then_some(&unwanted as &dyn Fn(u16) -> bool),
-            deadline: retries.timeout.map(|limit| Instant::now() + limit),
+            unwanted: may_repeat.then_some(&unwanted as &dyn Fn(u16) -> bool),
+            deadline: limit.map(|limit| Instant::now() + limit),
         };
         let result = self.exchange(&turn, one, downstream, own).await;
         if let Some(failed) = has_failed(&result, self.flow.status, &group.settings) {

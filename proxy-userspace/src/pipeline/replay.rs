@@ -1,6 +1,6 @@
 //! Content that is kept to be sent again, if it has to be: read before anything is sent, of requests that may be repeated.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::failure::Failure;
 use super::side::{Directions, DownstreamSide};
@@ -11,6 +11,9 @@ use crate::relay::body::held::Held;
 use crate::relay::body::{BodyError, Piece, Source};
 use crate::target::Client;
 use crate::telemetry::flow::Protocol;
+
+/// As good as no bound.
+const FOREVER: Duration = Duration::from_secs(365 * 86_400);
 
 /// RFC 9110 §9.2.2.
 pub(super) fn is_idempotent(method: &str) -> bool {
@@ -23,6 +26,28 @@ pub(super) fn can_keep(head: &RequestHead, framing: Framing, most: usize) -> boo
     matches!(framing, Framing::Length(length) if length <= most as u64) && !waits
 }
 
+/// How long a client may take to send it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pace {
+    /// Each time that nothing comes.
+    pub wait: Duration,
+    /// Bytes a second on average; 0 is any.
+    pub least_rate: u64,
+}
+
+impl Pace {
+    /// For all of it.
+    fn longest(self, framing: Framing) -> Duration {
+        match framing {
+            Framing::Length(length) if self.least_rate > 0 => {
+                self.wait + Duration::from_secs(length / self.least_rate)
+            }
+            // Each byte may take as long as it likes; there is a bound on how many there are.
+            _ => FOREVER,
+        }
+    }
+}
+
 /// A downstream side whose content is here.
 #[derive(Debug)]
 pub(super) struct Kept<'d, D> {
@@ -31,13 +56,11 @@ pub(super) struct Kept<'d, D> {
 }
 
 impl<'d, D: DownstreamSide> Kept<'d, D> {
-    /// Reads all of it. `patience` is for each wait.
-    pub(super) async fn read(
-        downstream: &'d mut D,
-        framing: Framing,
-        patience: Duration,
-    ) -> Result<Self, Failure> {
+    /// Reads all of it.
+    pub(super) async fn read(downstream: &'d mut D, framing: Framing, pace: Pace) -> Result<Self, Failure> {
         let mut content = Vec::new();
+        let late = || Failure::RequestBody(BodyError::TimedOut(Side::Downstream));
+        let deadline = Instant::now() + pace.longest(framing);
         {
             let mut directions = downstream.open(framing);
             loop {
@@ -45,9 +68,9 @@ impl<'d, D: DownstreamSide> Kept<'d, D> {
                     Piece::Content(piece) | Piece::Placed(piece, _) => content.extend_from_slice(piece),
                     Piece::End(_) => break,
                     Piece::Nothing => {
-                        let filled = directions.deadline.limit(patience, directions.content.fill()).await;
-                        let filled = filled.unwrap_or(Err(BodyError::TimedOut(Side::Downstream)));
-                        filled.map_err(Failure::RequestBody)?;
+                        let left = deadline.saturating_duration_since(Instant::now()).min(pace.wait);
+                        let filled = directions.deadline.limit(left, directions.content.fill()).await;
+                        filled.map_err(|_| late())?.map_err(Failure::RequestBody)?;
                     }
                 }
             }
