@@ -37,7 +37,7 @@ impl Nginx {
         let mut text = format!(
             "daemon off; master_process off; pid {shown}/pid; error_log {shown}/error.log;\n\
              events {{ worker_connections 1024; }}\nhttp {{\naccess_log {shown}/access.log;\n\
-             limit_req_zone $server_name zone=slow:1m rate=200r/s;\nkeepalive_requests 1000000;\n"
+             limit_req_zone $server_name zone=slow:1m rate=10r/s;\nkeepalive_requests 1000000;\n"
         );
         for place in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"] {
             let _ = writeln!(text, "{place}_temp_path {shown}/{place};");
@@ -172,7 +172,7 @@ fn one_killed_one_slow_one_failing_one_drained_and_no_error() {
     eventually("m3 has nothing under way", || (member(&weir, 3)["active"] == 0).then_some(()));
     let last = drained.requests();
     // The slow one has them all now.
-    load.go_on(100);
+    load.go_on(20);
     assert_eq!((drained.requests(), failing.requests()), (last, failures));
     weir.command(&["backends", "enable", "shop", "m3"]).output().expect("weir runs");
     load.go_on(500);
