@@ -37,7 +37,7 @@ impl Nginx {
         let mut text = format!(
             "daemon off; master_process off; pid {shown}/pid; error_log {shown}/error.log;\n\
              events {{ worker_connections 1024; }}\nhttp {{\naccess_log {shown}/access.log;\n\
-             limit_req_zone $server_name zone=slow:1m rate=10r/s;\nkeepalive_requests 1000000;\n"
+             limit_req_zone $server_port zone=slow:1m rate=10r/s;\nkeepalive_requests 1000000;\n"
         );
         for place in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"] {
             let _ = writeln!(text, "{place}_temp_path {shown}/{place};");
