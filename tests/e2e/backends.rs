@@ -16,6 +16,9 @@ use weir_tests::origin::{Origin, read_answer};
 use weir_tests::scripts;
 use weir_tests::weir::{Weir, connect, eventually, free_port};
 
+/// Those of a test under load.
+const CLIENTS: usize = 8;
+
 /// An nginx; killed when dropped.
 struct Nginx {
     child: Child,
@@ -158,7 +161,7 @@ fn one_killed_one_slow_one_failing_one_drained_and_no_error() {
     let drained = Nginx::start("drained", "");
     let members = [killed.address, slow.address, failing.address, drained.address];
     let weir = Weir::explicit(&group(&members, "    balance: least_requests\n"));
-    let load = Load::on(&weir, 8);
+    let load = Load::on(&weir, CLIENTS);
     load.go_on(500);
     is(&weir, 2, "ejected");
     let failures = failing.requests();
@@ -180,8 +183,11 @@ fn one_killed_one_slow_one_failing_one_drained_and_no_error() {
     assert!(drained.requests() > last);
     let retried = weir.metric("backend_retries_total{backend=\"shop\"}");
     assert!(retried >= 6, "five failures, and one connection at least: {retried}");
-    let served: usize = [&slow, &drained].iter().map(|nginx| nginx.requests()).sum();
-    assert!(killed.requests() + served >= all, "{all}");
+    // What each client had just got is not in the log of one that was killed.
+    eventually("the others have served the rest", || {
+        let served: usize = [&killed, &slow, &drained].iter().map(|nginx| nginx.requests()).sum();
+        (served + CLIENTS >= all).then_some(())
+    });
     // Who was asked twice says so.
     let flows = weir.flows(1);
     assert!(flows.iter().all(|flow| flow["tries"].as_u64().is_some_and(|tries| tries <= 3)), "{flows:?}");
@@ -192,7 +198,7 @@ fn one_killed_one_slow_one_failing_one_drained_and_no_error() {
 fn routes_and_groups_change_under_load_without_a_lost_request() {
     let (one, other, third) = (Nginx::start("one", ""), Nginx::start("other", ""), Nginx::start("third", ""));
     let weir = Weir::explicit(&group(&[one.address, other.address], ""));
-    let load = Load::on(&weir, 8);
+    let load = Load::on(&weir, CLIENTS);
     for (members, settings) in [
         (&[one.address, third.address][..], "    balance: hash\n"),
         (&[other.address], "    max_requests: 4\n"),
