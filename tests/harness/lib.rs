@@ -4,6 +4,7 @@ pub mod background;
 pub mod cache_model;
 pub mod certificates;
 pub mod control;
+pub mod desktop;
 pub mod dns;
 pub mod engine;
 pub mod execute;

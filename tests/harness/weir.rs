@@ -40,6 +40,11 @@ impl Weir {
         Self::start("capture: {mode: off}", overlay, None)
     }
 
+    /// As [`Weir::explicit`], with these variables.
+    pub fn explicit_with(overlay: &str, environment: &[(&'static str, String)]) -> Self {
+        Self::start_with("capture: {mode: off}", overlay, None, environment)
+    }
+
     /// A weir that captures, in a cgroup of its own making.
     pub fn capturing(overlay: &str) -> Self {
         Self::capturing_in(new_cgroup(), overlay)
@@ -52,6 +57,15 @@ impl Weir {
     }
 
     fn start(capture: &str, overlay: &str, cgroup: Option<PathBuf>) -> Self {
+        Self::start_with(capture, overlay, cgroup, &[])
+    }
+
+    fn start_with(
+        capture: &str,
+        overlay: &str,
+        cgroup: Option<PathBuf>,
+        environment: &[(&'static str, String)],
+    ) -> Self {
         let folder = TempDir::new().expect("a temporary folder");
         // Also for a weir that becomes another user.
         let everybody = std::fs::Permissions::from_mode(0o755);
@@ -61,8 +75,10 @@ impl Weir {
         let state = folder.path().join("state");
         let text = format!(
             "server: {{port: {port}, port_range: {port}-{port}}}\n\
+             system_proxy: {{backends: [], state_dir: '{}'}}\n\
              security: {{acl: {{destinations: {{loopback: allow}}}}}}\n\
              admin: {{port: {admin}, state_dir: '{}', reload_on_change: false}}\n{capture}\n",
+            folder.path().join("lasting").display(),
             state.display()
         );
         std::fs::write(&base, text).expect("a file in a temporary folder");
@@ -72,6 +88,7 @@ impl Weir {
         let child = Command::new(binary())
             .arg("serve")
             .args([OsStr::new("--config"), base.as_os_str(), OsStr::new("--config"), extra.as_os_str()])
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a log file"))
             .stderr(log)
@@ -145,6 +162,25 @@ impl Weir {
 
     pub fn signal(&self, signal: Signal) {
         kill(self.pid(), signal).expect("weir is running");
+    }
+
+    /// Starts it once more, after it has ended, as it was started before.
+    pub fn start_again(&mut self, environment: &[(&'static str, String)]) {
+        let file = |name: &str| self.folder.path().join(name);
+        let log = std::fs::File::options().append(true).open(file("log")).expect("a log file");
+        self.child = Command::new(binary())
+            .args(["serve", "--config"])
+            .arg(file("base.yaml"))
+            .arg("--config")
+            .arg(file("overlay.yaml"))
+            .envs(environment.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a log file"))
+            .stderr(log)
+            .spawn()
+            .expect("weir starts");
+        self.successors.clear();
+        self.wait_until_ready();
     }
 
     /// Waits for its end; the exit code, if it has one.

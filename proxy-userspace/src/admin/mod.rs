@@ -25,6 +25,7 @@ mod proxy;
 mod resources;
 mod rules;
 mod status;
+mod system_proxy;
 mod targets;
 mod test;
 mod token;
@@ -299,6 +300,7 @@ fn for_owner() -> Resources {
         .merge(contexts::changes())
         .merge(config::for_owner())
         .merge(proxy::changes())
+        .merge(system_proxy::changes())
         .merge(flows::routes())
         .merge(execute::changes())
         .merge(test::changes())

@@ -13,6 +13,7 @@ mod events;
 mod exec;
 mod explain;
 mod flows;
+mod guard;
 mod hold;
 mod install;
 #[cfg(feature = "mcp")]
@@ -23,6 +24,7 @@ mod policy;
 mod serve;
 mod status;
 mod supervise;
+mod system_proxy;
 mod upgrade;
 
 use std::path::PathBuf;
@@ -91,12 +93,20 @@ enum Command {
     /// Keeps the privileges that weir gives up. For weir itself to start.
     #[command(hide = true)]
     Assist,
+    /// Gives the system's proxy settings back when weir is gone. For weir itself to start.
+    #[command(hide = true)]
+    Guard,
     /// Tells weir of a container that is about to start. For container runtimes to start.
     #[command(hide = true)]
     OciHook(oci::Hook),
     /// Adds the hook to containers. For container engines to start, in place of a runtime.
     #[command(hide = true)]
     OciRuntime(oci::Runtime),
+    /// Has the system use the running weir as its proxy, or what it used before.
+    #[command(subcommand)]
+    SystemProxy(system_proxy::Command),
+    /// Gives the system's proxy settings back, if a weir has set them: one that is gone, or the one that runs.
+    Restore(system_proxy::Restore),
     /// Checks and shows the configuration, and has it read again.
     #[command(subcommand)]
     Config(config::Command),
@@ -160,6 +170,9 @@ pub fn run(arguments: Arguments) -> ExitCode {
             Err(failed) => Err(failed),
         },
         Command::Assist => assist::run(),
+        Command::Guard => guard::run(),
+        Command::SystemProxy(command) => system_proxy::run(&command, &admin),
+        Command::Restore(arguments) => system_proxy::restore(&arguments, &admin),
         Command::OciHook(arguments) => oci::hook(&arguments, &admin),
         Command::OciRuntime(arguments) => oci::runtime(&arguments, &admin),
         Command::Config(command) => config::run(&command, &admin),

@@ -35,6 +35,7 @@ mod selector;
 mod shape;
 mod show;
 mod sources;
+mod system_proxy;
 #[cfg(test)]
 pub(crate) mod tests;
 mod tls;
@@ -73,6 +74,7 @@ pub use schema::schema;
 pub use selector::{BadSelector, COMPOSE_LABEL, Selector};
 pub use show::{Effective, Loaded, effective, load_whole, load_whole_again};
 pub use sources::{DEFAULT_FILE, Sources, load, load_again};
+pub use system_proxy::{Configure, SystemBackend, SystemProxy};
 pub use tls::{Identity, ServerTls, TlsDestination, TlsVersion, UpstreamTls};
 
 /// Everything that can be configured.
@@ -88,6 +90,7 @@ pub struct Config {
     pub upstream: Upstream,
     pub tls: Tls,
     pub relay: Relay,
+    pub system_proxy: SystemProxy,
     pub admin: Admin,
     pub metrics: Metrics,
     pub cli: Cli,
