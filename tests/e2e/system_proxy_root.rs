@@ -48,6 +48,8 @@ const LAB: &str = "11111111-2222-3333-4444-555555555555";
 
 impl NetworkManager {
     fn start() -> Self {
+        // Where it may be written to, NetworkManager waits for udev. And it has to be of this network namespace.
+        run("mount -t sysfs -o ro sysfs /sys");
         for folder in ["/run", "/etc/NetworkManager", "/var/lib/NetworkManager"] {
             run(&format!("mount -t tmpfs tmpfs {folder}"));
         }
@@ -195,7 +197,10 @@ fn a_read_only_disk_is_waited_for() {
     let environment = folder.join("environment");
     let before = fs::read(&environment).expect("a file");
     let remount = |how: &str| run(&format!("mount -o remount,{how} {}", folder.display()));
-    let mut weir = Weir::explicit(&on_disk(&folder));
+    // Its state is elsewhere: what is open for writing can't be made read-only.
+    let overlay =
+        format!("system_proxy: {{backends: [environment], environment_file: '{}'}}", environment.display());
+    let mut weir = Weir::explicit(&overlay);
     remount("ro");
     let (code, problem) = configure(&weir);
     assert_eq!(code, 500, "{problem}");

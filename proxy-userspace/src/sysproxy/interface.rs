@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use nix::net::if_::if_nametoindex;
+
 /// `RTF_UP` and `RTF_REJECT` of linux/route.h.
 const UP: u32 = 0x1;
 const REJECT: u32 = 0x200;
@@ -17,7 +19,7 @@ pub(super) fn active() -> Option<String> {
 }
 
 pub(super) fn exists(name: &str) -> bool {
-    !name.is_empty() && !name.contains('/') && name != "." && name != ".." && folder(name).exists()
+    if_nametoindex(name).is_ok()
 }
 
 /// Whether it leads into a tunnel: then others than weir may decide what is asked through a proxy.
