@@ -21,6 +21,7 @@ use crate::policy::Policy;
 use crate::policy::auth::Auth;
 use crate::policy::current::Shared;
 use crate::redirect::{Decision, Heartbeat, Redirect, RedirectError, monotonic_ns};
+use crate::services::Services;
 use crate::sysproxy;
 use crate::telemetry::flows::Flows;
 
@@ -52,6 +53,8 @@ pub struct Running {
     pub following: Following,
     pub namespaces: Arc<Namespaces>,
     pub targets: Arc<Targets>,
+    /// Apps that the gateway serves.
+    pub services: Arc<Services>,
     /// None where nothing is cached.
     pub cache: Option<Arc<Cache>>,
     /// None where no commands are run.

@@ -24,6 +24,7 @@ mod problem;
 mod proxy;
 mod resources;
 mod rules;
+mod services;
 mod status;
 mod system_proxy;
 mod targets;
@@ -298,6 +299,7 @@ fn for_owner() -> Resources {
         .merge(decisions::routes())
         .merge(policy::changes())
         .merge(contexts::changes())
+        .merge(services::changes())
         .merge(config::for_owner())
         .merge(proxy::changes())
         .merge(system_proxy::changes())

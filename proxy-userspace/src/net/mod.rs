@@ -8,5 +8,6 @@ pub mod frames;
 pub mod gathered;
 pub mod listener;
 pub mod pair;
+pub mod place;
 pub mod stream;
 pub mod transport;

@@ -77,7 +77,7 @@ impl Exchange<'_, '_> {
         }
         let settings = &self.engine.config.upstream;
         let mut backoff = Backoff::new(settings.backoff);
-        let mut left = if self.request.target.front == Front::Captured { 0 } else { settings.retries };
+        let mut left = self.retries();
         let mut had_shared = false;
         loop {
             // Boxed: a request that meets a kept connection needs none of that memory.
@@ -246,7 +246,7 @@ impl Exchange<'_, '_> {
         };
         // As the server has said it, whatever rules make of it.
         *authenticates |= authenticates_connection(&head.headers, Name::WwwAuthenticate);
-        additions::complete(engine, request, &mut head);
+        additions::complete(engine, request, self.hop, &mut head);
         self.flow.timings.ttfb_us = Some(crate::telemetry::flow::micros(sending.ended().elapsed()));
         self.flow.status = Some(head.status);
         if head.status == 407 && matches!(self.hop, Hop::Parent { tunnel: false, .. }) {

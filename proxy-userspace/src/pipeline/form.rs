@@ -13,7 +13,7 @@ use crate::upstream::basic;
 impl Exchange<'_, '_> {
     /// The request target: as a server expects it, or a parent proxy (RFC 9112 §3.2.2).
     pub(super) fn request_target(&self, host: Shown<'_>) -> Cow<'_, str> {
-        let path = &*self.request.path;
+        let path = self.request.app().map_or(&*self.request.path, |app| &app.target);
         match self.hop {
             Hop::Parent { tunnel: false, .. } if path == "*" => Cow::Owned(format!("{}://{host}", host.1)),
             Hop::Parent { tunnel: false, .. } => Cow::Owned(format!("{}://{host}{path}", host.1)),
@@ -46,6 +46,7 @@ impl Exchange<'_, '_> {
             }
             (Hop::Backend(backend), _) => (Cow::Borrowed(&backend.authority), backend.scheme),
             (_, Some(authority)) => (Cow::Borrowed(authority), target.scheme),
+            (Hop::Service(way), None) => (Cow::Borrowed(&way.at), way.scheme),
             // RFC 9112 §3.2: for want of a name, the address.
             (_, None) => {
                 let address = self.flow.upstream.unwrap_or(self.addresses.addresses[0]);
@@ -63,8 +64,10 @@ impl Exchange<'_, '_> {
             Front::Explicit => settings.explicit,
             Front::Gateway => settings.gateway,
         };
-        (fields != ForwardedFields::Off).then(|| Forwarded {
+        let prefix = self.request.app().map(|app| &*app.prefix);
+        (fields != ForwardedFields::Off || prefix.is_some()).then(|| Forwarded {
             fields,
+            prefix,
             client: self.client.ip(),
             trusted: settings
                 .trusted

@@ -23,6 +23,7 @@ mod respond;
 mod response;
 pub mod rewriting;
 mod sending;
+pub mod serving;
 pub mod side;
 pub mod tunnel;
 
@@ -46,6 +47,7 @@ use crate::policy::limits::Limits;
 use crate::policy::{Policy, Subject};
 use crate::relay;
 use crate::route;
+use crate::services;
 use crate::target::Hop;
 use crate::tls::minting::Minter;
 use crate::tls::server::Acceptance;
@@ -67,6 +69,8 @@ pub struct Engine {
     /// Shared by all workers; None where nothing is cached.
     pub cache: Option<Arc<Cache>>,
     pub routes: route::Table,
+    /// Apps that the gateway serves.
+    pub services: Follower<services::Table>,
     /// For DNS of captured processes, where that is captured.
     pub dns: Option<Inspection>,
     /// For TLS with clients, where that is configured.
@@ -98,6 +102,14 @@ impl Engine {
                 Hop::Parent { .. } => true,
                 Hop::Backend(_) => {
                     check(address)?;
+                    true
+                }
+                Hop::Service(way) => {
+                    check(address)?;
+                    // In another network namespace, an address that is weir's own here is somebody else's.
+                    if way.vantage.namespace.is_some() {
+                        return Ok(());
+                    }
                     true
                 }
                 Hop::Authority(..) | Hop::Address(..) => check(address)?,

@@ -17,6 +17,7 @@ use super::tunnel::Side;
 use crate::http::chunked::BadChunk;
 use crate::http::headers::Headers;
 use crate::net::deadline::{self, Deadline, Expired};
+use crate::net::place::Place;
 use crate::telemetry::metrics;
 
 /// What is gathered before it is written: a head and the first part of its body leave in one write.
@@ -76,10 +77,18 @@ pub type Trailers = Option<Box<Headers>>;
 pub enum Piece<'a> {
     /// Never empty.
     Content(&'a [u8]),
+    /// The same, and where else it is.
+    Placed(&'a [u8], Place),
     /// Nothing has arrived.
     Nothing,
     /// The body is whole. Trailers may follow it (RFC 9110 §6.5).
     End(Trailers),
+}
+
+impl Piece<'_> {
+    fn place(&self) -> Option<Place> {
+        if let Self::Placed(_, place) = self { Some(*place) } else { None }
+    }
 }
 
 /// Where content goes.
@@ -94,11 +103,15 @@ pub trait Sink {
     fn put(&mut self, content: &[u8]) -> Result<(), BodyError>;
 
     /// Takes as much of a large part as the receiver's side has room for, and sends it at once behind what is staged,
-    /// without copying it; or takes all of it as [`Sink::put`] does. How much it took.
+    /// without copying it, from its place if it has one; or takes all of it as [`Sink::put`] does. How much it took.
     ///
     /// # Errors
     /// As [`Sink::put`], and as the connection says it.
-    fn put_some(&mut self, content: &[u8]) -> impl Future<Output = Result<usize, BodyError>> {
+    fn put_some(
+        &mut self,
+        content: &[u8],
+        _place: Option<Place>,
+    ) -> impl Future<Output = Result<usize, BodyError>> {
         ready(self.put(content).map(|()| content.len()))
     }
 
@@ -139,8 +152,12 @@ impl<K: Sink> Sink for &mut K {
         K::put(self, content)
     }
 
-    fn put_some(&mut self, content: &[u8]) -> impl Future<Output = Result<usize, BodyError>> {
-        K::put_some(self, content)
+    fn put_some(
+        &mut self,
+        content: &[u8],
+        place: Option<Place>,
+    ) -> impl Future<Output = Result<usize, BodyError>> {
+        K::put_some(self, content, place)
     }
 
     fn staged(&self) -> usize {
@@ -217,12 +234,15 @@ pub async fn transfer(
     let (mut source_waited, mut sink_waited) = (Waited::default(), Waited::default());
     let paces_source = source.has_length() || terms.paces_streams;
     loop {
-        let trailers = match source.next()? {
-            Piece::Content(content) => {
+        let piece = source.next()?;
+        let place = piece.place();
+        let trailers = match piece {
+            Piece::Content(content) | Piece::Placed(content, _) => {
                 total += content.len() as u64;
                 if let Some(limit) = terms.limit.filter(|limit| total > *limit) {
                     return Err(BodyError::TooLarge(limit));
                 }
+                let content = (content, place);
                 let content =
                     put_large(&mut sink, content, &mut uncounted, (total, &mut sink_waited), terms).await?;
                 // An empty chunk would be the last one.
@@ -275,7 +295,7 @@ async fn fill(
 /// Sends a large part piece by piece, as the receiver takes it: each has its time. What is left is not large.
 async fn put_large<'a>(
     sink: &mut impl Sink,
-    mut content: &'a [u8],
+    (mut content, mut place): (&'a [u8], Option<Place>),
     uncounted: &mut u64,
     (total, waited): (u64, &mut Waited),
     terms: Terms<'_>,
@@ -283,15 +303,17 @@ async fn put_large<'a>(
     let side = sink.side();
     while content.len() >= LARGE {
         let since = deadline::ticks();
-        let taken = match terms.patience.deadline.limit(terms.patience.write, sink.put_some(content)).await {
-            Ok(taken) => taken?,
-            Err(Expired::TimedOut | Expired::Drained) => return Err(BodyError::TimedOut(side)),
-        };
+        let taken =
+            match terms.patience.deadline.limit(terms.patience.write, sink.put_some(content, place)).await {
+                Ok(taken) => taken?,
+                Err(Expired::TimedOut | Expired::Drained) => return Err(BodyError::TimedOut(side)),
+            };
         *uncounted += taken as u64;
         if sink.staged() == 0 {
             count(side, uncounted, terms);
         }
         content = &content[taken..];
+        place = place.map(|place| place.after(taken as u64));
         waited.note(since, terms.patience.write, terms.patience, total - content.len() as u64, side)?;
     }
     Ok(content)
