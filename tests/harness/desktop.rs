@@ -34,6 +34,15 @@ impl Desktop {
         Self { home, bus, address: address.trim().to_owned() }
     }
 
+    /// One whose proxy settings are partly set and partly not, with what somebody may have in them.
+    pub fn with_settings() -> Self {
+        let desktop = Self::new();
+        desktop.set("ignore-hosts", "['intranet.example', '::1', \"it's.example\"]");
+        desktop.set("http/host", "proxy.example");
+        desktop.set("https/port", "3129");
+        desktop
+    }
+
     /// What programs of this session have in their environment.
     pub fn environment(&self) -> Vec<(&'static str, String)> {
         let mut environment = folders(self.home.path());
