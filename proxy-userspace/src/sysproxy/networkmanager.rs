@@ -120,14 +120,15 @@ fn forget(uuid: &str) {
     }
 }
 
-/// Whether two profiles have the same settings; comments, order and empty sections are none.
+/// Whether two profiles have the same settings; comments, order, empty sections and the time of the last connection are
+/// none.
 fn same(one: &str, other: &str) -> bool {
     let settings = |text: &str| {
         let (mut section, mut settings) = (String::new(), Vec::new());
         for line in text.lines().map(str::trim) {
             if line.starts_with('[') {
                 section = line.to_owned();
-            } else if !line.is_empty() && !line.starts_with('#') && section != "[.nmmeta]" {
+            } else if !line.is_empty() && !line.starts_with(['#', ';']) && !line.starts_with("timestamp=") && section != "[.nmmeta]" {
                 settings.push(format!("{section}{line}"));
             }
         }
@@ -154,7 +155,7 @@ mod tests {
     #[test]
     fn profiles_are_compared_by_what_they_say() {
         let own = "# mine\n[connection]\nid=lab\n\n[ipv4]\nmethod=auto\n";
-        let shadow = "[connection]\nid=lab\n[dummy]\n[ipv4]\nmethod=auto\n\n[.nmmeta]\nshadowed-owned=true\n";
+        let shadow = "[connection]\nid=lab\ntimestamp=1\n[dummy]\n[ipv4]\nmethod=auto\n\n[.nmmeta]\nshadowed-owned=true\n";
         assert!(same(own, shadow));
         assert!(!same(own, &shadow.replace("auto", "manual")));
     }
