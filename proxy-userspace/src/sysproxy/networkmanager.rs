@@ -128,7 +128,11 @@ fn same(one: &str, other: &str) -> bool {
         for line in text.lines().map(str::trim) {
             if line.starts_with('[') {
                 section = line.to_owned();
-            } else if !line.is_empty() && !line.starts_with(['#', ';']) && !line.starts_with("timestamp=") && section != "[.nmmeta]" {
+            } else if !line.is_empty()
+                && !line.starts_with(['#', ';'])
+                && !line.starts_with("timestamp=")
+                && section != "[.nmmeta]"
+            {
                 settings.push(format!("{section}{line}"));
             }
         }
