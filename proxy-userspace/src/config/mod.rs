@@ -23,6 +23,7 @@ mod headers;
 mod interception;
 mod keys;
 mod kinds;
+mod logging;
 mod matching;
 mod parent;
 mod patterns;
@@ -70,6 +71,7 @@ pub use headers::SecurityHeaders;
 pub use interception::{Intercept, InterceptAction, InterceptRule, OnFailure, Tls, Unreadable};
 pub use keys::{keys, security_of};
 pub use kinds::duration_of;
+pub use logging::{Flows, LogFormat, Logging};
 pub use matching::{HeaderMatch, Match, PathRegex};
 pub use parent::{Credentials, Exempt, Parent, ParentKind};
 pub use patterns::{HostPattern, PathPattern};
@@ -376,28 +378,4 @@ pub struct UpstreamHttp2 {
     pub prior_knowledge: Vec<HostPattern>,
     /// Requests on one connection before another is opened. Default 100.
     pub max_streams: usize,
-}
-
-/// `flows`: the record of what passed.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Flows {
-    /// Finished flows kept in memory for `weir flows`. Default 1024.
-    pub keep: usize,
-}
-
-/// `logging`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Logging {
-    /// A level (error, warn, info, debug, trace) or a filter such as `info,weir::relay=debug`. Default info.
-    pub level: String,
-    /// Default text.
-    pub format: LogFormat,
-    /// Write a line per finished flow. Default on.
-    pub access: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    Text,
-    Json,
 }
