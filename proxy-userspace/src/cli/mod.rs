@@ -204,3 +204,46 @@ pub(crate) fn say(line: &str) -> Result<(), Failed> {
         result => result.map_err(|error| Failed::new(FAILED, format!("can't write: {error}"))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    /// They run until they are ended, write what is for another program already, or change files of this host.
+    const WITHOUT_JSON: [&str; 13] = [
+        "serve",
+        "exec",
+        "mcp",
+        "completions",
+        "man",
+        "schema",
+        "hash-password",
+        "export",
+        "trust",
+        "untrust",
+        "install-hook",
+        "remove-hook",
+        "help",
+    ];
+
+    fn check(command: &clap::Command) {
+        if command.is_hide_set() || WITHOUT_JSON.contains(&command.get_name()) {
+            return;
+        }
+        match command.has_subcommands() {
+            true => command.get_subcommands().for_each(check),
+            false => assert!(
+                command.get_arguments().any(|argument| argument.get_id() == "json"),
+                "`{}` has no --json",
+                command.get_name()
+            ),
+        }
+    }
+
+    #[test]
+    fn what_commands_tell_programs_can_read() {
+        check(&Arguments::command());
+    }
+}
