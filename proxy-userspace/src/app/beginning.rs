@@ -15,7 +15,7 @@ use super::serving::{Served, Wishes};
 use super::state_file::{self, StateFile};
 use super::wiring::Wired;
 use super::worker::Workers;
-use super::{decisions, holder, policy, predecessors, rules, supervisor, system_proxy};
+use super::{checks, decisions, holder, policy, predecessors, rules, supervisor, system_proxy};
 use crate::running::{Capture, Phase, Running};
 use crate::{admin, capture};
 
@@ -83,6 +83,7 @@ fn tasks(running: &Arc<Running>) -> Vec<JoinHandle<()>> {
         tokio::spawn(policy::keep_current(Arc::clone(running))),
         tokio::spawn(predecessors::watch(Arc::clone(running))),
         tokio::spawn(system_proxy::watch(Arc::clone(running))),
+        tokio::spawn(checks::run(Arc::clone(running))),
     ]
 }
 

@@ -1,4 +1,4 @@
-//! `flows` and `logging`.
+//! `flows` and `logging`: what is told of what passed.
 
 /// `flows`: the record of what passed.
 #[derive(Debug, Clone, PartialEq)]

@@ -7,6 +7,7 @@
 mod access;
 mod admin;
 mod auth;
+mod backend_health;
 mod backends;
 mod cache;
 mod clashes;
@@ -57,6 +58,7 @@ use std::time::Duration;
 pub use access::{AccessRule, TimeWindow};
 pub use admin::{Admin, Metrics};
 pub use auth::{Auth, AuthMode, CONTEXT_PREFIX, User};
+pub use backend_health::{BackendHealth, Breaker, Check, CheckKind, Outliers, Retries};
 pub use backends::{Algorithm, BackendGroup, Bounds, HashBy, MAX_WEIGHT, Member};
 pub use cache::{Cache, Disk};
 pub use clashes::warnings;

@@ -2,6 +2,7 @@
 //! record. [`request`] and [`tunnel`] read as that straight line.
 
 mod additions;
+mod attempt;
 mod balanced;
 mod caching;
 #[cfg(feature = "compression")]
@@ -19,6 +20,7 @@ mod max_forwards;
 #[cfg(not(feature = "compression"))]
 mod no_compression;
 mod recording;
+mod replay;
 pub mod request;
 mod respond;
 mod response;

@@ -4,9 +4,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::Engine;
+use super::attempt::Attempt;
 use super::balanced;
 use super::caching::{self, Fetch};
-use super::exchange::{Attempt, Ending, Exchange};
+use super::exchange::{Ending, Exchange};
 use super::failure::{Cut, Failure};
 use super::identify::identify;
 use super::judge::judge;
