@@ -288,6 +288,9 @@ fn only_what_may_be_repeated_is_repeated() {
         }
         assert!(asked.load(Ordering::SeqCst) > before, "{method} was never with the silent one");
     }
+    let flows = weir.flows(60);
+    let mut puts = flows.iter().filter(|flow| flow["method"] == "PUT" && flow["tries"] == 2);
+    assert!(puts.all(|flow| flow["sent"] == "content that is sent again".len()), "{flows:?}");
     // Nobody knows what has become of a POST.
     let statuses: Vec<_> = (0..20).map(|_| ask(&weir, "POST", "x").status).collect();
     assert!(
@@ -353,6 +356,22 @@ fn one_that_takes_too_long_is_left_for_another() {
     let weir = Weir::explicit(&group(&[*stuck, origin.address], settings));
     assert!((0..4).all(|_| ask(&weir, "GET", "").status == 200));
     assert_eq!(member(&weir, 0)["state"], "ejected");
+}
+
+#[test]
+fn one_that_cuts_its_answers_off_is_ejected() {
+    let cutting = http::server("127.0.0.1", |mut stream| {
+        let _ = http::read_head(&mut stream);
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc");
+    });
+    let origin = Origin::fixed("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    let weir = Weir::explicit(&group(&[*cutting, origin.address], "    outliers: {failures: 2}\n"));
+    for _ in 0..4 {
+        // Half of them are cut off for the client as well: there is no way back once it has got a head.
+        let _ = http::send(weir.proxy, b"GET / HTTP/1.1\r\nHost: shop.example\r\nConnection: close\r\n\r\n");
+    }
+    is(&weir, 0, "ejected");
+    assert!((0..4).all(|_| ask(&weir, "GET", "").status == 200));
 }
 
 /// What the API refuses.

@@ -1,11 +1,14 @@
 //! What an exchange has to know of the others that there could be in its place.
 
+use std::cell::Cell;
 use std::future::Future;
 
 use tokio::time::{Instant, timeout_at};
 
 use super::failure::Failure;
 use crate::http::head::ResponseHead;
+use crate::relay::Side;
+use crate::relay::body::BodyError;
 
 /// One of several servers.
 #[derive(Clone, Copy)]
@@ -16,6 +19,8 @@ pub(super) struct OneOf<'a> {
     pub unwanted: Option<&'a dyn Fn(u16) -> bool>,
     /// For the head of its answer.
     pub deadline: Option<Instant>,
+    /// It has ended its answer before that was whole.
+    pub cut_off: &'a Cell<bool>,
 }
 
 /// Whether there could be another way if this one fails.
@@ -47,6 +52,20 @@ impl Attempt<'_> {
                 Err(Failure::Unwanted(status))
             }
             Self::Only | Self::OneOf(_) => Ok(()),
+        }
+    }
+
+    /// Notes whose fault it is that the answer was not delivered.
+    pub(super) fn note(self, failure: &Failure) {
+        if let (Self::OneOf(one), Failure::ResponseBody(error)) = (self, failure) {
+            one.cut_off.set(matches!(
+                error,
+                BodyError::Truncated(Side::Upstream)
+                    | BodyError::Io(Side::Upstream, _)
+                    | BodyError::TimedOut(Side::Upstream)
+                    | BodyError::TooSlow(Side::Upstream, _)
+                    | BodyError::Malformed(_)
+            ));
         }
     }
 

@@ -3,6 +3,7 @@
 //! It is sent again where that can do no harm: nothing of it was sent, or its method is idempotent and its content is still
 //! there (RFC 9110 §9.2.2); nobody has been told anything of an answer yet; and the group's budget allows it.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -87,6 +88,8 @@ impl Balanced<'_, '_> {
                 return Err(failure);
             }
             tried.push(index);
+            // What nobody has made use of was not sent.
+            self.flow.progress().sent.set(0);
             if !self.group.has_others(&tried) {
                 backoff.wait().await;
             }
@@ -112,16 +115,18 @@ impl Balanced<'_, '_> {
             retries.statuses.contains(&status) && group.has_others(&[turn.index()]) && group.may_retry()
         };
         let may_repeat = terms.repeats && !is_last;
+        let cut_off = Cell::new(false);
         // Where nobody else could be asked, it is waited for.
         let limit = retries.timeout.filter(|_| may_repeat && group.has_others(&[turn.index()]));
         let one = OneOf {
             set_cookie: set_cookie.as_deref(),
             unwanted: may_repeat.then_some(&unwanted as &dyn Fn(u16) -> bool),
             deadline: limit.map(|limit| Instant::now() + limit),
+            cut_off: &cut_off,
         };
         let result = self.exchange(&turn, one, downstream, own).await;
         if let Some(failed) = has_failed(&result, self.flow.status, &group.settings) {
-            turn.report(failed);
+            turn.report(failed || cut_off.get());
         }
         if let Ok(Ending::Upgraded(_)) = result {
             self.flow.hold(turn);

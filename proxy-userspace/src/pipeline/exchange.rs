@@ -350,6 +350,7 @@ impl Exchange<'_, '_> {
                 Ending::Complete { sent }
             }
             Err(failure) => {
+                self.attempt.note(&failure);
                 self.flow.end = failure.to_string().into();
                 Ending::Abort(failure.cut())
             }
