@@ -26,6 +26,7 @@ pub mod podman;
 pub mod prompt;
 pub mod redis;
 pub mod scripts;
+pub mod served;
 pub mod site;
 pub mod strict;
 pub mod successor;

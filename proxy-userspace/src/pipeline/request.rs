@@ -106,7 +106,8 @@ pub async fn serve(
         Ok(Ending::Withheld(_)) => return Next::Abort(Cut::Broken),
         Err(failure) => failure,
     };
-    refuse(engine, downstream, request, &mut flow, &failure).await
+    // Boxed, as all that is rare: each request's state has room for the largest of what is not.
+    Box::pin(refuse(engine, downstream, request, &mut flow, &failure)).await
 }
 
 /// Answers what never became a request. Returns whether an answer went out.
@@ -160,24 +161,23 @@ async fn answer(
     let request = changed.as_ref().unwrap_or(request);
     if serves_pac(engine, request) {
         let (head, file) = pac(request)?;
-        return answer_itself(engine, downstream, request, flow, (head, file.as_bytes())).await;
+        return Box::pin(answer_itself(engine, downstream, request, flow, (head, file.as_bytes()))).await;
     }
     check_policy(engine, downstream.client(), request).await?;
     if let Some((head, content)) = serving::own_answer(engine, request) {
-        return answer_itself(engine, downstream, request, flow, (head, content.as_bytes())).await;
+        return Box::pin(answer_itself(engine, downstream, request, flow, (head, content.as_bytes()))).await;
     }
     let counted = match max_forwards::reach(request, framing, &engine.via)? {
         Reach::Any => None,
         Reach::On(counted) => Some(counted),
         Reach::Here(answer) => {
-            return answer_itself(engine, downstream, request, flow, (answer.0, &answer.1)).await;
+            return Box::pin(answer_itself(engine, downstream, request, flow, (answer.0, &answer.1))).await;
         }
     };
     let request = counted.as_deref().unwrap_or(request);
     match &engine.cache {
-        // Who asks for another protocol wants a connection, not a response; what was led elsewhere is told to each client in
-        // its own way.
-        Some(cache) if !forward::wants_connection(&request.head) && request.rewritten.is_none() => {
+        // Who asks for another protocol wants a connection, not a response.
+        Some(cache) if !forward::wants_connection(&request.head) && !request.is_told_anew() => {
             // Boxed: who has no cache does not carry its state.
             Box::pin(caching::serve(engine, cache, downstream, request, framing, own, flow)).await
         }
@@ -233,7 +233,7 @@ fn filtered(engine: &Engine, request: &Request) -> Result<Option<Request>, Failu
     Ok(changed.map(|head| request.with_head(head)))
 }
 
-fn asked(request: &Request) -> Asked<'_> {
+pub(super) fn asked(request: &Request) -> Asked<'_> {
     Asked { method: request.head.method(), path: &request.path, headers: &request.head.headers }
 }
 
