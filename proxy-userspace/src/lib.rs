@@ -25,6 +25,7 @@ pub mod relay;
 pub mod route;
 pub mod running;
 pub mod services;
+pub mod sysproxy;
 pub mod target;
 pub mod telemetry;
 pub mod tls;

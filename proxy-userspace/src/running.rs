@@ -22,9 +22,10 @@ use crate::policy::auth::Auth;
 use crate::policy::current::Shared;
 use crate::redirect::{Decision, Heartbeat, Redirect, RedirectError, monotonic_ns};
 use crate::services::Services;
+use crate::sysproxy;
 use crate::telemetry::flows::Flows;
 
-pub use live::{Live, NotReloaded, NotStarted, Reloaded, Reloads, Wish};
+pub use live::{Live, NotReloaded, NotStarted, Reloaded, Reloads, Started, Wanted, Wish};
 pub use predecessors::{Predecessor, Predecessors};
 
 /// A running weir.
@@ -58,6 +59,8 @@ pub struct Running {
     pub cache: Option<Arc<Cache>>,
     /// None where no commands are run.
     pub commands: RwLock<Option<Arc<Executor>>>,
+    /// The system's own proxy settings.
+    pub system_proxy: Arc<sysproxy::Client>,
     /// Where to ask for another weir in this one's place.
     pub upgrades: mpsc::Sender<Upgrade>,
     /// Another weir has been told what is captured: a change would be known to one of the two only.

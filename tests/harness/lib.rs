@@ -3,7 +3,9 @@
 pub mod background;
 pub mod cache_model;
 pub mod certificates;
+pub mod cgroups;
 pub mod control;
+pub mod desktop;
 pub mod dns;
 pub mod engine;
 pub mod execute;

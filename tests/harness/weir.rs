@@ -15,6 +15,8 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::cgroups::remove_cgroups;
+pub use crate::cgroups::{cgroup2_mount, new_cgroup};
 use crate::{http, successor};
 
 /// A weir process.
@@ -40,6 +42,11 @@ impl Weir {
         Self::start("capture: {mode: off}", overlay, None)
     }
 
+    /// As [`Weir::explicit`], with these variables.
+    pub fn explicit_with(overlay: &str, environment: &[(&'static str, String)]) -> Self {
+        Self::start_with("capture: {mode: off}", overlay, None, environment)
+    }
+
     /// A weir that captures, in a cgroup of its own making.
     pub fn capturing(overlay: &str) -> Self {
         Self::capturing_in(new_cgroup(), overlay)
@@ -52,6 +59,15 @@ impl Weir {
     }
 
     fn start(capture: &str, overlay: &str, cgroup: Option<PathBuf>) -> Self {
+        Self::start_with(capture, overlay, cgroup, &[])
+    }
+
+    fn start_with(
+        capture: &str,
+        overlay: &str,
+        cgroup: Option<PathBuf>,
+        environment: &[(&'static str, String)],
+    ) -> Self {
         let folder = TempDir::new().expect("a temporary folder");
         // Also for a weir that becomes another user.
         let everybody = std::fs::Permissions::from_mode(0o755);
@@ -61,8 +77,10 @@ impl Weir {
         let state = folder.path().join("state");
         let text = format!(
             "server: {{port: {port}, port_range: {port}-{port}}}\n\
+             system_proxy: {{backends: [], state_dir: '{}'}}\n\
              security: {{acl: {{destinations: {{loopback: allow}}}}}}\n\
              admin: {{port: {admin}, state_dir: '{}', reload_on_change: false}}\n{capture}\n",
+            folder.path().join("lasting").display(),
             state.display()
         );
         std::fs::write(&base, text).expect("a file in a temporary folder");
@@ -72,6 +90,7 @@ impl Weir {
         let child = Command::new(binary())
             .arg("serve")
             .args([OsStr::new("--config"), base.as_os_str(), OsStr::new("--config"), extra.as_os_str()])
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a log file"))
             .stderr(log)
@@ -145,6 +164,25 @@ impl Weir {
 
     pub fn signal(&self, signal: Signal) {
         kill(self.pid(), signal).expect("weir is running");
+    }
+
+    /// Starts it once more, after it has ended, as it was started before.
+    pub fn start_again(&mut self, environment: &[(&'static str, String)]) {
+        let file = |name: &str| self.folder.path().join(name);
+        let log = std::fs::File::options().append(true).open(file("log")).expect("a log file");
+        self.child = Command::new(binary())
+            .args(["serve", "--config"])
+            .arg(file("base.yaml"))
+            .arg("--config")
+            .arg(file("overlay.yaml"))
+            .envs(environment.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a log file"))
+            .stderr(log)
+            .spawn()
+            .expect("weir starts");
+        self.successors.clear();
+        self.wait_until_ready();
     }
 
     /// Waits for its end; the exit code, if it has one.
@@ -359,38 +397,4 @@ pub fn reset(stream: TcpStream) {
 pub fn assert_reset(mut stream: &TcpStream) {
     let error = io::copy(&mut stream, &mut io::sink()).expect_err("a reset, not a clean end");
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}");
-}
-
-/// A cgroup for one test; the weir that captures in it removes it.
-pub fn new_cgroup() -> PathBuf {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let name = format!("weir-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-    let path = cgroup2_mount().join(name);
-    std::fs::create_dir(&path).expect("this test needs root: run `cargo xtask test`");
-    path
-}
-
-/// Where cgroup v2 is mounted.
-pub fn cgroup2_mount() -> PathBuf {
-    let mounts = std::fs::read_to_string("/proc/mounts").expect("/proc");
-    let mount = mounts.lines().find_map(|line| {
-        let mut fields = line.split(' ').skip(1);
-        let point = fields.next()?;
-        (fields.next()? == "cgroup2").then(|| PathBuf::from(point))
-    });
-    mount.expect("cgroup v2 is mounted")
-}
-
-/// Removes a cgroup and those below it, once the programs in them have ended.
-fn remove_cgroups(cgroup: &Path) {
-    let _ = std::fs::write(cgroup.join("cgroup.kill"), "1");
-    for entry in std::fs::read_dir(cgroup).into_iter().flatten().flatten() {
-        if entry.path().is_dir() {
-            remove_cgroups(&entry.path());
-        }
-    }
-    let deadline = Instant::now() + SOON;
-    while std::fs::remove_dir(cgroup).is_err() && cgroup.exists() && Instant::now() < deadline {
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }

@@ -7,6 +7,7 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -23,12 +24,17 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("keytool", "default-jre-headless"),
     ("chromium", "chromium"),
     ("curl", "curl"),
+    ("dbus-daemon", "dbus-daemon"),
+    ("dconf", "dconf-cli"),
     ("dig", "bind9-dnsutils"),
     ("dnsmasq", "dnsmasq-base"),
     ("docker-compose", "docker-compose"),
     ("dockerd", "docker.io"),
     ("git", "git"),
+    ("gsettings", "libglib2.0-bin"),
     ("ip", "iproute2"),
+    ("kwriteconfig5", "libkf5config-bin"),
+    ("NetworkManager", "network-manager"),
     ("nginx", "nginx-light"),
     ("node", "nodejs"),
     ("npm", "npm"),
@@ -47,6 +53,16 @@ const PROGRAMS: &[(&str, &str)] = &[
 
 /// Modules of Debian's Python that it leaves to packages of their own, and those.
 const PYTHON_MODULES: &[(&str, &str)] = &[("ensurepip", "python3-venv")];
+
+/// Files that tests need and no program stands for, and their packages.
+const FILES: &[(&str, &str)] = &[
+    ("/usr/share/glib-2.0/schemas/org.gnome.system.proxy.gschema.xml", "gsettings-desktop-schemas"),
+    ("/usr/share/dbus-1/services/ca.desrt.dconf.service", "dconf-gsettings-backend"),
+];
+
+/// NetworkManager would take this machine's network in hand: linked to nothing, its service does not start. The tests start
+/// it in a network namespace.
+const NETWORK_MANAGER: &str = "/etc/systemd/system/NetworkManager.service";
 
 /// Where programs for root are, which an ordinary user's PATH may leave out.
 const SYSTEM_FOLDERS: &[&str] = &["/usr/local/sbin", "/usr/sbin", "/sbin"];
@@ -118,14 +134,24 @@ pub(crate) fn install_programs() -> Result<()> {
     let mut missing: Vec<_> = PROGRAMS.iter().filter(|(program, _)| !is_installed(program)).collect();
     // Without an interpreter, the package is wanted for certain.
     missing.extend(PYTHON_MODULES.iter().filter(|(module, _)| !is_importable(module)));
+    missing.extend(FILES.iter().filter(|(file, _)| !Path::new(file).exists()));
     if missing.is_empty() {
         return Ok(());
     }
     let names = missing.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
     let packages: Vec<_> = missing.iter().map(|(_, package)| *package).collect();
+    let has_systemd = Path::new(NETWORK_MANAGER).parent().is_some_and(Path::is_dir);
+    if packages.contains(&"network-manager") && has_systemd && !Path::new(NETWORK_MANAGER).exists() {
+        println!(
+            "{NETWORK_MANAGER} is linked to /dev/null, so that NetworkManager is not started by being installed"
+        );
+        let privilege = Privilege::find("keeping NetworkManager from starting")?;
+        let mut command = privilege.command("ln");
+        setup::run(command.args(["-s", "/dev/null", NETWORK_MANAGER]))?;
+    }
     setup::apt_install(&packages)
         .with_context(|| format!("the tests run programs that this machine lacks: {names}; install them"))?;
-    let is_there = |name: &str| is_installed(name) || is_importable(name);
+    let is_there = |name: &str| is_installed(name) || Path::new(name).is_file() || is_importable(name);
     match missing.iter().find(|(name, _)| !is_there(name)) {
         Some((name, package)) => bail!("{package} was installed, but there is no {name}"),
         None => Ok(()),

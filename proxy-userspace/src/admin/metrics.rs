@@ -40,6 +40,9 @@ async fn metrics(State(running): State<Arc<Running>>) -> impl IntoResponse {
     write_metric(&mut text, "uptime_seconds", "Seconds since the start.", "gauge", uptime);
     let contexts = running.auth.contexts.count() as u64;
     write_metric(&mut text, "contexts", "Contexts that have been made and not released.", "gauge", contexts);
+    let is_systems = running.system_proxy.state().configured.is_some();
+    let help = "1 while the system's proxy settings name this weir.";
+    write_metric(&mut text, "system_proxy_configured", help, "gauge", is_systems.into());
     let services = running.services.table().services().len() as u64;
     write_metric(&mut text, "services", "Apps that the gateway serves.", "gauge", services);
     super::backends::write_metrics(&running, &mut text);

@@ -28,6 +28,7 @@ mod resources;
 mod rules;
 mod services;
 mod status;
+mod system_proxy;
 mod targets;
 mod test;
 mod token;
@@ -304,6 +305,7 @@ fn for_owner() -> Resources {
         .merge(services::changes())
         .merge(config::for_owner())
         .merge(proxy::changes())
+        .merge(system_proxy::changes())
         .merge(flows::routes())
         .merge(execute::changes())
         .merge(test::changes())

@@ -1,7 +1,5 @@
-//! POST /proxy/start and /proxy/stop: the explicit proxy listens, or not, while everything else goes on. GET
-//! /proxy/setup-guide: what a person would type to use it.
-//!
-//! The system's own proxy settings are not changed here: `system_proxy` in the answers is null.
+//! POST /proxy/start and /proxy/stop: the explicit proxy listens, or not, while everything else goes on; the system uses it
+//! meanwhile, where that is possible and wanted. GET /proxy/setup-guide: what a person would type to use it.
 
 use std::io;
 use std::net::IpAddr;
@@ -17,7 +15,8 @@ use tokio::sync::oneshot;
 use super::object::{BadObject, Object};
 use super::problem::Problem;
 use super::resources::{About, Resources, asked, object};
-use crate::running::{NotStarted, Running, Wish};
+use super::system_proxy;
+use crate::running::{NotStarted, Running, Started, Wanted, Wish};
 
 pub(super) fn questions() -> Resources {
     let about = About::new("What to type to use the proxy on this machine").answers(object(
@@ -44,28 +43,30 @@ pub(super) fn changes() -> Resources {
         .may_fail(&[500, 503]);
     let end = About::new("Has it listen no more")
         .answers(object(&json!({ "status": { "const": "stopped" }, "system_proxy": system_proxy })))
-        .may_fail(&[503]);
+        .may_fail(&[500, 503]);
     Resources::new().post("/proxy/start", start, begin).post("/proxy/stop", stop, end)
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Wanted {
+struct Asked {
     /// Default: as the configuration has it. 0 is any free one.
     port: Option<u16>,
     /// Default: server.host. Another one has to be a loopback address.
     listen_host: Option<IpAddr>,
     /// Whether the system is to use it.
     #[serde(default = "yes")]
-    #[expect(
-        dead_code,
-        reason = "read by what sets the system's proxy; without it the answer's part is null"
-    )]
     system_proxy: bool,
 }
 
 fn yes() -> bool {
     true
+}
+
+impl Default for Asked {
+    fn default() -> Self {
+        Self { port: None, listen_host: None, system_proxy: yes() }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -78,14 +79,20 @@ struct Told {
 
 async fn start(
     State(running): State<Arc<Running>>,
-    wanted: Result<Option<Object<Wanted>>, BadObject>,
+    asked: Result<Option<Object<Asked>>, BadObject>,
 ) -> Result<Json<Told>, Problem> {
-    let wanted = wanted.map_err(|error| Problem::new(error.status(), error.body_text()))?;
-    let Wanted { port, listen_host: host, .. } = wanted.map(|Object(wanted)| wanted).unwrap_or_default();
+    let asked = asked.map_err(|error| Problem::new(error.status(), error.body_text()))?;
+    let Asked { port, listen_host: host, system_proxy } =
+        asked.map(|Object(asked)| asked).unwrap_or_default();
     let (answer, answered) = oneshot::channel();
-    let started = running.ask(Wish::Start { port, host, answer }, answered).await;
+    let wanted = Wanted { port, host, system_proxy };
+    let started = running.ask(Wish::Start { wanted, answer }, answered).await;
     match started.ok_or_else(Problem::of_replaced)? {
-        Ok(address) => Ok(Json(Told { status: "running", port: Some(address.port()), system_proxy: None })),
+        Ok(Started { address, system_proxy }) => Ok(Json(Told {
+            status: "running",
+            port: Some(address.port()),
+            system_proxy: system_proxy.as_ref().map(system_proxy::started),
+        })),
         Err(error) => Err(Problem::new(status_of(&error), error.to_string())),
     }
 }
@@ -105,8 +112,10 @@ fn status_of(error: &NotStarted) -> StatusCode {
 
 async fn stop(State(running): State<Arc<Running>>) -> Result<Json<Told>, Problem> {
     let (answer, answered) = oneshot::channel();
-    running.ask(Wish::Stop(answer), answered).await.ok_or_else(Problem::of_replaced)?;
-    Ok(Json(Told { status: "stopped", port: None, system_proxy: None }))
+    let stopped = running.ask(Wish::Stop(answer), answered).await.ok_or_else(Problem::of_replaced)?;
+    let restored = stopped.map_err(|refused| system_proxy::problem(&refused))?;
+    let system_proxy = restored.as_ref().map(system_proxy::stopped);
+    Ok(Json(Told { status: "stopped", port: None, system_proxy }))
 }
 
 /// For this machine: with the address that is listened on, and for what is installed here.

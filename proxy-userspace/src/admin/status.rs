@@ -39,6 +39,7 @@ async fn status(State(running): State<Arc<Running>>) -> Json<Value> {
         "uptime_seconds": running.started.elapsed().as_secs(),
         "heartbeat_age_ms": running.beats.age().as_millis(),
         "capture": capture(&running),
+        "system_proxy": super::system_proxy::status(&running),
         "config": running.reloads(),
         "version": env!("CARGO_PKG_VERSION"),
         "pid": std::process::id(),

@@ -16,7 +16,7 @@ use super::serving::{Served, Wishes};
 use super::state_file::{self, StateFile};
 use super::wiring::Wired;
 use super::worker::Workers;
-use super::{checks, decisions, holder, policy, predecessors, rules, supervisor};
+use super::{checks, decisions, holder, policy, predecessors, rules, supervisor, system_proxy};
 use crate::running::{Capture, Phase, Running};
 use crate::{admin, capture, services};
 
@@ -83,6 +83,7 @@ fn tasks(running: &Arc<Running>) -> Vec<JoinHandle<()>> {
         tokio::spawn(rules::refresh(Arc::clone(running))),
         tokio::spawn(policy::keep_current(Arc::clone(running))),
         tokio::spawn(predecessors::watch(Arc::clone(running))),
+        tokio::spawn(system_proxy::watch(Arc::clone(running))),
         tokio::spawn(services::watch(Arc::clone(&running.services), engines(running))),
         tokio::spawn(services::probe(Arc::clone(&running.services), allowed(running))),
         tokio::spawn(checks::run(Arc::clone(running))),

@@ -23,6 +23,7 @@ mod sockets;
 mod state_file;
 mod store;
 mod supervisor;
+mod system_proxy;
 mod wiring;
 mod worker;
 
@@ -44,6 +45,7 @@ use handover::{TakeError, Taking};
 use serving::Signals;
 
 pub use privileges::give_up_privileges;
+pub use system_proxy::prepare as prepare_system_proxy;
 
 /// Why weir could not start, or go on.
 #[derive(Debug, thiserror::Error)]

@@ -12,7 +12,7 @@ use super::handover::{Given, Giver};
 use super::queries::Thread;
 use super::state_file::StateFile;
 use super::worker::Workers;
-use super::{StartError, store, supervisor};
+use super::{StartError, store, supervisor, system_proxy};
 use crate::admin;
 use crate::running::{NotUpgraded, Phase, Running, Upgrade};
 
@@ -50,6 +50,7 @@ impl Served {
                 open = running.admission.open(),
                 "another weir has taken over; this one finishes what it has"
             );
+            running.system_proxy.leave();
             admin.take().into_iter().for_each(|admin| admin.leave(given.keeps_admin_socket));
             tasks.iter().for_each(JoinHandle::abort);
             tokio::select! {
@@ -59,6 +60,7 @@ impl Served {
             }
         } else {
             supervisor::tell_stopping();
+            system_proxy::end(&running).await;
         }
         let drain_seconds = running.config().server.timeouts.drain.as_secs();
         tracing::info!(open = running.admission.open(), "stopping: open connections have {drain_seconds} s");

@@ -25,6 +25,7 @@ impl StateFile {
         let live = running.live();
         let admin = &live.config.admin;
         let path = admin.state_dir.join(NAME);
+        let system = running.system_proxy.state().configured;
         let state = serde_json::json!({
             "pid": std::process::id(),
             "version": env!("CARGO_PKG_VERSION"),
@@ -32,6 +33,8 @@ impl StateFile {
             "proxy_url": live.proxy.map(|proxy| format!("http://{proxy}")),
             "admin": running.admin,
             "admin_socket": admin.socket_path(),
+            "system_proxy_configured": system.is_some(),
+            "system_proxy_interface": system.and_then(|system| system.interface),
         });
         match replace(&path, format!("{state:#}\n").as_bytes()) {
             Ok(()) => Ok(Self { path }),

@@ -115,6 +115,7 @@ pub(super) async fn wire(
         reloading: tokio::sync::Mutex::default(),
         reloads: Mutex::default(),
         wishes: asking,
+        system_proxy: super::system_proxy::client(&config, taking.as_deref_mut().and_then(Taking::guardian)),
         upgrades,
         handing_over: AtomicBool::new(false),
         predecessors: Predecessors::new(taking.as_deref().map_or_else(Vec::new, Taking::predecessors)),

@@ -14,26 +14,45 @@ pub(crate) enum Command {
         json: bool,
     },
     /// Gives a member no new requests; what it has goes on to its end.
-    Drain { backend: String, member: String },
+    Drain {
+        backend: String,
+        member: String,
+        /// Prints the admin API's answer as it is.
+        #[arg(long)]
+        json: bool,
+    },
     /// Gives a drained member requests again.
-    Enable { backend: String, member: String },
+    Enable {
+        backend: String,
+        member: String,
+        /// Prints the admin API's answer as it is.
+        #[arg(long)]
+        json: bool,
+    },
     /// Gives a member another share of the requests, from 0 to 256.
-    Weight { backend: String, member: String, weight: u32 },
+    Weight {
+        backend: String,
+        member: String,
+        weight: u32,
+        /// Prints the admin API's answer as it is.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 pub(super) fn run(command: &Command, admin: &Admin) -> Result<(), Failed> {
-    let change = |backend: &String, member: &String, key: &str, value: Value| {
+    let tell = |told: &Value, json: bool| if json { say(&format!("{told:#}")) } else { show(told) };
+    let change = |backend: &String, member: &String, (key, value): (&str, Value), json: bool| {
         let body = json!({ "backend": backend, "member": member, key: value });
-        show(&client::ask_with(admin, &Method::POST, "/backends", &body)?)
+        tell(&client::ask_with(admin, &Method::POST, "/backends", &body)?, json)
     };
     match command {
-        Command::List { json } => {
-            let told = client::ask(admin, &Method::GET, "/backends")?;
-            if *json { say(&format!("{told:#}")) } else { show(&told) }
+        Command::List { json } => tell(&client::ask(admin, &Method::GET, "/backends")?, *json),
+        Command::Drain { backend, member, json } => change(backend, member, ("drain", true.into()), *json),
+        Command::Enable { backend, member, json } => change(backend, member, ("drain", false.into()), *json),
+        Command::Weight { backend, member, weight, json } => {
+            change(backend, member, ("weight", (*weight).into()), *json)
         }
-        Command::Drain { backend, member } => change(backend, member, "drain", true.into()),
-        Command::Enable { backend, member } => change(backend, member, "drain", false.into()),
-        Command::Weight { backend, member, weight } => change(backend, member, "weight", (*weight).into()),
     }
 }
 

@@ -38,6 +38,9 @@ pub(crate) struct Purge {
     /// What has this in Surrogate-Key or Cache-Tag.
     #[arg(long, conflicts_with = "pattern")]
     tag: Option<String>,
+    /// Prints the admin API's answer as it is.
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) fn run(command: &Command, admin: &Admin) -> Result<(), Failed> {
@@ -154,5 +157,8 @@ fn purge(arguments: &Purge, admin: &Admin) -> Result<(), Failed> {
         (pattern, None) => format!("pattern={}", client::escape(pattern.as_deref().unwrap_or_default())),
     };
     let answer = client::ask(admin, &Method::DELETE, &format!("/admin/cache?{query}"))?;
+    if arguments.json {
+        return say(&format!("{answer:#}"));
+    }
     say(&format!("{} removed", answer["removed"]))
 }

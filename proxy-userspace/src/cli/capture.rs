@@ -25,11 +25,19 @@ pub(crate) enum Command {
     /// Undoes install-hook.
     RemoveHook(install::Engines),
     /// Reads the configuration again and puts its capture.rules in force. Wrong ones change nothing.
-    Reload,
+    Reload {
+        /// Prints the admin API's answer as it is.
+        #[arg(long)]
+        json: bool,
+    },
     /// Shows each decision of the kernel half as it is made, until interrupted: outcome, rule, program, destination.
     Events(events::Events),
     /// Ends the connections that were there before they would have been captured, so that their programs connect anew.
-    Recapture,
+    Recapture {
+        /// Prints the admin API's answer as it is.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// What is to be captured.
@@ -48,6 +56,9 @@ pub(crate) struct Targets {
     /// All containers of this Compose project.
     #[arg(long, value_name = "PROJECT")]
     compose_project: Vec<String>,
+    /// Prints the admin API's answers as they are, a line each.
+    #[arg(long)]
+    json: bool,
 }
 
 impl Targets {
@@ -69,11 +80,15 @@ impl Targets {
 
 pub(super) fn run(command: &Command, admin: &Admin) -> Result<(), Failed> {
     match command {
-        Command::Recapture => recapture(admin),
+        Command::Recapture { json } => recapture(admin, *json),
         Command::Events(arguments) => events::run(arguments, admin),
         Command::Add(targets) => {
             for selector in targets.selectors()? {
                 let state = change(admin, &Method::POST, &selector)?;
+                if targets.json {
+                    say(&state.to_string())?;
+                    continue;
+                }
                 let name = selector.to_string();
                 let added = state["targets"].as_array().into_iter().flatten();
                 added.filter(|target| target["target"] == *name).try_for_each(show_target)?;
@@ -84,13 +99,16 @@ pub(super) fn run(command: &Command, admin: &Admin) -> Result<(), Failed> {
             Ok(())
         }
         Command::Remove(targets) => targets.selectors()?.iter().try_for_each(|selector| {
-            change(admin, &Method::DELETE, selector)?;
-            say(&format!("{selector} is no longer captured"))
+            let state = change(admin, &Method::DELETE, selector)?;
+            say(&if targets.json { state.to_string() } else { format!("{selector} is no longer captured") })
         }),
         Command::InstallHook(arguments) => install::install(arguments, admin.place()),
         Command::RemoveHook(engines) => install::remove(engines),
-        Command::Reload => {
+        Command::Reload { json } => {
             let answer = client::ask(admin, &Method::POST, "/capture/reload")?;
+            if *json {
+                return say(&format!("{answer:#}"));
+            }
             if let Some(warning) = answer["warning"].as_str() {
                 say(&format!("warning: {warning}"))?;
             }
@@ -148,8 +166,12 @@ fn show_engines(state: &Value) -> Result<(), Failed> {
     problems.iter().try_for_each(|problem| say(&format!("  {problem}")))
 }
 
-fn recapture(admin: &Admin) -> Result<(), Failed> {
+fn recapture(admin: &Admin, json: bool) -> Result<(), Failed> {
     let answer = client::ask(admin, &Method::POST, "/capture/recapture")?;
+    if json {
+        say(&format!("{answer:#}"))?;
+        return still_there(answer["left"].as_array().map_or(0, Vec::len));
+    }
     for socket in answer["ended"].as_array().into_iter().flatten() {
         say(&format!("ended  {}", super::status::existing(socket)))?;
     }
@@ -161,9 +183,12 @@ fn recapture(admin: &Admin) -> Result<(), Failed> {
             socket[1].as_str().unwrap_or_default()
         ))?;
     }
-    if left.is_empty() {
-        Ok(())
-    } else {
-        Err(Failed::new(FAILED, format!("{} connections are still there", left.len())))
+    still_there(left.len())
+}
+
+fn still_there(left: usize) -> Result<(), Failed> {
+    match left {
+        0 => Ok(()),
+        left => Err(Failed::new(FAILED, format!("{left} connections are still there"))),
     }
 }

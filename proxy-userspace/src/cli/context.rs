@@ -16,7 +16,12 @@ pub(crate) enum Command {
         json: bool,
     },
     /// Ends one: its name and password are nobody's any more, what it has open is ended soon.
-    Release { id: String },
+    Release {
+        id: String,
+        /// Prints the admin API's answer as it is.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -52,8 +57,11 @@ pub(super) fn run(command: &Command, admin: &Admin) -> Result<(), Failed> {
     match command {
         Command::Create(arguments) => create(arguments, admin),
         Command::List { json } => list(*json, admin),
-        Command::Release { id } => {
+        Command::Release { id, json } => {
             let answer = client::ask(admin, &Method::DELETE, &format!("/contexts/{}", client::escape(id)))?;
+            if *json {
+                return say(&format!("{answer:#}"));
+            }
             say(&format!("{} released", answer["username"].as_str().unwrap_or_default()))
         }
     }

@@ -14,6 +14,7 @@ mod events;
 mod exec;
 mod explain;
 mod flows;
+mod guard;
 mod hold;
 mod install;
 #[cfg(feature = "mcp")]
@@ -26,6 +27,7 @@ mod services;
 mod status;
 mod stopped;
 mod supervise;
+mod system_proxy;
 mod upgrade;
 
 use std::path::PathBuf;
@@ -100,12 +102,20 @@ enum Command {
     /// Keeps the privileges that weir gives up. For weir itself to start.
     #[command(hide = true)]
     Assist,
+    /// Gives the system's proxy settings back when weir is gone. For weir itself to start.
+    #[command(hide = true)]
+    Guard,
     /// Tells weir of a container that is about to start. For container runtimes to start.
     #[command(hide = true)]
     OciHook(oci::Hook),
     /// Adds the hook to containers. For container engines to start, in place of a runtime.
     #[command(hide = true)]
     OciRuntime(oci::Runtime),
+    /// Has the system use the running weir as its proxy, or what it used before.
+    #[command(subcommand)]
+    SystemProxy(system_proxy::Command),
+    /// Gives the system's proxy settings back, if a weir has set them: one that is gone, or the one that runs.
+    Restore(system_proxy::Restore),
     /// Checks and shows the configuration, and has it read again.
     #[command(subcommand)]
     Config(config::Command),
@@ -171,6 +181,9 @@ pub fn run(arguments: Arguments) -> ExitCode {
             Err(failed) => Err(failed),
         },
         Command::Assist => assist::run(),
+        Command::Guard => guard::run(),
+        Command::SystemProxy(command) => system_proxy::run(&command, &admin),
+        Command::Restore(arguments) => system_proxy::restore(&arguments, &admin),
         Command::OciHook(arguments) => oci::hook(&arguments, &admin),
         Command::OciRuntime(arguments) => oci::runtime(&arguments, &admin),
         Command::Config(command) => config::run(&command, &admin),
@@ -194,5 +207,48 @@ pub(crate) fn say(line: &str) -> Result<(), Failed> {
     match writeln!(std::io::stdout(), "{line}") {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
         result => result.map_err(|error| Failed::new(FAILED, format!("can't write: {error}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    /// They run until they are ended, write what is for another program already, or change files of this host.
+    const WITHOUT_JSON: [&str; 13] = [
+        "serve",
+        "exec",
+        "mcp",
+        "completions",
+        "man",
+        "schema",
+        "hash-password",
+        "export",
+        "trust",
+        "untrust",
+        "install-hook",
+        "remove-hook",
+        "help",
+    ];
+
+    fn check(command: &clap::Command) {
+        if command.is_hide_set() || WITHOUT_JSON.contains(&command.get_name()) {
+            return;
+        }
+        match command.has_subcommands() {
+            true => command.get_subcommands().for_each(check),
+            false => assert!(
+                command.get_arguments().any(|argument| argument.get_id() == "json"),
+                "`{}` has no --json",
+                command.get_name()
+            ),
+        }
+    }
+
+    #[test]
+    fn what_commands_tell_programs_can_read() {
+        check(&Arguments::command());
     }
 }

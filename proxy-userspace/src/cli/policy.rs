@@ -14,15 +14,19 @@ pub(crate) enum Command {
         json: bool,
     },
     /// Reads the configuration's `security` section again, lists included. SIGHUP does the same.
-    Reload,
+    Reload {
+        /// Prints the admin API's answer as it is.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 pub(super) fn run(command: &Command, admin: &Admin) -> Result<(), Failed> {
-    match command {
-        Command::Show { json: true } => say(&format!("{:#}", client::ask(admin, &Method::GET, "/policy")?)),
-        Command::Show { json: false } => tell(&client::ask(admin, &Method::GET, "/policy")?),
-        Command::Reload => tell(&client::ask(admin, &Method::POST, "/policy/reload")?),
-    }
+    let (policy, json) = match command {
+        Command::Show { json } => (client::ask(admin, &Method::GET, "/policy")?, *json),
+        Command::Reload { json } => (client::ask(admin, &Method::POST, "/policy/reload")?, *json),
+    };
+    if json { say(&format!("{policy:#}")) } else { tell(&policy) }
 }
 
 fn tell(policy: &Value) -> Result<(), Failed> {

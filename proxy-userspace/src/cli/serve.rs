@@ -23,6 +23,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failed> {
     };
     let loaded = config::load_sources(&sources).inspect_err(tell_failure)?;
     let config = &loaded.config;
+    crate::app::prepare_system_proxy(config, *take_over);
     let given_up = crate::app::give_up_privileges(config);
     given_up.map_err(|error| Failed::new(FAILED, error.to_string())).inspect_err(tell_failure)?;
     let _writing = log::start(&config.logging).map_err(|error| Failed::new(FAILED, error))?;

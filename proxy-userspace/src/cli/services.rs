@@ -22,22 +22,34 @@ pub(crate) enum Command {
         /// The handler that sees to it. Default: the one that fits.
         #[arg(long)]
         framework: Option<String>,
+        /// Prints the admin API's answer as it is.
+        #[arg(long)]
+        json: bool,
     },
     /// Serves an app no longer that was added.
-    Remove { name: String },
+    Remove {
+        name: String,
+        /// Prints the admin API's answer as it is.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 pub(super) fn run(command: &Command, admin: &Admin) -> Result<(), Failed> {
     match command {
         Command::List { json } => list(*json, admin),
-        Command::Add { name, target, framework } => {
+        Command::Add { name, target, framework, json } => {
             let wanted = json!({ "name": name, "target": target, "framework": framework });
             let added = client::ask_with(admin, &Method::POST, "/services", &wanted)?;
+            if *json {
+                return say(&format!("{added:#}"));
+            }
             say(added["url"].as_str().unwrap_or_default())
         }
-        Command::Remove { name } => {
-            client::ask(admin, &Method::DELETE, &format!("/services/{}", client::escape(name)))?;
-            say(&format!("{name} removed"))
+        Command::Remove { name, json } => {
+            let removed =
+                client::ask(admin, &Method::DELETE, &format!("/services/{}", client::escape(name)))?;
+            say(&if *json { format!("{removed:#}") } else { format!("{name} removed") })
         }
     }
 }

@@ -28,6 +28,9 @@ pub(super) fn run(arguments: &Arguments, admin: &Admin) -> Result<(), Failed> {
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     say(&format!("weir {} (pid {})", text(&status["version"]), status["pid"]))?;
     say(&format!("proxy        {}", status["proxy_url"].as_str().unwrap_or("stopped")))?;
+    if let Some(target) = status["system_proxy"]["proxy_target"].as_str() {
+        say(&format!("             the system's proxy is {target} (`weir system-proxy status`)"))?;
+    }
     if let Some(error) = status["config"]["last_error"].as_str() {
         say(&format!("config       {error}"))?;
     }

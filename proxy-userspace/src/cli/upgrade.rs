@@ -13,6 +13,9 @@ pub(crate) struct Arguments {
     /// arguments are the same, and the configuration is read again.
     #[arg(long, value_name = "PATH")]
     binary: Option<PathBuf>,
+    /// Prints the admin API's answer as it is.
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) fn run(arguments: &Arguments, admin: &Admin) -> Result<(), Failed> {
@@ -21,5 +24,8 @@ pub(super) fn run(arguments: &Arguments, admin: &Admin) -> Result<(), Failed> {
     };
     let binary = arguments.binary.as_ref().map(absolute).transpose()?;
     let answer = client::ask_patiently(admin, &Method::POST, "/upgrade", &json!({ "binary": binary }))?;
+    if arguments.json {
+        return say(&format!("{answer:#}"));
+    }
     say(&format!("weir is process {} now; the earlier one finishes what it has", answer["pid"]))
 }

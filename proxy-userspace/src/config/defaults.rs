@@ -162,6 +162,16 @@ pub(super) fn default_state_dir() -> PathBuf {
     }
 }
 
+/// Where a weir of this user keeps what has to outlive the machine's start.
+pub(super) fn default_lasting_dir() -> PathBuf {
+    if nix::unistd::geteuid().is_root() {
+        return "/var/lib/weir".into();
+    }
+    let folder = |name: &str| std::env::var_os(name).filter(|folder| !folder.is_empty()).map(PathBuf::from);
+    let state = folder("XDG_STATE_HOME").or_else(|| folder("HOME").map(|home| home.join(".local/state")));
+    state.map_or_else(default_state_dir, |state| state.join("weir"))
+}
+
 impl Default for Metrics {
     fn default() -> Self {
         Self { enabled: false, port: 9090 }
@@ -170,12 +180,7 @@ impl Default for Metrics {
 
 /// Where a weir of this user keeps its certificate authority: it outlives the machine's start, as those who trust it do.
 pub(super) fn default_authority_folder() -> PathBuf {
-    if nix::unistd::geteuid().is_root() {
-        return "/var/lib/weir/ca".into();
-    }
-    let folder = |name: &str| std::env::var_os(name).filter(|folder| !folder.is_empty()).map(PathBuf::from);
-    let state = folder("XDG_STATE_HOME").or_else(|| folder("HOME").map(|home| home.join(".local/state")));
-    state.map_or_else(|| default_state_dir().join("ca"), |state| state.join("weir/ca"))
+    default_lasting_dir().join("ca")
 }
 
 impl Default for Flows {

@@ -25,7 +25,7 @@ use super::{
 };
 use super::{
     access, auth, cli, compression, dns, filtering, forwarded, header_rules, headers, interception, parent,
-    patterns, relay, routing, rules, services, tls,
+    patterns, relay, routing, rules, services, system_proxy, tls,
 };
 
 pub(super) fn read(tree: &Node, report: &mut Report) -> Config {
@@ -41,6 +41,7 @@ pub(super) fn read(tree: &Node, report: &mut Report) -> Config {
         upstream: s.section("upstream", upstream),
         tls: s.section("tls", interception::read),
         relay: s.section("relay", relay::read),
+        system_proxy: s.section("system_proxy", system_proxy::read),
         admin: s.section("admin", admin),
         metrics: s.section("metrics", metrics),
         cli: s.section("cli", cli::cli),

@@ -42,6 +42,7 @@ mod services;
 mod shape;
 mod show;
 mod sources;
+mod system_proxy;
 #[cfg(test)]
 pub(crate) mod tests;
 mod tls;
@@ -87,6 +88,7 @@ pub use selector::{BadSelector, COMPOSE_LABEL, Selector};
 pub use services::{App, AppPlace, Discover, Services, service_name, service_target};
 pub use show::{Effective, Loaded, effective, load_whole, load_whole_again};
 pub use sources::{DEFAULT_FILE, Sources, load, load_again};
+pub use system_proxy::{Configure, SystemBackend, SystemProxy};
 pub use tls::{Identity, ServerTls, TlsDestination, TlsVersion, UpstreamTls};
 
 /// Everything that can be configured.
@@ -103,6 +105,7 @@ pub struct Config {
     pub upstream: Upstream,
     pub tls: Tls,
     pub relay: Relay,
+    pub system_proxy: SystemProxy,
     pub admin: Admin,
     pub metrics: Metrics,
     pub cli: Cli,

@@ -227,7 +227,10 @@ pub fn run(socket: &Path) -> io::Result<()> {
 
 /// Closes what weir itself was started with and never knew of (a supervisor's pipe, say): this process may live on
 /// for long. Nothing in it has opened anything yet.
-fn close_inherited() -> io::Result<()> {
+///
+/// # Errors
+/// /proc can't be read.
+pub fn close_inherited() -> io::Result<()> {
     let first = io::stderr().as_raw_fd() + 1;
     let names = fs::read_dir("/proc/self/fd")?.flatten().map(|entry| entry.file_name());
     let open: Vec<RawFd> = names.filter_map(|name| name.to_str()?.parse().ok()).collect();

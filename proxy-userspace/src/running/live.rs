@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use crate::config::{Config, Effective};
 use crate::policy::acl::Acl;
 use crate::route::Table;
+use crate::sysproxy::{Configured, Refused, Restored};
 
 /// Replaced as a whole.
 #[derive(Debug)]
@@ -41,9 +42,35 @@ pub enum Wish {
     /// To read the configuration again.
     Reload(oneshot::Sender<Result<Reloaded, NotReloaded>>),
     /// To have the explicit proxy listen: where it is said, else where the configuration says.
-    Start { port: Option<u16>, host: Option<IpAddr>, answer: oneshot::Sender<Result<SocketAddr, NotStarted>> },
+    Start {
+        wanted: Wanted,
+        answer: oneshot::Sender<Result<Started, NotStarted>>,
+    },
     /// To have it listen no more. What it has open goes on to its end.
-    Stop(oneshot::Sender<()>),
+    Stop(oneshot::Sender<Result<Option<Restored>, Refused>>),
+    /// To have the system use it.
+    ConfigureSystem {
+        interface: Option<String>,
+        answer: oneshot::Sender<Result<Configured, Refused>>,
+    },
+    UnconfigureSystem(oneshot::Sender<Result<Restored, Refused>>),
+}
+
+/// Where the explicit proxy is to listen.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Wanted {
+    pub port: Option<u16>,
+    pub host: Option<IpAddr>,
+    /// Whether the system is to use it.
+    pub system_proxy: bool,
+}
+
+/// The explicit proxy listens.
+#[derive(Debug)]
+pub struct Started {
+    pub address: SocketAddr,
+    /// None: the system does not use it.
+    pub system_proxy: Option<Configured>,
 }
 
 /// A configuration that was put in force.

@@ -8,7 +8,8 @@ use tokio::sync::watch;
 use super::Control;
 use crate::app::sockets::Explicit;
 use crate::config;
-use crate::running::{Capture, NotStarted};
+use crate::running::{Capture, NotStarted, Started, Wanted};
+use crate::sysproxy::{Refused, Restored};
 
 /// How long the listeners may take to close.
 const CLOSING: Duration = Duration::from_secs(2);
@@ -54,11 +55,16 @@ impl Control {
     }
 
     /// Where it listens. Asked for once more, it is told the same.
-    pub(super) async fn start(
-        &mut self,
-        port: Option<u16>,
-        host: Option<IpAddr>,
-    ) -> Result<SocketAddr, NotStarted> {
+    pub(super) async fn start(&mut self, wanted: Wanted) -> Result<Started, NotStarted> {
+        let address = self.listen(wanted.port, wanted.host).await?;
+        let system_proxy = match wanted.system_proxy {
+            true => self.configure_or_warn(None).await,
+            false => None,
+        };
+        Ok(Started { address, system_proxy })
+    }
+
+    async fn listen(&mut self, port: Option<u16>, host: Option<IpAddr>) -> Result<SocketAddr, NotStarted> {
         if let Some(door) = &self.door {
             let here = host.is_none_or(|host| host == door.address.ip())
                 && port.is_none_or(|port| port == 0 || port == door.address.port());
@@ -82,13 +88,16 @@ impl Control {
         Ok(address)
     }
 
-    pub(super) async fn stop(&mut self) {
-        let Some(door) = self.door.take() else { return };
+    /// An error: the system uses it, and can't be had to use something else. Then it goes on.
+    pub(super) async fn stop(&mut self) -> Result<Option<Restored>, Refused> {
+        let restored = self.restore_system().await?;
+        let Some(door) = self.door.take() else { return Ok(restored) };
         tracing::info!("the explicit proxy on {} is stopped", door.address);
         self.giver.set_explicit(&Explicit::none(self.plan.config.server.workers));
         door.close().await;
         self.tell_workers().await;
         self.tell_everybody();
+        Ok(restored)
     }
 
     /// Has these listeners served, in the place of those that are.
@@ -103,6 +112,7 @@ impl Control {
         drop(told);
         if let Some(old) = old {
             tracing::info!("explicit proxy on http://{address}, no longer on {}", old.address);
+            self.retarget().await;
             old.close().await;
         }
         self.tell_everybody();

@@ -3,6 +3,7 @@
 
 mod door;
 mod fresh;
+mod system;
 mod watching;
 
 use std::net::SocketAddr;
@@ -48,6 +49,7 @@ impl Control {
     pub(super) async fn run(mut self, mut wishes: mpsc::Receiver<Wish>, mut hangup: Signal) {
         let mut watching = Watching::begin(&self.running);
         let mut look = tokio::time::interval(LOOK);
+        self.begin_system_proxy().await;
         loop {
             tokio::select! {
                 Some(wish) = wishes.recv() => self.grant(wish).await,
@@ -62,11 +64,12 @@ impl Control {
         // Who has asked may have gone; what was asked for is done all the same.
         match wish {
             Wish::Reload(answer) => drop(answer.send(self.reload("asked for").await)),
-            Wish::Start { port, host, answer } => drop(answer.send(self.start(port, host).await)),
-            Wish::Stop(answer) => {
-                self.stop().await;
-                let _ = answer.send(());
+            Wish::Start { wanted, answer } => drop(answer.send(self.start(wanted).await)),
+            Wish::Stop(answer) => drop(answer.send(self.stop().await)),
+            Wish::ConfigureSystem { interface, answer } => {
+                drop(answer.send(self.configure_system(interface).await));
             }
+            Wish::UnconfigureSystem(answer) => drop(answer.send(self.unconfigure_system().await)),
         }
     }
 

@@ -226,6 +226,7 @@ impl Giver {
             way.inspect_err(|error| tracing::warn!("the new weir has to do without: {error}")).ok()
         });
         let way = way.map(OwnedFd::from);
+        let guardian = running.system_proxy.another().map(OwnedFd::from);
         let predecessors = running.predecessors.all();
         let live = running.live();
         let admin = &live.config.admin;
@@ -240,11 +241,13 @@ impl Giver {
             has_cache_lock: cache_lock.is_some(),
             stopped: sockets.explicit.is_empty(),
             assistant: assistant.filter(|_| way.is_some()).map(Assistant::pid),
+            has_guardian: guardian.is_some(),
             predecessors: predecessors.iter().map(|one| one.pid).collect(),
             confinement: privilege::confinement(),
         };
         let mut descriptors: Vec<BorrowedFd<'_>> = sockets.admin.iter().map(AsFd::as_fd).collect();
-        descriptors.extend(capture_lock.iter().chain(&cache_lock).chain(&way).map(AsFd::as_fd));
+        descriptors
+            .extend(capture_lock.iter().chain(&cache_lock).chain(&way).chain(&guardian).map(AsFd::as_fd));
         descriptors.extend(predecessors.iter().map(|one| one.process.as_fd()));
         descriptors.extend(sockets.explicit.iter().map(AsFd::as_fd));
         descriptors::send(stream, &serde_json::to_vec(&offer)?, &descriptors)

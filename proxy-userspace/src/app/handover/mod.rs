@@ -41,7 +41,7 @@ const PROTOCOL: u32 = 1;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Of the running weir. The descriptors come in this order: the admin API's TCP and Unix listener, the locks of the attach
-/// cgroup and of the cache's folder if there are any, the way to the assistant if there is one, the predecessors' processes, the explicit listeners.
+/// cgroup and of the cache's folder if there are any, the ways to the assistant and to the guardian if there are such, the predecessors' processes, the explicit listeners.
 #[derive(Debug, Serialize, Deserialize)]
 struct Offer {
     protocol: u32,
@@ -57,6 +57,9 @@ struct Offer {
     stopped: bool,
     /// Its process, if there is one.
     assistant: Option<u32>,
+    /// Whether there is a way to the guardian; it comes after that to the assistant.
+    #[serde(default)]
+    has_guardian: bool,
     predecessors: Vec<u32>,
     /// How the one that takes over is confined, as it was started by this one.
     #[serde(default)]

@@ -21,6 +21,7 @@ use crate::netns;
 use crate::privilege::{self, descriptors};
 use crate::redirect::{RedirectError, Rules};
 use crate::running::{Capture, Predecessor, Running};
+use crate::sysproxy::Guardian;
 use crate::target::Container;
 
 /// What a running weir has handed over so far.
@@ -32,6 +33,7 @@ pub(in crate::app) struct Taking {
     admin_unix: Option<UnixListener>,
     instance_lock: Option<OwnedFd>,
     cache_lock: Option<OwnedFd>,
+    guardian: Option<Guardian>,
     predecessors: Vec<Predecessor>,
     explicit: Vec<TcpListener>,
     kept: Kept,
@@ -96,6 +98,11 @@ impl Taking {
         {
             return Some(Err(error.into()));
         }
+        let guardian = if offer.has_guardian { Some(descriptors.next()?) } else { None };
+        let guardian = match guardian.map(|way| Guardian::adopt(way.into())).transpose() {
+            Ok(guardian) => guardian,
+            Err(error) => return Some(Err(error.into())),
+        };
         let mut predecessors = Vec::new();
         for &pid in &offer.predecessors {
             predecessors.push(Predecessor { pid, process: Arc::new(descriptors.next()?) });
@@ -115,6 +122,7 @@ impl Taking {
             admin_unix,
             instance_lock,
             cache_lock,
+            guardian,
             predecessors,
             explicit,
             kept,
@@ -163,6 +171,11 @@ impl Taking {
 
     pub(in crate::app) fn cache_lock(&mut self) -> Option<OwnedFd> {
         self.cache_lock.take()
+    }
+
+    /// The process that gives the system's proxy settings back.
+    pub(in crate::app) fn guardian(&mut self) -> Option<Guardian> {
+        self.guardian.take()
     }
 
     pub(in crate::app) fn predecessors(&self) -> Vec<Predecessor> {

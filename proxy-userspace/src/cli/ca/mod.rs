@@ -15,7 +15,13 @@ use crate::tls::authority::Authority;
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
     /// Says where the authority is, and until when it holds. It is made if there is none.
-    Show(Folder),
+    Show {
+        #[command(flatten)]
+        folder: Folder,
+        /// Tells it as JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Prints its certificate, or writes it to a file. Its key stays where it is.
     Export {
         #[command(flatten)]
@@ -98,7 +104,7 @@ trait Store {
 
 pub(super) fn run(command: &Command) -> Result<(), Failed> {
     match command {
-        Command::Show(folder) => show(&folder.authority()?),
+        Command::Show { folder, json } => show(&folder.authority()?, *json),
         Command::Export { folder, der, output } => {
             let authority = folder.authority()?;
             let bytes = if *der { authority.der() } else { authority.pem().as_bytes() };
@@ -119,8 +125,14 @@ impl Folder {
     }
 }
 
-fn show(authority: &Authority) -> Result<(), Failed> {
+fn show(authority: &Authority, json: bool) -> Result<(), Failed> {
     let expires = authority.not_after().date();
+    if json {
+        let told = serde_json::json!({
+            "authority": authority.path(), "sha256": authority.fingerprint(), "expires": expires.to_string(),
+        });
+        return say(&format!("{told:#}"));
+    }
     say(&format!("authority   {}", authority.path().display()))?;
     say(&format!("SHA-256     {}", authority.fingerprint()))?;
     say(&format!("expires     {expires}"))
