@@ -8,6 +8,8 @@ pub mod compress;
 pub mod copied;
 mod direction;
 mod pipe;
+pub mod references;
+pub mod replaced;
 pub mod stage;
 pub mod stream;
 mod tunnel;
