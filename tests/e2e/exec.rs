@@ -112,6 +112,7 @@ fn status_and_doctor_tell_of_the_kernel_half() {
     netns::enter();
     let weir = Weir::capturing("");
     let cgroup = weir.cgroup().display().to_string();
+    weir.wait_until_on();
     let status = scripts::stdout(&mut weir.command(&["status"]));
     for line in ["capture      on", &cgroup, "ORIGINALS                  0 of ", "attached"] {
         assert!(status.contains(line), "`{line}` is missing in:\n{status}");

@@ -91,7 +91,7 @@ fn a_second_weir_names_the_first() {
     check_explicit_works(second.proxy, second.admin, &reason);
     check_exec_refuses(&second, &reason);
     // The first one has not noticed.
-    assert_eq!(first.status()["capture"]["state"], "on");
+    first.wait_until_on();
     let server = who::server(netns::V4);
     assert_eq!(Prompt::start(&first, *server).ask(), "captured");
 }

@@ -4,9 +4,15 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::weir::Weir;
+use crate::weir::{Weir, eventually};
 
 impl Weir {
+    /// Waits until capture is on, as the status tells: on a busy machine weir's threads may have stood still for a moment.
+    #[track_caller]
+    pub fn wait_until_on(&self) {
+        eventually("capture is on", || (self.status()["capture"]["state"] == "on").then_some(()));
+    }
+
     /// Status and answer, as JSON (null if it is none).
     #[track_caller]
     pub fn api(&self, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
