@@ -3,6 +3,7 @@
 pub mod background;
 pub mod cache_model;
 pub mod certificates;
+pub mod coded;
 pub mod control;
 pub mod dns;
 pub mod engine;

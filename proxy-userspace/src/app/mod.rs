@@ -34,7 +34,7 @@ use crate::admin;
 use crate::cache::store::disk::DiskError;
 use crate::config::{Config, Loaded, Sources};
 use crate::execute::UserError;
-use crate::policy::filtering::ListError;
+use crate::policy::PolicyError;
 use crate::redirect::{RedirectError, RulesError};
 use crate::tls::authority::AuthorityError;
 use crate::tls::client::FileError;
@@ -56,8 +56,8 @@ pub enum StartError {
     Transparent(std::io::Error),
     #[error("can't listen for queries to DNS servers on loopback: {0}")]
     Queries(std::io::Error),
-    #[error("security.filtering: {0}")]
-    Lists(#[from] ListError),
+    #[error("{0}")]
+    Policy(#[from] PolicyError),
     #[error("TLS: {0}")]
     Tls(#[from] FileError),
     #[error("tls.intercept: {0}")]

@@ -20,6 +20,7 @@ pub(super) fn check(config: &Config, tree: &Node, report: &mut Report) {
         (&["cache.disk.max_object", "cache.disk.max_size"], object_over_disk(config)),
         (&["cache.redis.max_object", "cache.max_object"], object_over_memory_in_redis(config)),
         (&["compression.enabled"], not_built_in(config)),
+        (&["security.inspection.enabled"], inspection_not_built_in(config)),
         (&["cache.redis.url"], redis_not_built_in(config)),
         (&["capture.rules"], too_many_rules(config).or_else(|| same_rule_name(config))),
         (&["capture.rules"], strict_without_names(config)),
@@ -59,7 +60,10 @@ pub fn warnings(config: &Config) -> Vec<String> {
     }
     let intercept = &config.tls.intercept;
     if intercept.enabled && !intercept.rules.iter().any(|rule| rule.action == InterceptAction::Intercept) {
-        warnings.push("tls.intercept.enabled is on, but no rule of it intercepts anything".to_owned());
+        warnings.push(
+            "tls.intercept.enabled is on, but no rule of it intercepts anything: only contexts that want it"
+                .to_owned(),
+        );
     }
     warnings
 }
@@ -115,6 +119,11 @@ fn object_over_memory_in_redis(config: &Config) -> Option<String> {
 fn not_built_in(config: &Config) -> Option<String> {
     (config.compression.enabled && !cfg!(feature = "compression"))
         .then(|| "this weir was built without compression; build it with the feature of that name".to_owned())
+}
+
+fn inspection_not_built_in(config: &Config) -> Option<String> {
+    let missing = config.security.inspection.enabled && cfg!(not(feature = "inspection"));
+    missing.then(|| "this weir was built without inspection; build it with --features inspection".to_owned())
 }
 
 fn redis_not_built_in(config: &Config) -> Option<String> {

@@ -24,8 +24,8 @@ use super::{
     Upstream, UpstreamHttp2,
 };
 use super::{
-    access, auth, cli, compression, dns, filtering, header_rules, headers, interception, parent, relay,
-    routing, rules, tls,
+    access, auth, cli, compression, dns, filtering, header_rules, headers, inspection, interception, parent,
+    relay, routing, rules, tls,
 };
 
 pub(super) fn read(tree: &Node, report: &mut Report) -> Config {
@@ -188,6 +188,7 @@ fn security(s: &mut Section<'_, '_>) -> Security {
         }),
         auth: s.section("auth", auth::read),
         filtering: s.section("filtering", filtering::read),
+        inspection: s.section("inspection", inspection::read),
         rate_limiting: s.section("rate_limiting", rate_limiting),
         header_rules: header_rules::read(s),
         headers: s.section("headers", headers::security_headers),
@@ -200,6 +201,8 @@ fn rate_limiting(s: &mut Section<'_, '_>) -> RateLimiting {
         enabled: s.read("enabled", d.enabled, switch()),
         requests_per_second: s.read("requests_per_second", d.requests_per_second, number(1..=1_000_000)),
         burst: s.read("burst", d.burst, number(1..=1_000_000)),
+        upload: s.read("upload", d.upload, size(0..=1024 * GIB)),
+        download: s.read("download", d.download, size(0..=1024 * GIB)),
     }
 }
 

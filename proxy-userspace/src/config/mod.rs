@@ -18,6 +18,7 @@ pub mod filter_line;
 mod filtering;
 mod header_rules;
 mod headers;
+mod inspection;
 mod interception;
 mod keys;
 mod kinds;
@@ -59,9 +60,10 @@ pub use errors::{ConfigError, ConfigErrors, Origin};
 pub use filtering::{Filtering, ListMode, Listed};
 pub use header_rules::{Direction, HeaderRule};
 pub use headers::SecurityHeaders;
+pub use inspection::{Clamd, ClamdAddress, Inspection};
 pub use interception::{Intercept, InterceptAction, InterceptRule, OnFailure, Tls, Unreadable};
 pub use keys::{keys, security_of};
-pub use kinds::duration_of;
+pub use kinds::{duration_of, size_of};
 pub use parent::{Credentials, Exempt, Parent, ParentKind};
 pub use prefix::Prefix;
 pub use redis::{Redis, RedisPlace, RedisUrl, ValueCoding};
@@ -276,6 +278,7 @@ pub struct Security {
     pub acl: Acl,
     pub auth: Auth,
     pub filtering: Filtering,
+    pub inspection: Inspection,
     pub rate_limiting: RateLimiting,
     /// Default none.
     pub header_rules: Vec<HeaderRule>,
@@ -291,6 +294,10 @@ pub struct RateLimiting {
     pub requests_per_second: u32,
     /// Those that may come at one time. Default 200.
     pub burst: u32,
+    /// Bytes a second that it may send; 0: any. Default 0.
+    pub upload: u64,
+    /// Bytes a second that it may get; 0: any. Default 0.
+    pub download: u64,
 }
 
 /// `security.acl`.

@@ -7,6 +7,7 @@ pub mod deadline;
 pub mod frames;
 pub mod gathered;
 pub mod listener;
+pub mod pacing;
 pub mod pair;
 pub mod stream;
 pub mod transport;

@@ -8,6 +8,7 @@ use super::caching::{Fetch, Verdict, store_and_deliver};
 use super::failure::{Cut, Failure};
 use super::hop::http1::Http1;
 use super::hop::http2::Http2;
+use super::inspecting::{Judged, inspected};
 use super::recording::Recording;
 use super::request::{Request, body_limit};
 use super::response::{deliver, final_head, give_head, within};
@@ -15,6 +16,7 @@ use super::sending::Sending;
 use super::side::{Afterwards, Answer, DownstreamSide, Onward, Reply, UpstreamSide};
 use super::tunnel::Upgraded;
 use super::{Engine, additions};
+use crate::config::Direction;
 use crate::http::authority::Shown;
 use crate::http::forward;
 use crate::http::framing::Framing;
@@ -22,6 +24,7 @@ use crate::http::head::{ResponseHead, Version};
 use crate::http::headers::{Headers, Name};
 use crate::http::websocket;
 use crate::net::deadline::Deadline;
+use crate::net::pacing::Pace;
 use crate::relay::body::{BodyError, Patience, Terms, transfer};
 use crate::target::{Front, Hop};
 use crate::telemetry::metrics;
@@ -158,7 +161,9 @@ impl Exchange<'_, '_> {
             return own;
         }
         let repeats = self.may_repeat();
-        let may_meet = repeats || self.request.follows;
+        // A body that is held back to be judged would keep it waiting, until its server closes it.
+        let is_held = || inspected(self.engine, self.request, Direction::Request, self.framing).is_some();
+        let may_meet = repeats || self.request.follows && !is_held();
         may_meet.then(|| self.engine.upstream.reuse(self.addresses, repeats)).flatten()
     }
 
@@ -219,17 +224,23 @@ impl Exchange<'_, '_> {
         let (host, scheme) = self.host();
         let target = self.request_target(Shown(&host, scheme));
         let form = self.form(&target, Shown(&host, scheme));
+        let downstream = downstream.open(self.framing);
+        let (upload, download) = engine.paces(&self.flow.client, request.identity.as_deref());
+        let patience = self.patience(downstream.deadline, download.as_ref());
+        let mut reply = downstream.reply;
+        let mut content = Judged::of(downstream.content);
+        if let Some(inspection) = inspected(engine, request, Direction::Request, self.framing) {
+            content.judge_request(&inspection, request, &mut reply, &engine.via, patience).await?;
+        }
         metrics::with(|metrics| metrics.upstream_requests.increment());
         let (mut sink, mut answer) =
             upstream.begin(&Onward { head: &request.head, form, via: &engine.via })?;
-        let mut downstream = downstream.open(self.framing);
-        let (mut reply, patience) = (downstream.reply, self.patience(downstream.deadline));
         // By reference: a future holds twice what it is given, and all of this is moved in memory for each request.
         let sending = pin!(transfer(
-            &mut downstream.content,
+            &mut content,
             &mut sink,
             Terms {
-                patience: self.patience(&sending_deadline),
+                patience: self.patience(&sending_deadline, upload.as_ref()),
                 limit: body_limit(engine, &request.target),
                 // A call of gRPC may be a stream, with pauses as long as both sides like.
                 paces_streams: self.framing == Framing::Chunked && !is_grpc(&request.head.headers),
@@ -289,8 +300,13 @@ impl Exchange<'_, '_> {
             }
             _ => (None, None),
         };
-        let may_keep = sending.may_end_well();
         let (engine, request) = (self.engine, self.request);
+        let mut body = Judged::of(answer.body(framing));
+        if let Some(inspection) = inspected(engine, request, Direction::Response, framing) {
+            let mut judging = Box::pin(body.judge_response(&inspection, &head, patience));
+            sending.beside(judging.as_mut()).await?;
+        }
+        let may_keep = sending.may_end_well();
         let mut stages = match instead {
             Some((mut told, framing)) => {
                 self.flow.status = Some(told.status);
@@ -303,19 +319,12 @@ impl Exchange<'_, '_> {
             (Some(storing), Some(fetch)) => {
                 let ways = (reply, &mut stages);
                 // Boxed: who stores nothing does not carry its state.
-                let mut storing = Box::pin(store_and_deliver(
-                    answer.body(framing),
-                    *storing,
-                    fetch,
-                    ways,
-                    received,
-                    patience,
-                ));
+                let mut storing =
+                    Box::pin(store_and_deliver(body, *storing, fetch, ways, received, patience));
                 sending.beside(storing.as_mut()).await
             }
             _ => {
-                let mut body = answer.body(framing);
-                let delivery = pin!(deliver(&mut body, reply, &mut stages, Some(received), patience));
+                let delivery = pin!(deliver(body, reply, &mut stages, Some(received), patience));
                 sending.beside(delivery).await
             }
         };
@@ -351,16 +360,16 @@ impl Exchange<'_, '_> {
 
     /// How long either side may keep the other waiting. Captured programs have not asked for a proxy: they may
     /// wait for as long as a tunnel may.
-    fn patience<'a>(&self, deadline: &'a Deadline) -> Patience<'a> {
+    fn patience<'a>(&self, deadline: &'a Deadline, pace: Option<&'a Pace>) -> Patience<'a> {
         let timeouts = &self.engine.config.server.timeouts;
         match self.request.target.front {
             Front::Captured => {
                 let idle = timeouts.tunnel_idle;
-                Patience { deadline, read: idle, write: idle, least_rate: 0 }
+                Patience { deadline, read: idle, write: idle, least_rate: 0, pace }
             }
             Front::Explicit | Front::Gateway => {
                 let least_rate = self.engine.config.server.limits.min_rate;
-                Patience { deadline, read: timeouts.read, write: timeouts.write, least_rate }
+                Patience { deadline, read: timeouts.read, write: timeouts.write, least_rate, pace }
             }
         }
     }

@@ -35,7 +35,7 @@ pub(super) async fn identify(
         flow.identify(Arc::clone(identity));
     }
     match identity.as_ref().and_then(|identity| identity.context.as_ref()) {
-        Some(context) => match &context.limit {
+        Some(context) => match context.limit.as_ref().filter(|own| own.enabled) {
             Some(own) => engine.limits.take_from(&context.bucket, own, "its context's limits")?,
             None if policy.rate.enabled => {
                 engine.limits.take_from(&context.bucket, &policy.rate, "security.rate_limiting")?;

@@ -12,6 +12,7 @@ pub mod failure;
 mod form;
 mod hop;
 pub mod identify;
+mod inspecting;
 pub mod interception;
 mod judge;
 mod max_forwards;
@@ -38,15 +39,16 @@ use crate::config::Config;
 use crate::dns::Inspection;
 use crate::http::authority::{Authority, Host};
 use crate::http::forward::Pseudonym;
+use crate::net::pacing::Pace;
 use crate::policy::acl::Acl;
-use crate::policy::auth::Auth;
+use crate::policy::auth::{Auth, Identity};
 use crate::policy::current::Follower;
 use crate::policy::interception::Interception;
 use crate::policy::limits::Limits;
 use crate::policy::{Policy, Subject};
 use crate::relay;
 use crate::route;
-use crate::target::Hop;
+use crate::target::{Client, Hop};
 use crate::tls::minting::Minter;
 use crate::tls::server::Acceptance;
 use crate::upstream::{Addresses, Upstream};
@@ -130,6 +132,11 @@ impl Engine {
             return Ok(());
         }
         self.acl.check(address).map_err(Failure::Denied)
+    }
+
+    /// What a client's connections keep to: what it sends, and what it gets.
+    fn paces(&self, client: &Client, identity: Option<&Identity>) -> (Option<Pace>, Option<Pace>) {
+        self.limits.paces(&self.policy.current().rate, client, identity)
     }
 
     /// How tunnels are relayed.

@@ -8,6 +8,7 @@ use super::caching::{self, Fetch};
 use super::exchange::{Ending, Exchange};
 use super::failure::{Cut, Failure};
 use super::identify::identify;
+use super::inspecting;
 use super::judge::judge;
 use super::max_forwards::{self, Reach};
 use super::recording::Recording;
@@ -193,6 +194,8 @@ pub(super) async fn forward(
         Front::Explicit | Front::Gateway => engine.upstream.turn(&hop).await?,
     };
     let addresses = engine.addresses(&hop, &subject(downstream.client(), request)).await?;
+    let whole = inspecting::of_the_whole(engine, request);
+    let request = whole.as_ref().unwrap_or(request);
     flow.timings.dns_us = addresses.dns_us;
     let client = downstream.client().address;
     Exchange { engine, request, framing, hop: &hop, client, addresses: &addresses, flow, fetch }
@@ -264,7 +267,7 @@ async fn answer_itself(
     let manner = Manner { framing, via: None, may_keep: sent };
     flow.status = Some(head.status);
     let body = Held::new(Side::Upstream, content);
-    respond::respond(engine, downstream, (&head, manner), body, &mut Stages::new(), None).await?;
+    respond::respond(engine, downstream, (&head, manner), body, &mut Stages::new(), (None, None)).await?;
     flow.end = "complete".into();
     Ok(Ending::Complete { sent })
 }

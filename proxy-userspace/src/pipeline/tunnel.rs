@@ -180,8 +180,9 @@ impl Opened {
         };
         metrics::with(|metrics| metrics.tunnels.increment());
         let settings = engine.relay_settings();
-        let Downstream { stream, inbox, admitted, .. } = downstream;
-        let tunnel = relay::relay(stream, upstream, inbox.bytes(), settings);
+        let Downstream { stream, inbox, admitted, client, .. } = downstream;
+        let paces = engine.paces(&client, self.flow.identity().map(|identity| &**identity));
+        let tunnel = relay::relay(stream, upstream, inbox.bytes(), settings).paced(paces);
         let ended = ended(self.namespace, self.flow.identity());
         tokio::task::spawn_local(Relaying { tunnel, flow: self.flow, ended, _admitted: admitted });
     }
@@ -210,15 +211,18 @@ impl Opened {
         let progress = self.flow.progress();
         let moved = (&progress.sent, &progress.received);
         let settings = engine.relay_settings();
+        let paces = engine.paces(&self.flow.client, self.flow.identity().map(|identity| &**identity));
+        let paces = (paces.0.as_ref(), paces.1.as_ref());
         let upstream = self.upstream;
         let relayed = async {
             match upstream {
                 Upgraded::Connection(upstream) => {
-                    to_connection(incoming, outgoing, upstream.stream, settings, moved).await
+                    to_connection(incoming, outgoing, upstream.stream, settings, paces, moved).await
                 }
                 Upgraded::Stream(mut upstream) => {
                     let OnStream { received, sent, .. } = &mut *upstream;
-                    let end = relay_streams((incoming, outgoing), (received, sent), settings, moved).await;
+                    let end =
+                        relay_streams((incoming, outgoing), (received, sent), settings, paces, moved).await;
                     if !matches!(end, End::Complete) {
                         // RFC 9113 §8.5: a connection that broke is told so.
                         sent.reset(Reason::CONNECT_ERROR);

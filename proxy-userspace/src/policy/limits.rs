@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 
 use quick_cache::sync::Cache;
 
+use super::auth::Identity;
 use super::{By, Refusal};
 use crate::config::RateLimiting;
+use crate::net::pacing::{Pace, Rate};
 use crate::target::Client;
 
 /// Clients whose buckets are kept; of more, those that have asked least recently begin anew.
@@ -29,6 +31,22 @@ pub enum Who {
 pub struct Limits {
     began: Instant,
     clients: Cache<Who, Arc<Bucket>>,
+    /// Bytes a second.
+    rates: Cache<(Payer, Way), Arc<Rate>>,
+}
+
+/// Who uses up a rate.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Payer {
+    Client(Who),
+    /// By its id.
+    Context(Box<str>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Way {
+    Up,
+    Down,
 }
 
 /// One bucket.
@@ -56,7 +74,11 @@ impl Limits {
     /// With all buckets full.
     #[must_use]
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { began: Instant::now(), clients: Cache::new(MAX_CLIENTS) })
+        Arc::new(Self {
+            began: Instant::now(),
+            clients: Cache::new(MAX_CLIENTS),
+            rates: Cache::new(MAX_CLIENTS),
+        })
     }
 
     /// Takes a token of a client's.
@@ -74,6 +96,45 @@ impl Limits {
             }
         };
         self.take_from(&bucket, settings, "security.rate_limiting")
+    }
+
+    /// What a client's connections keep to together: what it sends, and what it gets. None: nothing bounds it.
+    #[must_use]
+    pub fn paces(
+        &self,
+        settings: &RateLimiting,
+        client: &Client,
+        identity: Option<&Identity>,
+    ) -> (Option<Pace>, Option<Pace>) {
+        let context = identity.and_then(|identity| identity.context.as_ref());
+        let own = context.and_then(|context| context.limit.as_ref());
+        let of =
+            |rate: fn(&RateLimiting) -> u64| own.map(rate).filter(|own| *own > 0).unwrap_or(rate(settings));
+        let (up, down) = (of(|limit| limit.upload), of(|limit| limit.download));
+        if up == 0 && down == 0 {
+            return (None, None);
+        }
+        let payer = match context {
+            Some(context) => Payer::Context(context.id.clone()),
+            None => Payer::Client(Who::of(client)),
+        };
+        let pace = |way, rate: u64| match rate {
+            0 => None,
+            rate => Pace::of(vec![self.rate((payer.clone(), way), rate)]),
+        };
+        (pace(Way::Up, up), pace(Way::Down, down))
+    }
+
+    /// The rate of theirs, which is a new one if it is to be another than it was.
+    fn rate(&self, whose: (Payer, Way), bytes_per_second: u64) -> Arc<Rate> {
+        if let Some(rate) = self.rates.get(&whose).filter(|rate| rate.bytes_per_second() == bytes_per_second)
+        {
+            return rate;
+        }
+        let rate = Rate::new(bytes_per_second);
+        // Of two that begin at one time, one may have its own until it ends.
+        self.rates.insert(whose, Arc::clone(&rate));
+        rate
     }
 
     /// Takes a token of this bucket, which `rule` has made.
@@ -130,7 +191,7 @@ mod tests {
     use super::*;
 
     fn settings(requests_per_second: u32, burst: u32) -> RateLimiting {
-        RateLimiting { enabled: true, requests_per_second, burst }
+        RateLimiting { enabled: true, requests_per_second, burst, upload: 0, download: 0 }
     }
 
     #[test]

@@ -8,12 +8,20 @@ pub mod acl;
 pub mod auth;
 pub mod current;
 pub mod filtering;
+#[cfg(feature = "inspection")]
+pub mod inspection;
 pub mod interception;
 pub mod limits;
+#[cfg(not(feature = "inspection"))]
+mod no_inspection;
 pub mod rewrite;
+
+#[cfg(not(feature = "inspection"))]
+pub use no_inspection as inspection;
 
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use crate::authority::{Authority, Host, Scheme};
 use crate::config;
@@ -21,6 +29,7 @@ use crate::target::{Client, Target};
 use access::{Decision, Rules};
 use auth::Identity;
 use filtering::{Filtering, ListError};
+use inspection::{Inspection, RulesError};
 
 /// What may be asked for.
 #[derive(Debug)]
@@ -31,8 +40,19 @@ pub struct Policy {
     pub rate: config::RateLimiting,
     /// For `filters`.
     pub header_rules: Vec<config::HeaderRule>,
+    /// None: no body is looked at.
+    pub inspection: Option<Arc<Inspection>>,
     /// Nothing is refused by it.
     idle: bool,
+}
+
+/// Why the configuration's policy can't be put in force.
+#[derive(Debug, thiserror::Error)]
+pub enum PolicyError {
+    #[error("security.filtering: {0}")]
+    Lists(#[from] ListError),
+    #[error("security.inspection.rules: {0}")]
+    Rules(#[from] RulesError),
 }
 
 /// What is still to be known of a request that may go on.
@@ -80,6 +100,8 @@ pub enum By {
     Access,
     /// `security.filtering`
     Filtering,
+    /// `security.inspection`
+    Inspection,
     /// `security.auth`
     Authentication,
     /// `security.rate_limiting`
@@ -106,8 +128,8 @@ impl Policy {
     /// What the configuration says.
     ///
     /// # Errors
-    /// [`ListError`]: a list can't be used.
-    pub fn load(config: &config::Security) -> Result<Self, ListError> {
+    /// [`PolicyError`]: a file can't be used.
+    pub fn load(config: &config::Security) -> Result<Self, PolicyError> {
         let rules = Rules::new(&config.acl.rules);
         let filtering = Filtering::load(&config.filtering)?;
         let idle = rules.is_empty() && filtering.is_idle();
@@ -117,6 +139,7 @@ impl Policy {
             auth: config.auth.clone(),
             rate: config.rate_limiting,
             header_rules: config.header_rules.clone(),
+            inspection: Inspection::load(&config.inspection)?,
             idle,
         })
     }
@@ -125,6 +148,13 @@ impl Policy {
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.idle
+    }
+
+    /// Whether a file that it was read from has changed since.
+    #[must_use]
+    pub fn is_outdated(&self) -> bool {
+        self.filtering.is_outdated()
+            || self.inspection.as_ref().is_some_and(|inspection| inspection.is_outdated())
     }
 
     /// The names of `security.acl.rules`, in their order.
@@ -137,6 +167,12 @@ impl Policy {
     #[must_use]
     pub fn allows_names(&self) -> bool {
         self.filtering.is_allowlist() || self.rules.allow_names()
+    }
+
+    /// Whether anything depends on what a server is called: then the name in a ClientHello counts, too.
+    #[must_use]
+    pub fn asks_names(&self) -> bool {
+        !self.idle && (!self.filtering.is_idle() || self.rules.ask_names())
     }
 
     /// Judges what is asked for before anything is done for it.

@@ -17,6 +17,7 @@ use super::tunnel::Side;
 use crate::http::chunked::BadChunk;
 use crate::http::headers::Headers;
 use crate::net::deadline::{self, Deadline, Expired};
+use crate::net::pacing::Pace;
 use crate::telemetry::metrics;
 
 /// What is gathered before it is written: a head and the first part of its body leave in one write.
@@ -184,6 +185,8 @@ pub struct Patience<'a> {
     pub write: Duration,
     /// Bytes a second that either must move on average, where it is waited for longer than that in all; 0: any.
     pub least_rate: u64,
+    /// What bounds how much may pass in a second.
+    pub pace: Option<&'a Pace>,
 }
 
 /// Why a body did not get through.
@@ -216,7 +219,15 @@ pub async fn transfer(
     let (mut total, mut uncounted) = (0, 0);
     let (mut source_waited, mut sink_waited) = (Waited::default(), Waited::default());
     let paces_source = source.has_length() || terms.paces_streams;
+    let mut charged = 0;
     loop {
+        if let Some(pace) = terms.patience.pace {
+            pace.charge(total - std::mem::replace(&mut charged, total));
+            if pace.is_used_up() {
+                flush(&mut sink, &mut uncounted, (total, &mut sink_waited), terms).await?;
+                keep_to(pace, &mut sink).await?;
+            }
+        }
         let trailers = match source.next()? {
             Piece::Content(content) => {
                 total += content.len() as u64;
@@ -249,6 +260,15 @@ pub async fn transfer(
         };
         sink.end(trailers)?;
         return flush(&mut sink, &mut uncounted, (total, &mut sink_waited), terms).await;
+    }
+}
+
+/// Waits until more may pass.
+async fn keep_to(pace: &Pace, sink: &mut impl Sink) -> Result<(), BodyError> {
+    let side = sink.side();
+    tokio::select! {
+        () = pace.ready() => Ok(()),
+        () = sink.gone() => Err(BodyError::Io(side, io::ErrorKind::ConnectionReset.into())),
     }
 }
 

@@ -236,8 +236,8 @@ impl Ask<'_> {
         flow.status = Some(head.status);
         let progress = flow.progress();
         let manner = Manner { framing, via: Some(&self.engine.via), may_keep: true };
-        let received = Some(&progress.received);
-        let sent = respond(self.engine, downstream, (&head, manner), body, &mut stages, received).await;
+        let counts = (self.request.identity.as_deref(), Some(&progress.received));
+        let sent = respond(self.engine, downstream, (&head, manner), body, &mut stages, counts).await;
         metrics::with(|metrics| metrics.cache_bytes.add(progress.received.get()));
         flow.end = match &sent {
             Ok(()) => "complete".into(),
