@@ -24,6 +24,7 @@ pub mod redirect;
 pub mod relay;
 pub mod route;
 pub mod running;
+pub mod services;
 pub mod target;
 pub mod telemetry;
 pub mod tls;

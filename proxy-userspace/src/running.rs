@@ -21,6 +21,7 @@ use crate::policy::Policy;
 use crate::policy::auth::Auth;
 use crate::policy::current::Shared;
 use crate::redirect::{Decision, Heartbeat, Redirect, RedirectError, monotonic_ns};
+use crate::services::Services;
 use crate::telemetry::flows::Flows;
 
 pub use live::{Live, NotReloaded, NotStarted, Reloaded, Reloads, Wish};
@@ -51,6 +52,8 @@ pub struct Running {
     pub following: Following,
     pub namespaces: Arc<Namespaces>,
     pub targets: Arc<Targets>,
+    /// Apps that the gateway serves.
+    pub services: Arc<Services>,
     /// None where nothing is cached.
     pub cache: Option<Arc<Cache>>,
     /// None where no commands are run.

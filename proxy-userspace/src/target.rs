@@ -87,8 +87,23 @@ pub enum Hop {
     Address(SocketAddr, Vantage, Option<Host>),
     /// A server that the operator has named.
     Backend(Arc<Backend>),
+    /// One of the ways to an app.
+    Service(Arc<Reach>),
     /// A name or address behind a parent proxy; `tunnel` where the proxy is not to read what passes.
     Parent { parent: Arc<Parent>, authority: Authority, scheme: Scheme, tunnel: bool },
+}
+
+/// A way to an app.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reach {
+    /// For people: what kind of way it is.
+    pub kind: &'static str,
+    /// What limits know the app as: its addresses may be those of others in other places.
+    pub service: Authority,
+    pub scheme: Scheme,
+    pub at: Authority,
+    /// From where it is reached there.
+    pub vantage: Vantage,
 }
 
 impl Hop {
@@ -98,6 +113,7 @@ impl Hop {
         match self {
             Self::Authority(authority, _) | Self::Parent { authority, .. } => authority.clone(),
             Self::Backend(backend) => backend.authority.clone(),
+            Self::Service(way) => way.service.clone(),
             Self::Address(address, ..) => {
                 Authority { host: Host::Address(address.ip()), port: address.port() }
             }

@@ -24,6 +24,7 @@ mod problem;
 mod proxy;
 mod resources;
 mod rules;
+mod services;
 mod status;
 mod targets;
 mod test;
@@ -297,6 +298,7 @@ fn for_owner() -> Resources {
         .merge(decisions::routes())
         .merge(policy::changes())
         .merge(contexts::changes())
+        .merge(services::changes())
         .merge(config::for_owner())
         .merge(proxy::changes())
         .merge(flows::routes())

@@ -9,6 +9,7 @@ use crate::execute::Executor;
 use crate::policy::Policy;
 use crate::privilege;
 use crate::redirect::Rules;
+use crate::services;
 use crate::tls::client::ClientTls;
 use crate::tls::server::Acceptance;
 
@@ -33,6 +34,7 @@ pub fn look_up(config: &Config) -> Result<(usize, usize, usize), Vec<String>> {
     if config.capture.mode != CaptureMode::Off {
         note("", Rules::check(&config.capture).err().map(|error| told(&error)));
     }
+    note("", services::configured(&config.services).err());
     let policy = Policy::load(&config.security);
     note("", policy.as_ref().err().map(|error| told(error)));
     match policy {

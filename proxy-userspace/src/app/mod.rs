@@ -73,6 +73,8 @@ pub enum StartError {
     #[error("{0}")]
     Rules(RulesError),
     #[error("{0}")]
+    Services(String),
+    #[error("{0}")]
     State(#[from] state_file::StateError),
     #[error("can't start a thread or runtime: {0}")]
     Runtime(#[from] std::io::Error),

@@ -31,6 +31,7 @@ use crate::policy::interception::Interception;
 use crate::policy::limits::Limits;
 use crate::redirect::{Decisions, OriginalDestinations, Rules};
 use crate::running::{Beats, Capture, Following, Live, Phase, Predecessors, Running, Wish};
+use crate::services::Services;
 use crate::telemetry::flows::Flows;
 use crate::tls::authority::Authority;
 use crate::tls::client::ClientTls;
@@ -72,6 +73,7 @@ pub(super) async fn wire(
     let acceptance = Acceptance::load(&config.server.tls)?.map(Arc::new);
     let minter = mint(&config.tls.intercept)?;
     let policy = Shared::new(Policy::load(&config.security)?);
+    let services = Arc::new(Services::new(&config.services).map_err(StartError::Services)?);
     let (sockets, queries) = Sockets::open(&config, taking.as_deref_mut()).await?;
     let own = sockets.addresses();
     let acl = Acl::new(
@@ -104,6 +106,7 @@ pub(super) async fn wire(
         following: Following::new(),
         namespaces: kernel.namespaces,
         targets,
+        services,
         cache,
         commands: RwLock::new(Executor::new(&config.cli)?.map(Arc::new)),
         sources,
@@ -167,6 +170,7 @@ fn plan(
         originals,
         dns,
         targets: Arc::clone(&running.targets),
+        services: Arc::clone(&running.services),
         phase,
     }
 }

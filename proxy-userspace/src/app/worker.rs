@@ -32,6 +32,7 @@ use crate::policy::limits::Limits;
 use crate::redirect::OriginalDestinations;
 use crate::route::Table;
 use crate::running::{Beats, Phase};
+use crate::services::Services;
 use crate::telemetry::flows;
 use crate::tls::client::ClientTls;
 use crate::tls::minting::Minter;
@@ -65,6 +66,7 @@ pub(super) struct Plan {
     pub originals: Option<OriginalDestinations>,
     pub dns: Option<Inspection>,
     pub targets: Arc<Targets>,
+    pub services: Arc<Services>,
     pub phase: watch::Receiver<Phase>,
 }
 
@@ -247,6 +249,7 @@ fn engine(index: usize, plan: &Plan, place: Weak<Engines>) -> Engine {
         interception: plan.interception.clone(),
         minter: plan.minter.clone(),
         routes: Table::new(&plan.config),
+        services: plan.services.follow(),
         dns: plan.dns.clone(),
         config: Arc::clone(&plan.config),
         place,

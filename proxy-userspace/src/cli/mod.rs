@@ -21,6 +21,7 @@ mod oci;
 mod place;
 mod policy;
 mod serve;
+mod services;
 mod status;
 mod supervise;
 mod upgrade;
@@ -72,6 +73,9 @@ enum Command {
     /// Makes and ends identities for single clients: jobs, agents, windows.
     #[command(subcommand)]
     Context(context::Command),
+    /// The apps that the gateway serves below a prefix of its own.
+    #[command(subcommand)]
+    Services(services::Command),
     /// Shows what rules and lists are in force, and reads them again.
     #[command(subcommand)]
     Policy(policy::Command),
@@ -150,6 +154,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Explain(arguments) => explain::run(&arguments, &admin),
         Command::Capture(command) => capture::run(&command, &admin),
         Command::Context(command) => context::run(&command, &admin),
+        Command::Services(command) => services::run(&command, &admin),
         Command::Policy(command) => policy::run(&command, &admin),
         Command::Ca(command) => ca::run(&command),
         Command::Cache(command) => cache::run(&command, &admin),

@@ -25,7 +25,7 @@ use super::{
 };
 use super::{
     access, auth, cli, compression, dns, filtering, header_rules, headers, inspection, interception, parent,
-    relay, routing, rules, tls,
+    relay, routing, rules, services, tls,
 };
 
 pub(super) fn read(tree: &Node, report: &mut Report) -> Config {
@@ -37,6 +37,7 @@ pub(super) fn read(tree: &Node, report: &mut Report) -> Config {
         compression: s.section("compression", compression::compression),
         routing: s.section("routing", routing::routing),
         forwarded: s.section("forwarded", routing::forwarding),
+        services: s.section("services", services::services),
         upstream: s.section("upstream", upstream),
         tls: s.section("tls", interception::read),
         relay: s.section("relay", relay::read),

@@ -33,6 +33,7 @@ mod rules;
 mod schema;
 mod section;
 mod selector;
+mod services;
 mod shape;
 mod show;
 mod sources;
@@ -73,6 +74,7 @@ pub use routing::{Backend, ForwardedFields, Forwarding, HostField, HostPattern, 
 pub use rules::{Action, CaptureRule, MAX_RULES, Protocol};
 pub use schema::schema;
 pub use selector::{BadSelector, COMPOSE_LABEL, Selector};
+pub use services::{App, Services, service_name, service_target};
 pub use show::{Effective, Loaded, effective, load_whole, load_whole_again};
 pub use sources::{DEFAULT_FILE, Sources, load, load_again};
 pub use tls::{Identity, ServerTls, TlsDestination, TlsVersion, UpstreamTls};
@@ -87,6 +89,7 @@ pub struct Config {
     pub compression: Compression,
     pub routing: Routing,
     pub forwarded: Forwarding,
+    pub services: Services,
     pub upstream: Upstream,
     pub tls: Tls,
     pub relay: Relay,

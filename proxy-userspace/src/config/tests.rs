@@ -58,7 +58,7 @@ fn unknown_keys() {
     check(
         "plugins:\n  enabled: true\n",
         "a.yaml:1:1: plugins: unknown key; known here: \
-         server, capture, security, cache, compression, routing, forwarded, upstream, tls, relay, admin, metrics, cli, \
+         server, capture, security, cache, compression, routing, forwarded, services, upstream, tls, relay, admin, metrics, cli, \
          flows, \
          logging",
     );

@@ -20,6 +20,8 @@ pub struct Forwarded<'a> {
     pub scheme: Scheme,
     /// What the client wrote into Host.
     pub host: Option<&'a Authority>,
+    /// What of the path the client asked for has been taken off its beginning.
+    pub prefix: Option<&'a str>,
 }
 
 impl Forwarded<'_> {
@@ -28,6 +30,9 @@ impl Forwarded<'_> {
     pub fn replaces(&self, name: &[u8]) -> bool {
         if !self.trusted {
             return is_forwarded(name);
+        }
+        if self.prefix.is_some() && is(name, X_PREFIX) {
+            return true;
         }
         let (x, standard) = (self.fields.has_x(), self.fields.has_standard());
         (standard && is(name, FORWARDED)) || (x && [X_FOR, X_PROTO, X_HOST].iter().any(|own| is(name, own)))
@@ -42,6 +47,11 @@ impl Forwarded<'_> {
             if let Some(host) = self.host {
                 self.keep_or(received, X_HOST, &Shown(host, self.scheme).to_string(), out);
             }
+        }
+        if let Some(prefix) = self.prefix {
+            start(X_PREFIX, out);
+            out.extend_from_slice(prefix.as_bytes());
+            out.extend_from_slice(b"\r\n");
         }
         if self.fields.has_standard() {
             self.append(received, FORWARDED, &self.element(), out);
@@ -88,6 +98,7 @@ const FORWARDED: &str = "Forwarded";
 const X_FOR: &str = "X-Forwarded-For";
 const X_PROTO: &str = "X-Forwarded-Proto";
 const X_HOST: &str = "X-Forwarded-Host";
+const X_PREFIX: &str = "X-Forwarded-Prefix";
 
 fn start(name: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(name.as_bytes());
@@ -126,7 +137,8 @@ mod tests {
         };
         let host = Authority::parse("a.example:81", None).unwrap();
         let client = "::ffff:192.0.2.9".parse().unwrap();
-        let forwarded = Forwarded { fields, client, trusted, scheme: Scheme::Http, host: Some(&host) };
+        let (scheme, host) = (Scheme::Http, Some(&host));
+        let forwarded = Forwarded { fields, client, trusted, scheme, host, prefix: None };
         let mut out = Vec::new();
         for field in head.headers.iter().filter(|field| !forwarded.replaces(field.name)) {
             let (name, value) = (String::from_utf8_lossy(field.name), String::from_utf8_lossy(field.value));

@@ -6,6 +6,7 @@ use std::pin::pin;
 
 use super::caching::{Fetch, Verdict, store_and_deliver};
 use super::failure::{Cut, Failure};
+use super::form::{authenticates_connection, is_grpc};
 use super::hop::http1::Http1;
 use super::hop::http2::Http2;
 use super::inspecting::{Judged, inspected};
@@ -21,7 +22,7 @@ use crate::http::authority::Shown;
 use crate::http::forward;
 use crate::http::framing::Framing;
 use crate::http::head::{ResponseHead, Version};
-use crate::http::headers::{Headers, Name};
+use crate::http::headers::Name;
 use crate::http::websocket;
 use crate::net::deadline::Deadline;
 use crate::net::pacing::Pace;
@@ -80,7 +81,7 @@ impl Exchange<'_, '_> {
         }
         let settings = &self.engine.config.upstream;
         let mut backoff = Backoff::new(settings.backoff);
-        let mut left = if self.request.target.front == Front::Captured { 0 } else { settings.retries };
+        let mut left = self.retries();
         let mut had_shared = false;
         loop {
             // Boxed: a request that meets a kept connection needs none of that memory.
@@ -257,7 +258,7 @@ impl Exchange<'_, '_> {
         };
         // As the server has said it, whatever rules make of it.
         *authenticates |= authenticates_connection(&head.headers, Name::WwwAuthenticate);
-        additions::complete(engine, request, &mut head);
+        additions::complete(engine, request, self.hop, &mut head);
         self.flow.timings.ttfb_us = Some(crate::telemetry::flow::micros(sending.ended().elapsed()));
         self.flow.status = Some(head.status);
         if head.status == 407 && matches!(self.hop, Hop::Parent { tunnel: false, .. }) {
@@ -392,18 +393,4 @@ impl Exchange<'_, '_> {
         }
         Ok(())
     }
-}
-
-fn is_grpc(headers: &Headers) -> bool {
-    let types = headers.iter().filter(|field| field.name.eq_ignore_ascii_case(b"content-type"));
-    types.into_iter().any(|field| field.value.starts_with(b"application/grpc"))
-}
-
-/// NTLM and Negotiate authenticate the connection, not the request (RFC 4559 §6): whoever uses it next would be
-/// taken for the same user.
-fn authenticates_connection(headers: &Headers, name: Name) -> bool {
-    headers.all(name).any(|value| {
-        let scheme = value.split(u8::is_ascii_whitespace).next().unwrap_or_default();
-        ["ntlm", "negotiate"].iter().any(|known| scheme.eq_ignore_ascii_case(known.as_bytes()))
-    })
 }

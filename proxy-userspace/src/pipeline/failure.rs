@@ -1,6 +1,7 @@
 //! Every way in which a request can fail before it has an answer, and the status that says so.
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
 use h2::Reason;
 
@@ -29,6 +30,9 @@ pub enum Failure {
     NotImplemented(&'static str),
     #[error("{0}")]
     NoRoute(&'static str),
+    /// It is there, but nothing answers: it may be about to start.
+    #[error("the app {0} does not answer; it may be starting")]
+    NotServing(Box<str>),
     #[error("{}", .0.reason)]
     Denied(Denied),
     #[error("{}", .0.reason)]
@@ -110,6 +114,7 @@ impl Failure {
             Self::Connect(ConnectError::Tls(insecure)) => (502, insecure.kind),
             Self::Connect(ConnectError::NoAddress) => (502, "destination_ip_unroutable"),
             Self::Connect(ConnectError::Failed { error, .. }) => (502, connect_error_type(error)),
+            Self::NotServing(_) => (503, "destination_unavailable"),
             Self::NoTurn(_) => (503, "connection_limit_reached"),
             Self::NotCached => (504, "destination_unavailable"),
             Self::Internal(_) => (500, "proxy_internal_error"),
@@ -202,6 +207,7 @@ impl Failure {
     pub fn fields(&self) -> &[(&'static str, String)] {
         match self {
             Self::Refused(refusal) => &refusal.fields,
+            Self::NotServing(_) => &*AGAIN,
             _ => &[],
         }
     }
@@ -221,6 +227,9 @@ impl Failure {
         matches!(self, Self::Denied(_) | Self::Filtered(_) | Self::Refused(_))
     }
 }
+
+/// Browsers show the answer, and ask again.
+static AGAIN: LazyLock<[(&str, String); 1]> = LazyLock::new(|| [("Refresh", "2".to_owned())]);
 
 fn connect_error_type(error: &std::io::Error) -> &'static str {
     match error.kind() {

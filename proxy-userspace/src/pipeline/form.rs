@@ -1,4 +1,5 @@
-//! The form in which a request is sent on: its target, Host, what is said of the client, credentials for a parent proxy.
+//! The form in which a request is sent on: its target, Host, what is said of the client, credentials for a parent proxy;
+//! and what its fields tell of it.
 
 use std::borrow::Cow;
 
@@ -7,13 +8,14 @@ use crate::config::{ForwardedFields, HostField};
 use crate::http::authority::{Authority, Host, Scheme, Shown};
 use crate::http::forward::{self, Form};
 use crate::http::forwarded::Forwarded;
+use crate::http::headers::{Headers, Name};
 use crate::target::{Front, Hop};
 use crate::upstream::basic;
 
 impl Exchange<'_, '_> {
     /// The request target: as a server expects it, or a parent proxy (RFC 9112 §3.2.2).
     pub(super) fn request_target(&self, host: Shown<'_>) -> Cow<'_, str> {
-        let path = &*self.request.path;
+        let path = self.request.app().map_or(&*self.request.path, |app| &app.target);
         match self.hop {
             Hop::Parent { tunnel: false, .. } if path == "*" => Cow::Owned(format!("{}://{host}", host.1)),
             Hop::Parent { tunnel: false, .. } => Cow::Owned(format!("{}://{host}{path}", host.1)),
@@ -46,6 +48,7 @@ impl Exchange<'_, '_> {
             }
             (Hop::Backend(backend), _) => (Cow::Borrowed(&backend.authority), backend.scheme),
             (_, Some(authority)) => (Cow::Borrowed(authority), target.scheme),
+            (Hop::Service(way), None) => (Cow::Borrowed(&way.at), way.scheme),
             // RFC 9112 §3.2: for want of a name, the address.
             (_, None) => {
                 let address = self.flow.upstream.unwrap_or(self.addresses.addresses[0]);
@@ -63,8 +66,10 @@ impl Exchange<'_, '_> {
             Front::Explicit => settings.explicit,
             Front::Gateway => settings.gateway,
         };
-        (fields != ForwardedFields::Off).then(|| Forwarded {
+        let prefix = self.request.app().map(|app| &*app.prefix);
+        (fields != ForwardedFields::Off || prefix.is_some()).then(|| Forwarded {
             fields,
+            prefix,
             client: self.client.ip(),
             trusted: settings
                 .trusted
@@ -74,4 +79,19 @@ impl Exchange<'_, '_> {
             host: self.request.target.authority.as_ref(),
         })
     }
+}
+
+/// Whether a call of gRPC is made.
+pub(super) fn is_grpc(headers: &Headers) -> bool {
+    let types = headers.iter().filter(|field| field.name.eq_ignore_ascii_case(b"content-type"));
+    types.into_iter().any(|field| field.value.starts_with(b"application/grpc"))
+}
+
+/// NTLM and Negotiate authenticate the connection, not the request (RFC 4559 §6): whoever uses it next would be
+/// taken for the same user.
+pub(super) fn authenticates_connection(headers: &Headers, name: Name) -> bool {
+    headers.all(name).any(|value| {
+        let scheme = value.split(u8::is_ascii_whitespace).next().unwrap_or_default();
+        ["ntlm", "negotiate"].iter().any(|known| scheme.eq_ignore_ascii_case(known.as_bytes()))
+    })
 }

@@ -24,6 +24,7 @@ mod respond;
 mod response;
 pub mod rewriting;
 mod sending;
+pub mod serving;
 pub mod side;
 pub mod tunnel;
 
@@ -48,6 +49,7 @@ use crate::policy::limits::Limits;
 use crate::policy::{Policy, Subject};
 use crate::relay;
 use crate::route;
+use crate::services;
 use crate::target::{Client, Hop};
 use crate::tls::minting::Minter;
 use crate::tls::server::Acceptance;
@@ -69,6 +71,8 @@ pub struct Engine {
     /// Shared by all workers; None where nothing is cached.
     pub cache: Option<Arc<Cache>>,
     pub routes: route::Table,
+    /// Apps that the gateway serves.
+    pub services: Follower<services::Table>,
     /// For DNS of captured processes, where that is captured.
     pub dns: Option<Inspection>,
     /// For TLS with clients, where that is configured.
@@ -100,6 +104,14 @@ impl Engine {
                 Hop::Parent { .. } => true,
                 Hop::Backend(_) => {
                     check(address)?;
+                    true
+                }
+                Hop::Service(way) => {
+                    check(address)?;
+                    // In another network namespace, an address that is weir's own here is somebody else's.
+                    if way.vantage.namespace.is_some() {
+                        return Ok(());
+                    }
                     true
                 }
                 Hop::Authority(..) | Hop::Address(..) => check(address)?,

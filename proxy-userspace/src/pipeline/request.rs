@@ -14,6 +14,7 @@ use super::max_forwards::{self, Reach};
 use super::recording::Recording;
 use super::respond::{self, Ask};
 use super::rewriting::{self, Rewritten};
+use super::serving::{self, Wanted};
 use super::side::{DownstreamSide, Manner};
 use super::tunnel::Opened;
 use crate::filters;
@@ -44,13 +45,15 @@ pub struct Request {
     pub identity: Option<Arc<Identity>>,
     /// What it was, if it was led elsewhere.
     pub rewritten: Option<Box<Rewritten>>,
+    /// What of services it is for, if it is.
+    pub wanted: Option<Arc<Wanted>>,
 }
 
 impl Request {
     /// A request as a front has found it.
     #[must_use]
     pub fn new(head: RequestHead, target: Target, path: String, follows: bool) -> Self {
-        Self { head, target, path, follows, identity: None, rewritten: None }
+        Self { head, target, path, follows, identity: None, rewritten: None, wanted: None }
     }
 
     /// The same request with another head.
@@ -63,6 +66,7 @@ impl Request {
             follows: self.follows,
             identity: self.identity.clone(),
             rewritten: self.rewritten.clone(),
+            wanted: self.wanted.clone(),
         }
     }
 }
@@ -124,6 +128,7 @@ async fn answer_known(
 ) -> Result<Ending, Failure> {
     request.identity = identify(engine, downstream.client(), &request.target, flow).await?;
     rewriting::rewrite(request, flow);
+    serving::find(engine, request)?;
     match request.identity.as_ref().and_then(|identity| identity.context.as_ref()) {
         None => answer(engine, downstream, request, own, flow).await,
         Some(context) => {
@@ -156,6 +161,9 @@ async fn answer(
         return answer_itself(engine, downstream, request, flow, (head, file.as_bytes())).await;
     }
     check_policy(engine, downstream.client(), request).await?;
+    if let Some((head, content)) = serving::own_answer(engine, request) {
+        return answer_itself(engine, downstream, request, flow, (head, content.as_bytes())).await;
+    }
     let counted = match max_forwards::reach(request, framing, &engine.via)? {
         Reach::Any => None,
         Reach::On(counted) => Some(counted),
@@ -185,6 +193,11 @@ pub(super) async fn forward(
     flow: &mut Recording,
     fetch: Option<&mut Fetch<'_>>,
 ) -> Result<Ending, Failure> {
+    if let Some(app) = request.app() {
+        // Boxed: who asks for no app does not carry its state.
+        return Box::pin(serving::forward(engine, downstream, (request, app), framing, own, flow, fetch))
+            .await;
+    }
     let hop = engine.routes.next_hop(&request.target, &request.path).ok_or(Failure::NoRoute(NO_ROUTE))?;
     // A proxy can't be relied upon to pass an Upgrade on.
     let hop = if forward::wants_upgrade(&request.head) { hop.as_tunnel() } else { hop };
@@ -222,7 +235,10 @@ pub(super) fn subject<'a>(client: &Client, request: &'a Request) -> Subject<'a> 
 async fn check_policy(engine: &Engine, client: &Client, request: &Request) -> Result<(), Failure> {
     let subject = subject(client, request);
     if judge(engine, &subject, &request.target).await? == Passed::UntilAddress
-        && let Some(hop) = engine.routes.next_hop(&request.target, &request.path)
+        && let Some(hop) = match request.app() {
+            Some(app) => serving::first_hop(app),
+            None => engine.routes.next_hop(&request.target, &request.path),
+        }
     {
         // The cache could answer without one.
         Box::pin(engine.addresses(&hop, &subject)).await?;

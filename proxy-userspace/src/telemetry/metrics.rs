@@ -37,6 +37,8 @@ pub struct Worker {
     pub upstream_moves: Counter,
     pub upstream_requests: Counter,
     pub upstream_retries: Counter,
+    pub service_requests: Counter,
+    pub service_failures: Counter,
     pub queued_requests: Counter,
     pub queue_refusals: Counter,
     pub upstream_http2_connections: Counter,
@@ -77,7 +79,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    fn each(&self) -> [(&'static str, &'static str, &Counter); 63] {
+    fn each(&self) -> [(&'static str, &'static str, &Counter); 65] {
         [
             (
                 "explicit_connections_total",
@@ -166,6 +168,12 @@ impl Worker {
             ),
             ("upstream_requests_total", "Requests sent to upstreams.", &self.upstream_requests),
             ("upstream_retries_total", "Refused connections tried again.", &self.upstream_retries),
+            ("service_requests_total", "Requests for apps below services.prefix.", &self.service_requests),
+            (
+                "service_failures_total",
+                "Requests for apps that were reached by none of their ways.",
+                &self.service_failures,
+            ),
             ("queued_requests_total", "Requests that waited for their origin.", &self.queued_requests),
             (
                 "queue_refusals_total",

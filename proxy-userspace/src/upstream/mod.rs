@@ -147,6 +147,10 @@ impl Upstream {
             Hop::Address(address, vantage, _) => (Few::from_elem(*address, 1), vantage.clone(), None),
             Hop::Authority(authority, _) => self.resolve(authority).await?,
             Hop::Backend(backend) => self.resolve(&backend.authority).await?,
+            Hop::Service(way) => {
+                let (addresses, _, dns_us) = self.resolve(&way.at).await?;
+                (addresses, way.vantage.clone(), dns_us)
+            }
             Hop::Parent { parent, .. } => self.resolve(&parent.authority).await?,
         };
         let tls = match hop {
@@ -158,7 +162,8 @@ impl Upstream {
             }
             Hop::Backend(backend) if backend.scheme == Scheme::Https => Some(backend.authority.host.clone()),
             Hop::Address(.., host) => host.clone(),
-            Hop::Authority(..) | Hop::Backend(_) | Hop::Parent { .. } => None,
+            Hop::Service(way) if way.scheme == Scheme::Https => Some(way.at.host.clone()),
+            Hop::Authority(..) | Hop::Backend(_) | Hop::Service(_) | Hop::Parent { .. } => None,
         };
         let through = match hop {
             Hop::Parent { parent, authority, tunnel: true, .. } => {
@@ -169,6 +174,7 @@ impl Upstream {
         let speaks = match hop {
             Hop::Authority(authority, _) => self.speaks(authority, tls.is_some()),
             Hop::Backend(backend) => self.speaks(&backend.authority, tls.is_some()),
+            Hop::Service(way) => self.speaks(&way.at, tls.is_some()),
             // Through a tunnel, the server is spoken to as without one; a parent that forwards is spoken to in HTTP/1.1.
             Hop::Parent { authority, tunnel: true, .. } => self.speaks(authority, tls.is_some()),
             Hop::Address(.., host) if self.settings.http2.enabled && host.is_some() => Speaks::Either,

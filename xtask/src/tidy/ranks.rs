@@ -12,12 +12,12 @@ const RANKS: &[&[&str]] = &[
     &["admin", "front"],
     &["capture"],
     &["pipeline", "running"],
+    &["services"],
     &[
         "policy",
         "filters",
         "cache",
         "route",
-        "apps",
         "upstream",
         "relay",
         "sysproxy",

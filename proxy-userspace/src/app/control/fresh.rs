@@ -8,6 +8,7 @@ use crate::execute::Executor;
 use crate::policy::Policy;
 use crate::redirect::Rules;
 use crate::running::{Capture, Reloaded, Running};
+use crate::services::{self, Configured};
 use crate::tls::client::ClientTls;
 use crate::tls::server::Acceptance;
 
@@ -16,6 +17,7 @@ pub(super) struct Fresh {
     pub(super) config: Arc<Config>,
     pub(super) effective: Arc<Effective>,
     pub(super) policy: Policy,
+    pub(super) services: Configured,
     pub(super) tls: Arc<ClientTls>,
     pub(super) acceptance: Option<Arc<Acceptance>>,
     pub(super) executor: Option<Executor>,
@@ -43,6 +45,7 @@ impl Fresh {
         let needs_restart = changed.iter().filter(waits).cloned().collect();
         Ok(Self {
             policy: Policy::load(&config.security).map_err(|error| error.to_string())?,
+            services: services::configured(&config.services)?,
             tls: Arc::new(
                 ClientTls::load(&config.upstream.tls).map_err(|error| format!("upstream.tls: {error}"))?,
             ),

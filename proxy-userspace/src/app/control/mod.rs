@@ -97,8 +97,18 @@ impl Control {
         // A million entries take a second to read: not on the thread that answers.
         let fresh = tokio::task::spawn_blocking(move || Fresh::read(&reading)).await;
         let fresh = fresh.map_err(|_| "weir is stopping".to_owned())??;
-        let Fresh { config, effective, policy, tls, acceptance, executor, rules, token, mut reloaded } =
-            fresh;
+        let Fresh {
+            config,
+            effective,
+            policy,
+            services,
+            tls,
+            acceptance,
+            executor,
+            rules,
+            token,
+            mut reloaded,
+        } = fresh;
         let elsewhere = self.elsewhere(&config.server).map_err(|error| error.to_string())?;
         if let (Some(rules), Capture::On(redirect)) = (rules, &*running.capture()) {
             let before = redirect.rules().len();
@@ -113,6 +123,7 @@ impl Control {
         }
         (self.plan.config, self.plan.tls, self.plan.acceptance) = (Arc::clone(&config), tls, acceptance);
         running.policy.replace(policy);
+        running.services.configure(services, config.services.prefix.clone());
         running
             .admission
             .set_limits(config.server.limits.connections, config.server.connections_per_client());
