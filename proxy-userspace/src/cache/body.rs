@@ -6,8 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 
 use super::entry::ALLOCATION;
+use super::pages;
 use super::range::Span;
 use super::store::disk::Filed;
+use crate::net::place::Place;
 
 /// A body, whole and immutable.
 #[derive(Debug, Clone)]
@@ -23,21 +25,24 @@ static NUMBERS: AtomicU64 = AtomicU64::new(0);
 
 #[derive(Debug, Clone)]
 enum Content {
-    /// In the pieces in which it arrived.
-    Held(Arc<[Bytes]>),
+    /// In pieces. They lie one after the other in a file of ours, too, if that has a place for them.
+    Held(Arc<[Bytes]>, Option<Place>),
     /// The file, and where in it the body begins.
     Filed(Filed, u64),
 }
 
 impl Default for Body {
     fn default() -> Self {
-        Self { content: Content::Held(Arc::default()), length: 0, number: 0 }
+        Self { content: Content::Held(Arc::default(), None), length: 0, number: 0 }
     }
 }
 
 /// Bodies up to this are kept in one piece: they take one allocation, and go out with their head in as few writes as their
 /// receiver allows.
 const ONE_PIECE: u64 = 1 << 20;
+
+/// Bodies from this on are kept in pages that the kernel can send. Below, a copy costs less than another system call.
+const PAGED: u64 = 64 << 10;
 
 /// Pieces of bodies that are put together are not smaller than this, if they can be larger.
 const SMALL: usize = 256 << 10;
@@ -47,13 +52,15 @@ impl Body {
     #[must_use]
     pub fn of(pieces: Vec<Bytes>) -> Self {
         let length = pieces.iter().map(|piece| piece.len() as u64).sum();
-        let pieces = match length {
+        let paged = if length >= PAGED { pages::keep(&pieces, length) } else { None };
+        let content = match paged {
+            Some((whole, place)) => Content::Held(cut(&whole).into(), Some(place)),
             // Copied even if it is in one piece: that may be a small part of a large buffer.
-            1..=ONE_PIECE => vec![Bytes::from(pieces.concat())],
-            _ => pieces,
+            None if (1..=ONE_PIECE).contains(&length) => Content::Held([pieces.concat().into()].into(), None),
+            None => Content::Held(pieces.into(), None),
         };
         let number = NUMBERS.fetch_add(1, Ordering::Relaxed) + 1;
-        Self { content: Content::Held(pieces.into()), length, number }
+        Self { content, length, number }
     }
 
     /// The number of a whole body in memory.
@@ -62,12 +69,10 @@ impl Body {
         (self.number != 0).then_some(self.number)
     }
 
-    /// A body that came in one piece: cut into some, so that it goes out in some.
+    /// A body that came in one piece.
     #[must_use]
-    pub fn cut(body: &Bytes) -> Self {
-        const PIECE: usize = ONE_PIECE as usize;
-        let cuts = (0..body.len()).step_by(PIECE);
-        Self::of(cuts.map(|at| body.slice(at..body.len().min(at + PIECE))).collect())
+    pub fn whole(body: &Bytes) -> Self {
+        Self::of(cut(body))
     }
 
     /// Some that are in memory, as one. None: one is not.
@@ -92,7 +97,7 @@ impl Body {
     #[must_use]
     pub fn coded(form: Bytes) -> Self {
         let length = form.len() as u64;
-        Self { content: Content::Held([form].into()), length, number: 0 }
+        Self { content: Content::Held([form].into(), None), length, number: 0 }
     }
 
     /// One that is in a file.
@@ -116,7 +121,7 @@ impl Body {
     #[must_use]
     pub fn held(&self) -> Option<&Arc<[Bytes]>> {
         match &self.content {
-            Content::Held(pieces) => Some(pieces),
+            Content::Held(pieces, _) => Some(pieces),
             Content::Filed(..) => None,
         }
     }
@@ -125,16 +130,22 @@ impl Body {
     #[must_use]
     pub fn file(&self) -> Option<(&Filed, Span)> {
         match &self.content {
-            Content::Held(_) => None,
+            Content::Held(..) => None,
             Content::Filed(file, start) => Some((file, Span { start: *start, end: start + self.length })),
         }
+    }
+
+    /// Where it begins in a file of ours.
+    #[must_use]
+    pub fn place(&self) -> Option<Place> {
+        if let Content::Held(_, place) = &self.content { *place } else { None }
     }
 
     /// A part of it, without copying.
     #[must_use]
     pub fn slice(&self, span: Span) -> Self {
-        let pieces = match &self.content {
-            Content::Held(pieces) => pieces,
+        let (pieces, place) = match &self.content {
+            Content::Held(pieces, place) => (pieces, place.map(|place| place.after(span.start))),
             Content::Filed(file, start) => {
                 let content = Content::Filed(file.clone(), start + span.start);
                 return Self { content, length: span.end - span.start, number: 0 };
@@ -152,17 +163,27 @@ impl Body {
             start = end;
         }
         let length = within.iter().map(|piece| piece.len() as u64).sum();
-        Self { content: Content::Held(within.into()), length, number: 0 }
+        Self { content: Content::Held(within.into(), place), length, number: 0 }
     }
 
     /// Bytes of memory, roughly.
     #[must_use]
     pub fn weight(&self) -> u64 {
         match &self.content {
-            Content::Held(pieces) => self.length + (pieces.len() * (size_of::<Bytes>() + ALLOCATION)) as u64,
+            Content::Held(pieces, place) => {
+                let length = if place.is_some() { pages::rounded(self.length) } else { self.length };
+                length + (pieces.len() * (size_of::<Bytes>() + ALLOCATION)) as u64
+            }
             Content::Filed(file, _) => file.weight(),
         }
     }
+}
+
+/// Cuts what is in one piece into some, so that it goes out in some.
+fn cut(whole: &Bytes) -> Vec<Bytes> {
+    const PIECE: usize = ONE_PIECE as usize;
+    let cuts = (0..whole.len()).step_by(PIECE);
+    cuts.map(|at| whole.slice(at..whole.len().min(at + PIECE))).collect()
 }
 
 #[cfg(test)]
@@ -176,7 +197,7 @@ mod tests {
             let whole = pieces.concat();
             let nonempty: Vec<_> =
                 pieces.into_iter().filter(|piece| !piece.is_empty()).map(Bytes::from).collect();
-            let body = Body { content: Content::Held(nonempty.into()), length: whole.len() as u64, number: 0 };
+            let body = Body { content: Content::Held(nonempty.into(), None), length: whole.len() as u64, number: 0 };
             let end = (start + length).min(whole.len() as u64);
             let start = start.min(end);
             let slice = body.slice(Span { start, end });
@@ -191,7 +212,7 @@ mod tests {
         let body = Body::of(vec![Bytes::from_static(b"a"), Bytes::from_static(b"b")]);
         assert_eq!((body.held().unwrap().len(), body.len()), (1, 2));
         assert!(Body::of(Vec::new()).is_empty());
-        let body = Body::cut(&Bytes::from(vec![7; 2_500_000]));
+        let body = Body::whole(&Bytes::from(vec![7; 2_500_000]));
         assert_eq!((body.held().unwrap().len(), body.len()), (3, 2_500_000));
     }
 }

@@ -15,6 +15,7 @@ pub mod freshness;
 pub mod headers;
 pub mod key;
 pub mod not_stored;
+pub mod pages;
 pub mod parts;
 pub mod purge;
 pub mod range;

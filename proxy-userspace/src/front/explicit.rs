@@ -19,6 +19,7 @@ use crate::pipeline::failure::Failure;
 use crate::running::Phase;
 use crate::target::{Client, Front, Target};
 use crate::telemetry::metrics;
+use crate::tls::alpn;
 
 /// Serves a listener until weir stops, or another weir has taken its place. While this one is still about to take
 /// another's, that one accepts. `door`: whether the listener is still wanted.
@@ -57,7 +58,7 @@ async fn serve(engine: Rc<Engine>, mut downstream: Downstream) {
             let Some(downstream) = accepted else { return };
             let base = Target { scheme: Scheme::Https, ..base };
             match downstream.stream.alpn().as_deref() {
-                Some(secure::HTTP2) => Box::pin(http2::serve(Rc::clone(&engine), downstream, base)).await,
+                Some(alpn::HTTP2) => Box::pin(http2::serve(Rc::clone(&engine), downstream, base)).await,
                 _ => http1::serve(Rc::clone(&engine), downstream, base, None).await,
             }
         }

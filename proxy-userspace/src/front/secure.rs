@@ -13,9 +13,6 @@ use crate::tls::server::Acceptance;
 /// The first byte of a TLS connection: a handshake record (RFC 8446 §5.1).
 pub(super) const FIRST_BYTE: u8 = 0x16;
 
-/// HTTP/2 in ALPN (RFC 9113 §3.2).
-pub(super) const HTTP2: &[u8] = b"h2";
-
 /// Makes a TLS session of a connection in the clear. None: the client would not have it.
 pub(super) async fn accept(
     acceptance: &Acceptance,

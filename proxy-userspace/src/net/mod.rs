@@ -9,5 +9,6 @@ pub mod gathered;
 pub mod listener;
 pub mod pacing;
 pub mod pair;
+pub mod place;
 pub mod stream;
 pub mod transport;

@@ -17,10 +17,8 @@ use crate::policy::auth::Identity;
 use crate::policy::{Policy, Subject};
 use crate::target::{Client, Front, Target};
 use crate::telemetry::flow::Protocol;
+use crate::tls::alpn;
 use crate::upstream::{Addresses, Connection, Idle};
-
-/// HTTP/2 in ALPN (RFC 9113 §3.2).
-const HTTP2: &[u8] = b"h2";
 
 /// A tunnel that is not relayed.
 #[derive(Debug)]
@@ -183,7 +181,7 @@ impl Taken {
             }
         };
         self.flow.end = "intercepted".into();
-        if connection.stream.alpn().as_deref() != Some(HTTP2) {
+        if connection.stream.alpn().as_deref() != Some(alpn::HTTP2) {
             return Some(Idle::from(*connection));
         }
         if let Some(mut addresses) = self.addresses {

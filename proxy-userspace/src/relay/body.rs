@@ -18,6 +18,7 @@ use crate::http::chunked::BadChunk;
 use crate::http::headers::Headers;
 use crate::net::deadline::{self, Deadline, Expired};
 use crate::net::pacing::Pace;
+use crate::net::place::Place;
 use crate::telemetry::metrics;
 
 /// What is gathered before it is written: a head and the first part of its body leave in one write.
@@ -26,6 +27,9 @@ const GATHER: usize = 64 << 10;
 /// A part of this size or more is written from where it is, instead of being copied to what is gathered. Below, the copy
 /// costs less than a write of its own would.
 const LARGE: usize = 32 << 10;
+
+/// Where something bounds how much may pass in a second, so much is sent at one time.
+const PACED: usize = 64 << 10;
 
 /// Where content comes from: a connection, a stream of one, or a store.
 pub trait Source {
@@ -77,10 +81,18 @@ pub type Trailers = Option<Box<Headers>>;
 pub enum Piece<'a> {
     /// Never empty.
     Content(&'a [u8]),
+    /// The same, and where else it is.
+    Placed(&'a [u8], Place),
     /// Nothing has arrived.
     Nothing,
     /// The body is whole. Trailers may follow it (RFC 9110 §6.5).
     End(Trailers),
+}
+
+impl Piece<'_> {
+    fn place(&self) -> Option<Place> {
+        if let Self::Placed(_, place) = self { Some(*place) } else { None }
+    }
 }
 
 /// Where content goes.
@@ -95,11 +107,15 @@ pub trait Sink {
     fn put(&mut self, content: &[u8]) -> Result<(), BodyError>;
 
     /// Takes as much of a large part as the receiver's side has room for, and sends it at once behind what is staged,
-    /// without copying it; or takes all of it as [`Sink::put`] does. How much it took.
+    /// without copying it, from its place if it has one; or takes all of it as [`Sink::put`] does. How much it took.
     ///
     /// # Errors
     /// As [`Sink::put`], and as the connection says it.
-    fn put_some(&mut self, content: &[u8]) -> impl Future<Output = Result<usize, BodyError>> {
+    fn put_some(
+        &mut self,
+        content: &[u8],
+        _place: Option<Place>,
+    ) -> impl Future<Output = Result<usize, BodyError>> {
         ready(self.put(content).map(|()| content.len()))
     }
 
@@ -140,8 +156,12 @@ impl<K: Sink> Sink for &mut K {
         K::put(self, content)
     }
 
-    fn put_some(&mut self, content: &[u8]) -> impl Future<Output = Result<usize, BodyError>> {
-        K::put_some(self, content)
+    fn put_some(
+        &mut self,
+        content: &[u8],
+        place: Option<Place>,
+    ) -> impl Future<Output = Result<usize, BodyError>> {
+        K::put_some(self, content, place)
     }
 
     fn staged(&self) -> usize {
@@ -228,14 +248,17 @@ pub async fn transfer(
                 keep_to(pace, &mut sink).await?;
             }
         }
-        let trailers = match source.next()? {
-            Piece::Content(content) => {
+        let piece = source.next()?;
+        let place = piece.place();
+        let trailers = match piece {
+            Piece::Content(content) | Piece::Placed(content, _) => {
                 total += content.len() as u64;
                 if let Some(limit) = terms.limit.filter(|limit| total > *limit) {
                     return Err(BodyError::TooLarge(limit));
                 }
-                let content =
-                    put_large(&mut sink, content, &mut uncounted, (total, &mut sink_waited), terms).await?;
+                let content = (content, place);
+                let counts = (&mut uncounted, &mut charged);
+                let content = put_large(&mut sink, content, counts, (total, &mut sink_waited), terms).await?;
                 // An empty chunk would be the last one.
                 if !content.is_empty() {
                     uncounted += content.len() as u64;
@@ -295,24 +318,32 @@ async fn fill(
 /// Sends a large part piece by piece, as the receiver takes it: each has its time. What is left is not large.
 async fn put_large<'a>(
     sink: &mut impl Sink,
-    mut content: &'a [u8],
-    uncounted: &mut u64,
+    (mut content, mut place): (&'a [u8], Option<Place>),
+    (uncounted, charged): (&mut u64, &mut u64),
     (total, waited): (u64, &mut Waited),
     terms: Terms<'_>,
 ) -> Result<&'a [u8], BodyError> {
     let side = sink.side();
     while content.len() >= LARGE {
         let since = deadline::ticks();
-        let taken = match terms.patience.deadline.limit(terms.patience.write, sink.put_some(content)).await {
-            Ok(taken) => taken?,
-            Err(Expired::TimedOut | Expired::Drained) => return Err(BodyError::TimedOut(side)),
-        };
+        let part = terms.patience.pace.map_or(content, |_| &content[..content.len().min(PACED)]);
+        let taken =
+            match terms.patience.deadline.limit(terms.patience.write, sink.put_some(part, place)).await {
+                Ok(taken) => taken?,
+                Err(Expired::TimedOut | Expired::Drained) => return Err(BodyError::TimedOut(side)),
+            };
         *uncounted += taken as u64;
         if sink.staged() == 0 {
             count(side, uncounted, terms);
         }
         content = &content[taken..];
+        place = place.map(|place| place.after(taken as u64));
         waited.note(since, terms.patience.write, terms.patience, total - content.len() as u64, side)?;
+        if let Some(pace) = terms.patience.pace {
+            *charged += taken as u64;
+            pace.charge(taken as u64);
+            keep_to(pace, sink).await?;
+        }
     }
     Ok(content)
 }

@@ -6,6 +6,7 @@ use std::io;
 
 use super::body::{BodyError, Sink, Trailers};
 use super::tunnel::Side;
+use crate::net::place::Place;
 
 /// Looks at content on its way, or changes it. One that is dropped before its `end` has seen a body that is not
 /// whole: whatever it made of it is not to be used.
@@ -72,9 +73,9 @@ impl<K: Sink> Sink for Staged<'_, K> {
         pass(self.stages, content, &mut self.sink)
     }
 
-    async fn put_some(&mut self, content: &[u8]) -> Result<usize, BodyError> {
+    async fn put_some(&mut self, content: &[u8], place: Option<Place>) -> Result<usize, BodyError> {
         match self.stages.is_empty() {
-            true => self.sink.put_some(content).await,
+            true => self.sink.put_some(content, place).await,
             false => self.put(content).map(|()| content.len()),
         }
     }

@@ -11,6 +11,7 @@ use crate::http::framing::Framing;
 use crate::net::buffered::Inbox;
 use crate::net::deadline::Deadline;
 use crate::net::pacing::Pace;
+use crate::net::place::Place;
 use crate::net::transport::Transport;
 
 /// Relays between a stream's two directions and `upstream`, as [`relay_streams`] does. After an unclean end, the upstream
@@ -84,8 +85,12 @@ impl<W: Receiver> Sink for Closing<W> {
         self.socket.put(content)
     }
 
-    fn put_some(&mut self, content: &[u8]) -> impl Future<Output = Result<usize, BodyError>> {
-        self.socket.put_some(content)
+    fn put_some(
+        &mut self,
+        content: &[u8],
+        place: Option<Place>,
+    ) -> impl Future<Output = Result<usize, BodyError>> {
+        self.socket.put_some(content, place)
     }
 
     fn staged(&self) -> usize {

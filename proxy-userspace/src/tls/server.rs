@@ -9,6 +9,7 @@ use rustls::crypto::ring;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
+use super::alpn;
 use super::client::{provider, versions};
 use super::files::{FileError, certificates, private_key};
 use crate::config::{HostPattern, Identity, ServerTls};
@@ -84,7 +85,7 @@ impl Loaded {
             .expect("ring has suites for both versions")
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(resolver));
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![alpn::HTTP2.to_vec(), alpn::HTTP1.to_vec()];
         // Sessions are resumed by tickets, which need no memory here (RFC 8446 §4.6.1).
         match ring::Ticketer::new() {
             Ok(ticketer) => config.ticketer = ticketer,

@@ -20,12 +20,7 @@ use crate::config::UpstreamHttp2;
 use crate::net::buffered::Inbox;
 use crate::net::frames::Watched;
 use crate::telemetry::metrics;
-
-/// HTTP/2 in ALPN (RFC 9113 §3.2).
-pub(super) const ALPN: &[u8] = b"h2";
-
-/// HTTP/1.1 in ALPN (RFC 7301 §6).
-const HTTP1: &[u8] = b"http/1.1";
+use crate::tls::alpn;
 
 /// Servers of which it is remembered what they speak.
 const MAX_SERVERS: usize = 4096;
@@ -60,8 +55,8 @@ impl Speaks {
     #[must_use]
     pub fn protocols(self) -> Vec<Vec<u8>> {
         match self {
-            Self::Http1 => vec![HTTP1.to_vec()],
-            Self::Either | Self::Http2 => vec![ALPN.to_vec(), HTTP1.to_vec()],
+            Self::Http1 => vec![alpn::HTTP1.to_vec()],
+            Self::Either | Self::Http2 => vec![alpn::HTTP2.to_vec(), alpn::HTTP1.to_vec()],
         }
     }
 }
@@ -234,7 +229,7 @@ impl Upstream {
             return self.connect(addresses).await.map(Way::Http1);
         }
         let connection = self.connect(addresses).await?;
-        if addresses.speaks == Speaks::Either && connection.stream.alpn().as_deref() != Some(ALPN) {
+        if addresses.speaks == Speaks::Either && connection.stream.alpn().as_deref() != Some(alpn::HTTP2) {
             self.common.shared.server(&key, |server| server.speaks_http1 = true);
             return Ok(Way::Http1(connection));
         }

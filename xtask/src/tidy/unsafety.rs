@@ -7,6 +7,7 @@ use super::source::{SourceFile, Tree};
 const UNSAFE: &[&str] = &[
     "proxy-common/src/",
     "proxy-ebpf/src/",
+    "proxy-userspace/src/cache/pages/mapping.rs",
     "proxy-userspace/src/netns/sys.rs",
     "proxy-userspace/src/privilege/descriptors.rs",
     "proxy-userspace/src/redirect/sys.rs",

@@ -7,6 +7,7 @@ use crate::http::framing::{self, BadFraming, Framing};
 use crate::http::head::{RequestHead, ResponseHead, Version};
 use crate::http::headers::Name;
 use crate::net::deadline;
+use crate::net::place::Place;
 use crate::net::stream::Downstream;
 use crate::net::transport::{ReadHalf, WriteHalf};
 use crate::pipeline::side::{Directions, DownstreamSide, Manner, Reply};
@@ -134,8 +135,12 @@ impl Sink for Http1Reply<'_> {
         self.out.put(content)
     }
 
-    fn put_some(&mut self, content: &[u8]) -> impl Future<Output = Result<usize, BodyError>> {
-        self.out.put_some(content)
+    fn put_some(
+        &mut self,
+        content: &[u8],
+        place: Option<Place>,
+    ) -> impl Future<Output = Result<usize, BodyError>> {
+        self.out.put_some(content, place)
     }
 
     fn staged(&self) -> usize {

@@ -13,10 +13,7 @@ use crate::net::transport::Transport;
 use crate::pipeline::Engine;
 use crate::pipeline::interception::Taken;
 use crate::target::Target;
-
-/// In ALPN (RFC 7301 §6).
-pub(super) const HTTP2: &[u8] = b"h2";
-pub(super) const HTTP1: &[u8] = b"http/1.1";
+use crate::tls::alpn::{HTTP1, HTTP2};
 
 /// Serves what is spoken inside.
 pub(super) async fn serve(engine: Rc<Engine>, mut downstream: Downstream, mut taken: Taken, base: Target) {

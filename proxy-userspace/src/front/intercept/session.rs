@@ -8,7 +8,6 @@ use socket2::SockRef;
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
 use super::Asking;
-use super::served::{HTTP1, HTTP2};
 use crate::net::buffered::Inbox;
 use crate::net::stream::Downstream;
 use crate::net::transport::{Socket, Transport};
@@ -17,6 +16,7 @@ use crate::pipeline::interception::Taken;
 use crate::policy::interception::Asked;
 use crate::target::Client;
 use crate::telemetry::metrics;
+use crate::tls::alpn::{HTTP1, HTTP2};
 use crate::tls::client_hello::ClientHello;
 
 /// What is offered to the server: what the client offers to speak, as far as weir does. A client that does not want HTTP is

@@ -9,6 +9,7 @@ use crate::cache::range::Span;
 use crate::cache::store::disk::Filed;
 use crate::cache::store::record::CHUNK;
 use crate::http::trailers;
+use crate::net::place::Place;
 use crate::relay::Side;
 use crate::relay::body::{BodyError, Piece, Source, Trailers};
 
@@ -42,8 +43,15 @@ pub(super) fn parsed(section: Option<&[u8]>) -> Trailers {
 
 /// What is still to be delivered of a stored body.
 pub(super) enum Content {
-    Held { pieces: std::vec::IntoIter<Bytes>, held: Bytes },
+    Held(Pieces),
     Filed(Parts),
+}
+
+/// Pieces in memory, and where the next one is, if that is also in a file.
+pub(super) struct Pieces {
+    left: std::vec::IntoIter<Bytes>,
+    held: Bytes,
+    place: Option<Place>,
 }
 
 /// A part of a file.
@@ -63,7 +71,7 @@ impl Content {
             }
             None => {
                 let pieces: Vec<_> = body.held().map(|pieces| pieces.to_vec()).unwrap_or_default();
-                Self::Held { pieces: pieces.into_iter(), held: Bytes::new() }
+                Self::Held(Pieces { left: pieces.into_iter(), held: Bytes::new(), place: body.place() })
             }
         }
     }
@@ -73,7 +81,7 @@ impl Content {
     /// Whether all of it was given, and used.
     pub(super) fn is_over(&self) -> bool {
         match self {
-            Self::Held { pieces, .. } => pieces.as_slice().is_empty(),
+            Self::Held(pieces) => pieces.left.as_slice().is_empty(),
             Self::Filed(parts) => {
                 let used = if parts.given { parts.held.len() as u64 } else { 0 };
                 parts.left.start + used >= parts.left.end
@@ -89,21 +97,28 @@ impl Source for Content {
 
     fn next(&mut self) -> Result<Piece<'_>, BodyError> {
         match self {
-            Self::Held { pieces, held } => match pieces.next() {
-                Some(piece) => {
-                    *held = piece;
-                    Ok(Piece::Content(held))
-                }
-                None => Ok(Piece::End(None)),
-            },
+            Self::Held(pieces) => Ok(pieces.next()),
             Self::Filed(parts) => Ok(parts.next()),
         }
     }
 
     async fn fill(&mut self) -> Result<(), BodyError> {
         match self {
-            Self::Held { .. } => Ok(()),
+            Self::Held(_) => Ok(()),
             Self::Filed(parts) => parts.fill().await.map_err(|error| BodyError::Io(Side::Upstream, error)),
+        }
+    }
+}
+
+impl Pieces {
+    fn next(&mut self) -> Piece<'_> {
+        let Some(piece) = self.left.next() else { return Piece::End(None) };
+        let place = self.place;
+        self.place = place.map(|place| place.after(piece.len() as u64));
+        self.held = piece;
+        match place {
+            Some(place) => Piece::Placed(&self.held, place),
+            None => Piece::Content(&self.held),
         }
     }
 }

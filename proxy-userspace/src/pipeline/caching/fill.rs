@@ -89,7 +89,7 @@ async fn fill(
     }
     loop {
         match body.next()? {
-            Piece::Content(content) => {
+            Piece::Content(content) | Piece::Placed(content, _) => {
                 total += content.len() as u64;
                 writer.put(content);
             }

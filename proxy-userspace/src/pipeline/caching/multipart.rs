@@ -102,7 +102,7 @@ mod tests {
         let boundary = content_type.strip_prefix("multipart/byteranges; boundary=").unwrap();
         assert_eq!(boundary.len(), 32);
         let mut text = Vec::new();
-        while let Piece::Content(content) = parts.next().unwrap() {
+        while let Piece::Content(content) | Piece::Placed(content, _) = parts.next().unwrap() {
             text.extend_from_slice(content);
         }
         assert_eq!(text.len() as u64, parts.len());

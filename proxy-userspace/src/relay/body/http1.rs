@@ -4,13 +4,16 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::io::{self, IoSlice};
 
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, Interest};
+use tokio::net::TcpStream;
 
 use super::{BodyError, Piece, Sink, Source, Trailers};
 use crate::http::chunked::{self, Decoder, Step};
 use crate::http::framing::Framing;
 use crate::http::trailers;
 use crate::net::buffered::Inbox;
+use crate::net::place::Place;
 use crate::net::transport::WriteHalf;
 use crate::relay::tunnel::Side;
 
@@ -200,6 +203,23 @@ impl<W: Receiver> Leaving<W> {
         self.staged.drain(..of_staged);
         Ok(written - of_staged)
     }
+
+    /// Sends what is staged, and then some of `count` bytes from their place. How many of these went out.
+    async fn send_from(
+        place: Place,
+        count: usize,
+        staged: &mut Vec<u8>,
+        socket: &TcpStream,
+    ) -> io::Result<usize> {
+        while !staged.is_empty() {
+            // The head is not to leave in a segment of its own.
+            let flags = libc::MSG_MORE | libc::MSG_NOSIGNAL;
+            let send = || SockRef::from(socket).send_with_flags(staged, flags);
+            let sent = socket.async_io(Interest::WRITABLE, send).await?;
+            staged.drain(..sent);
+        }
+        place.send(count, socket).await
+    }
 }
 
 /// Enough for nearly every head and a small body behind it.
@@ -225,12 +245,18 @@ impl<W: Receiver> Sink for Leaving<W> {
         Ok(())
     }
 
-    async fn put_some(&mut self, content: &[u8]) -> Result<usize, BodyError> {
+    async fn put_some(&mut self, content: &[u8], place: Option<Place>) -> Result<usize, BodyError> {
         // A chunk needs its size before it and a line's end behind: gathered, that is one write.
         if self.framing == Framing::Chunked {
             return self.put(content).map(|()| content.len());
         }
-        self.write_some(content).await.map_err(|error| BodyError::Io(self.side, error))
+        let sent = match (place, self.writer.socket()) {
+            (Some(place), Some(socket)) => {
+                Self::send_from(place, content.len(), &mut self.staged, socket).await
+            }
+            _ => self.write_some(content).await,
+        };
+        sent.map_err(|error| BodyError::Io(self.side, error))
     }
 
     fn staged(&self) -> usize {
@@ -262,10 +288,23 @@ impl<W: Receiver> Sink for Leaving<W> {
 pub trait Receiver: AsyncWrite + Unpin {
     /// Ready once its connection has been reset.
     fn reset(&self) -> impl Future<Output = ()>;
+
+    /// Its socket, if what is sent to it goes there as it is.
+    fn socket(&self) -> Option<&TcpStream>;
 }
 
 impl Receiver for WriteHalf<'_> {
     fn reset(&self) -> impl Future<Output = ()> {
         WriteHalf::reset(self)
     }
+
+    fn socket(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Plain(writer) => Some(writer.as_ref()),
+            Self::Tls(_) => None,
+        }
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::net::TcpStream;
 
 use std::cell::Cell;
 
@@ -67,6 +68,10 @@ impl Receiver for DuplexStream {
     /// A pipe in memory is never reset.
     async fn reset(&self) {
         std::future::pending::<()>().await;
+    }
+
+    fn socket(&self) -> Option<&TcpStream> {
+        None
     }
 }
 

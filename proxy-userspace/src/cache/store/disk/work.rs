@@ -29,7 +29,7 @@ impl Shared {
                 Ok(Read::Other) => continue,
                 Ok(Read::Record { meta, body: Some(body) }) => {
                     self.counts.read.fetch_add(body.len() as u64, Ordering::Relaxed);
-                    Some((meta.stored, Body::cut(&body.into())))
+                    Some((meta.stored, Body::whole(&body.into())))
                 }
                 Ok(Read::Record { meta, body: None }) => {
                     let record::Meta { stored, length, sums, .. } = *meta;

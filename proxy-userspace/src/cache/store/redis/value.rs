@@ -59,7 +59,7 @@ pub(super) fn decode(value: &[u8], key: &Key, most: u64) -> Option<Entry> {
     if !is_whole || meta.key != *key || !record::is_intact(&body, &meta.sums) {
         return None;
     }
-    Some(Entry { stored: meta.stored, body: Body::cut(&body), part: None })
+    Some(Entry { stored: meta.stored, body: Body::whole(&body), part: None })
 }
 
 /// The field for what was selected so.
