@@ -157,7 +157,7 @@ impl<S: Source> Judged<S> {
         let until = Instant::now() + inspection.max_wait();
         loop {
             match self.source.next().map_err(Refused::Broken)? {
-                Piece::Content(content) => {
+                Piece::Content(content) | Piece::Placed(content, _) => {
                     if !inspection.take(&mut held, content) {
                         return Ok((held, false));
                     }
