@@ -83,7 +83,7 @@ fn a_download_that_matches_is_refused_in_every_coding() {
 #[test]
 fn what_is_clean_arrives_as_it_was_sent() {
     let weir = Weir::explicit(&on(", max_size: 256KiB"));
-    let body: Vec<u8> = (0..3_000_000_u32).flat_map(|word| word.to_le_bytes()).collect();
+    let body: Vec<u8> = (0..3_000_000_u32).flat_map(u32::to_le_bytes).collect();
     for size in [0, 1, 100_000, 256 << 10, (256 << 10) + 1, body.len()] {
         let (body, chunks) = (&body[..size], chunked(&body[..size]));
         let framed = [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".as_slice(), &chunks].concat();
@@ -125,7 +125,7 @@ fn an_upload_that_matches_does_not_reach_its_server() {
     }
     assert_eq!(origin.requests().len(), 0);
     let folder = weir.folder().join("upload");
-    let clean: Vec<u8> = (0..200_000_u32).flat_map(|word| word.to_le_bytes()).collect();
+    let clean: Vec<u8> = (0..200_000_u32).flat_map(u32::to_le_bytes).collect();
     std::fs::write(&folder, &clean).expect("a file");
     let data = format!("@{}", folder.display());
     for more in
@@ -226,7 +226,7 @@ fn a_body_without_an_end_is_held_no_longer_than_that() {
     }
     let grown = weir.resident_kib().saturating_sub(before);
     // 8 MiB each at most, in buffers that double.
-    assert!(grown < 20 * 20 << 10, "{grown} KiB for 20 bodies");
+    assert!(grown < (20 * 20) << 10, "{grown} KiB for 20 bodies");
 }
 
 #[test]

@@ -31,21 +31,21 @@ impl Clamd {
     fn connect(&self, until: Instant) -> io::Result<Box<dyn Stream>> {
         let left = until.saturating_duration_since(Instant::now()).min(self.timeout);
         // Zero is no time-out, but an error.
-        let left = Some(left.max(Duration::from_millis(1)));
+        let left = left.max(Duration::from_millis(1));
         match &self.address {
             ClamdAddress::Socket(path) => {
                 let stream = UnixStream::connect(path)?;
-                stream.set_read_timeout(left)?;
-                stream.set_write_timeout(left)?;
+                stream.set_read_timeout(Some(left))?;
+                stream.set_write_timeout(Some(left))?;
                 Ok(Box::new(stream))
             }
             ClamdAddress::Tcp(address) => {
                 let mut last = io::Error::other("its name has no address");
                 for address in address.to_socket_addrs()? {
-                    match TcpStream::connect_timeout(&address, left.unwrap_or(self.timeout)) {
+                    match TcpStream::connect_timeout(&address, left) {
                         Ok(stream) => {
-                            stream.set_read_timeout(left)?;
-                            stream.set_write_timeout(left)?;
+                            stream.set_read_timeout(Some(left))?;
+                            stream.set_write_timeout(Some(left))?;
                             return Ok(Box::new(stream));
                         }
                         Err(error) => last = error,
