@@ -17,10 +17,10 @@ pub const SLOT_MASK: u32 = 0x003f_ffff;
 pub const SLOT_PROBES: u32 = 8;
 /// Marks the slot of a server that is reached by IPv6; the rest is the number of the port, from 0.
 pub const SLOT_V6: u32 = 1 << 31;
-/// IPv6 servers that can be told apart in a network namespace.
+/// IPv6 servers that can be told apart in a network namespace at one time.
 pub const SERVERS_V6: u32 = 16;
 
-/// Key of the map `DNS_SERVERS`; its value is the server's `Endpoint`.
+/// Key of the map `DNS_SERVERS`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ServerKey {
@@ -33,6 +33,21 @@ pub struct ServerKey {
 impl ServerKey {
     pub const fn new(netns: u64, slot: u32) -> Self {
         Self { netns, slot, padding: 0 }
+    }
+}
+
+/// Value of the map `DNS_SERVERS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DnsServer {
+    pub endpoint: Endpoint,
+    /// Not 0: its address is about to stand for nobody, and is chosen for no more sockets; those that have it go on.
+    pub retiring: u32,
+}
+
+impl DnsServer {
+    pub const fn new(endpoint: Endpoint) -> Self {
+        Self { endpoint, retiring: 0 }
     }
 }
 
@@ -63,15 +78,17 @@ const _: () = {
     assert!(size_of::<ServerKey>() == 16);
     assert!(size_of::<NameKey>() == 32);
     assert!(size_of::<NameRules>() == 40);
-    assert!(size_of::<Endpoint>() == 20);
+    assert!(size_of::<DnsServer>() == 24);
 };
 
 #[cfg(feature = "user")]
 mod pod {
-    use super::{NameKey, NameRules, ServerKey};
+    use super::{DnsServer, NameKey, NameRules, ServerKey};
 
     // SAFETY: repr(C), no implicit padding (sizes asserted above), every bit pattern is a value.
     unsafe impl aya::Pod for ServerKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for DnsServer {}
     // SAFETY: as above.
     unsafe impl aya::Pod for NameKey {}
     // SAFETY: as above.

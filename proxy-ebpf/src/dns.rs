@@ -7,7 +7,9 @@ use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::HashMap;
 use aya_ebpf::programs::SockAddrContext;
-use proxy_common::{Counter, Endpoint, SERVERS_V6, SLOT_MASK, SLOT_NETWORK, SLOT_PROBES, SLOT_V6, ServerKey};
+use proxy_common::{
+    Counter, DnsServer, Endpoint, SERVERS_V6, SLOT_MASK, SLOT_NETWORK, SLOT_PROBES, SLOT_V6, ServerKey,
+};
 
 use crate::attempt::{
     Attempt, Listener, Transport, is_mapped, read_port, read_words, write_address_v4, write_address_v6,
@@ -16,10 +18,10 @@ use crate::attempt::{
 use crate::listeners::{self, known_netns};
 use crate::maps::{BPF_NOEXIST, DNS_PORT, PLACEHOLDER};
 
-/// DNS servers by the addresses of loopback that stand for them. What is in it stays: an address never comes to stand
-/// for another server while a socket may use it.
+/// DNS servers by the addresses of loopback that stand for them. Only userspace removes any: an address never comes to
+/// stand for another server while a socket may use it.
 #[map]
-static DNS_SERVERS: HashMap<ServerKey, Endpoint> = HashMap::with_max_entries(PLACEHOLDER, BPF_F_NO_PREALLOC);
+static DNS_SERVERS: HashMap<ServerKey, DnsServer> = HashMap::with_max_entries(PLACEHOLDER, BPF_F_NO_PREALLOC);
 
 #[inline(always)]
 pub fn is_query(attempt: &Attempt<'_>) -> bool {
@@ -95,12 +97,14 @@ fn slot(netns: u64, server: &Endpoint, first: u32, mask: u32, mark: u32, probes:
     for probe in 0..probes {
         let slot = first.wrapping_add(probe) & mask;
         let key = ServerKey::new(netns, slot | mark);
-        // SAFETY: what is in this map is neither changed nor removed while sockets may use it.
+        // SAFETY: userspace may remove it at any time, but its memory is a value of this map as long as this program runs.
         match unsafe { DNS_SERVERS.get(key) } {
-            Some(known) if is_same(known, server) => return Some(slot),
+            Some(known) if known.retiring == 0 && is_same(&known.endpoint, server) => return Some(slot),
             Some(_) => {}
             // Another CPU may be faster; then the next one is as good.
-            None if DNS_SERVERS.insert(key, *server, BPF_NOEXIST).is_ok() => return Some(slot),
+            None if DNS_SERVERS.insert(key, DnsServer::new(*server), BPF_NOEXIST).is_ok() => {
+                return Some(slot);
+            }
             None => {}
         }
     }
@@ -138,7 +142,7 @@ fn behind_v6(ctx: &SockAddrContext, address: &[u32; 4]) -> Option<Endpoint> {
 #[inline(always)]
 fn server(ctx: &SockAddrContext, slot: u32) -> Option<Endpoint> {
     // SAFETY: as in `slot`.
-    unsafe { DNS_SERVERS.get(ServerKey::new(known_netns(ctx), slot)) }.copied()
+    unsafe { DNS_SERVERS.get(ServerKey::new(known_netns(ctx), slot)) }.map(|server| server.endpoint)
 }
 
 #[inline(always)]

@@ -1,12 +1,10 @@
 //! Containers of a real engine, captured as they are: their programs, their networks, their names.
 
-use std::io::Write;
 use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
 use weir_tests::engine::{Docker, IMAGE};
 use weir_tests::netns;
-use weir_tests::podman::Podman;
 use weir_tests::scripts::stdout;
 use weir_tests::weir::{Weir, eventually};
 
@@ -198,7 +196,11 @@ fn an_engine_may_go_and_come_back() {
     std::thread::sleep(std::time::Duration::from_millis(1500));
     captured(&weir, 2);
     assert!(capture(&weir, &["list"]).contains("no engine answers"), "the list tells");
+    let told = &weir.status()["capture"];
+    let problems = told["kernel"]["problems"].to_string();
+    assert!(told["state"] == "degraded" && problems.contains("no engine answers"), "{told:#}");
     docker.start_engine(&["--live-restore"]);
+    eventually("the state is on", || (weir.status()["capture"]["state"] == "on").then_some(()));
     docker.idle("after", &[]);
     captured(&weir, 3);
     let before = count(&weir);
@@ -314,41 +316,6 @@ fn a_required_hook_keeps_containers_from_starting_uncaptured() {
     let output =
         docker.command(&["run", "--rm", "--name", "wanted", IMAGE, "true"]).output().expect("docker runs");
     assert!(!output.status.success(), "{output:?}");
-}
-
-/// While podman starts a container it tells nothing of it: the hook captures it, and what podman says later decides.
-#[test]
-fn podmans_containers_are_captured_with_and_without_the_hook() {
-    netns::enter();
-    let cgroup = weir_tests::weir::new_cgroup();
-    let podman = Podman::start(&cgroup, &["198.18.7.1/32"]);
-    let overlay = format!("capture: {{engine_sockets: ['{}']}}", podman.socket().display());
-    let weir = Weir::capturing_in(cgroup, &overlay);
-    let server = podman.netns.run(|| {
-        weir_tests::http::server("198.18.7.1", |mut stream| {
-            weir_tests::http::read_head(&mut stream);
-            // A client that is gone needs no answer.
-            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
-        })
-    });
-    let url = format!("http://{server}/");
-    capture(&weir, &["add", "container:named"]);
-    let ask = format!("wget -qO- {url}");
-    let later = format!("sleep 1; {ask}");
-    assert_eq!(podman.run(&["--name", "named"], &["sh", "-c", &later]), "ok");
-    assert_eq!(count(&weir), 1, "the watcher has seen it");
-    assert_eq!(weir.flows(1)[0]["process"]["container"]["name"], "named");
-
-    let hooks = podman.hooks().display().to_string();
-    let admin = weir.folder().join("state/admin.sock").display().to_string();
-    let engine = ["--engine", "podman", "--podman-hooks", &hooks];
-    capture(&weir, &[&["install-hook", "--admin", &admin][..], &engine].concat());
-    assert_eq!(podman.run(&["--name", "named"], &["wget", "-qO-", &url]), "ok");
-    assert_eq!(count(&weir), 2, "its first connection");
-    assert_eq!(podman.run(&["--name", "another"], &["sh", "-c", &later]), "ok");
-    assert_eq!(count(&weir), 2, "it is let go when podman tells its name");
-    capture(&weir, &[&["remove-hook"][..], &engine].concat());
-    assert_eq!(std::fs::read_dir(&hooks).expect("a folder").count(), 0);
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod foreign;
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use foreign::{Does, Foreign, Mode};
 use nix::sys::signal::Signal;
@@ -17,10 +18,13 @@ use weir_tests::{leaks, netns, scripts, who};
 /// Waits until the status has that state of capture; gives its problems in one text.
 #[track_caller]
 fn until(weir: &Weir, state: &str) -> String {
-    eventually(&format!("the state is {state}"), || {
+    let begun = Instant::now();
+    let problems = eventually(&format!("the state is {state}"), || {
         let capture = &weir.status()["capture"];
         (capture["state"] == state).then(|| capture["kernel"]["problems"].to_string())
-    })
+    });
+    println!("{state} after {:.2} s: {problems}", begun.elapsed().as_secs_f32());
+    problems
 }
 
 #[test]

@@ -1,16 +1,18 @@
-//! podman of a test's own, with its API service: its network namespace, its folder, its cgroup; gone when dropped.
+//! podman of a test's own, with its API service: its network namespace, its folder, its cgroup; gone when dropped. It and
+//! its commands have a mount namespace of their own: where networks and their DNS server are noted is the same folder
+//! for all of a host's podmans.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
-use crate::engine::{IMAGE, image, remove_v1_cgroups, unmount_below};
+use crate::engine::{IMAGE, WHO, WITH_USR, image, remove_v1_cgroups, unmount_below};
 use crate::netns::Other;
 use crate::scripts::stdout;
 use crate::weir::eventually;
 
-/// podman and its containers, which share a network namespace of the test's: `--network host`.
+/// podman and its containers; `--network host` is a network namespace of the test's.
 pub struct Podman {
     service: Child,
     folder: TempDir,
@@ -22,11 +24,17 @@ impl Podman {
     /// Starts its service; containers live below that cgroup. `addresses` are those of its network namespace.
     pub fn start(cgroup: &Path, addresses: &[&str]) -> Self {
         let folder = TempDir::new_in("/var/tmp").expect("a temporary folder");
-        std::fs::create_dir(folder.path().join("hooks")).expect("a folder");
+        for name in ["hooks", "networks"] {
+            std::fs::create_dir(folder.path().join(name)).expect("a folder");
+        }
+        std::fs::create_dir_all(SHARED).expect("a folder of the system's");
         let name = cgroup.file_name().and_then(|name| name.to_str()).expect("a cgroup of a test");
         let netns = Other::new(addresses);
         let socket = format!("unix://{}", folder.path().join("podman.sock").display());
-        let mut command = podman(folder.path(), &["system", "service", "--time=0", &socket]);
+        let mut command = Command::new("unshare");
+        let hidden = format!("mount -t tmpfs none {SHARED} && exec podman \"$@\"");
+        command.args(["--mount", "--propagation=slave", "sh", "-c", &hidden, "sh"]);
+        command.args(options(folder.path())).args(["system", "service", "--time=0", &socket]);
         let service = netns.run(|| command.stdout(Stdio::null()).stderr(Stdio::null()).spawn());
         let service = service.expect("podman is installed");
         let podman = Self { service, folder, netns, cgroup: format!("/{name}") };
@@ -48,23 +56,60 @@ impl Podman {
     /// `podman ...`, which must succeed: what it printed.
     #[track_caller]
     pub fn podman(&self, arguments: &[&str]) -> String {
-        self.netns.run(|| stdout(&mut podman(self.folder.path(), arguments)))
+        self.netns.run(|| stdout(&mut self.command(arguments)))
     }
 
-    /// Runs a program in a new container: what it printed.
+    /// `podman ...`, to be started in its network namespace.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--mount=/proc/{}/ns/mnt", self.service.id())).arg("podman");
+        command.args(options(self.folder.path())).args(arguments);
+        command
+    }
+
+    /// Runs a program in a new container in its host's network: what it printed.
     #[track_caller]
     pub fn run(&self, arguments: &[&str], program: &[&str]) -> String {
+        let arguments = [&["--rm", "--network=host"], arguments].concat();
+        self.podman(&self.arguments(&arguments, program))
+    }
+
+    /// The words after `podman` that run a program in a new container.
+    pub fn arguments<'a>(&'a self, arguments: &[&'a str], program: &[&'a str]) -> Vec<&'a str> {
         // Less than podman's defaults, which not every machine lets it set.
         let limits = ["--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024", "--pids-limit=0"];
-        let place = ["--network=host", "--cgroup-parent", &self.cgroup];
-        self.podman(&[&["run", "--rm"], &limits[..], &place, arguments, &[IMAGE], program].concat())
+        let place = ["--cgroup-parent", &self.cgroup];
+        [&["run"], &limits[..], &place, arguments, &[IMAGE], program].concat()
+    }
+
+    /// Starts a container that does nothing until it is told to.
+    #[track_caller]
+    pub fn idle(&self, name: &str, arguments: &[&str]) {
+        let arguments = [&["--detach", "--name", name, WITH_USR], arguments].concat();
+        self.podman(&self.arguments(&arguments, &["sleep", "1000"]));
+    }
+
+    /// A server in a container: it tells each client under which address it sees it. Gives the container's address.
+    #[track_caller]
+    pub fn who(&self, name: &str, arguments: &[&str]) -> String {
+        let arguments = [&["--detach", "--name", name, WITH_USR], arguments].concat();
+        self.podman(&self.arguments(&arguments, &["/usr/bin/python3", "-c", WHO]));
+        eventually("the server listens", || {
+            let mut probe = self.command(&["exec", name, "wget", "-qO-", "http://127.0.0.1/"]);
+            let probe = self.netns.run(|| probe.output());
+            probe.is_ok_and(|probe| probe.status.success()).then_some(())
+        });
+        let format =
+            "{{.NetworkSettings.IPAddress}} {{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}";
+        let addresses = self.podman(&["inspect", "--format", format, name]);
+        addresses.split_whitespace().next().unwrap_or_default().to_owned()
     }
 }
 
 impl Drop for Podman {
     fn drop(&mut self) {
-        let remove = || podman(self.folder.path(), &["rm", "--all", "--force", "--time", "0"]).output();
-        let _ = self.netns.run(remove);
+        let mut remove = self.command(&["rm", "--all", "--force", "--time", "0"]);
+        let _ = self.netns.run(|| remove.output());
         let _ = self.service.kill();
         let _ = self.service.wait();
         unmount_below(self.folder.path());
@@ -72,13 +117,21 @@ impl Drop for Podman {
     }
 }
 
-fn podman(folder: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new("podman");
-    for (option, name) in
-        [("--root", "root"), ("--runroot", "run"), ("--tmpdir", "tmp"), ("--hooks-dir", "hooks")]
-    {
-        command.arg(option).arg(folder.join(name));
-    }
-    command.args(["--cgroup-manager=cgroupfs", "--runtime=runc", "--storage-driver=vfs"]).args(arguments);
-    command
+/// Where it notes networks, whatever else it is told.
+const SHARED: &str = "/run/containers/networks";
+
+fn options(folder: &Path) -> Vec<String> {
+    let folders = [
+        ("--root", "root"),
+        ("--runroot", "run"),
+        ("--tmpdir", "tmp"),
+        ("--hooks-dir", "hooks"),
+        ("--network-config-dir", "networks"),
+    ];
+    let folders = folders
+        .iter()
+        .flat_map(|(option, name)| [(*option).to_owned(), folder.join(name).display().to_string()]);
+    let rest =
+        ["--cgroup-manager=cgroupfs", "--runtime=runc", "--storage-driver=vfs", "--network-backend=netavark"];
+    folders.chain(rest.map(str::to_owned)).collect()
 }

@@ -34,6 +34,8 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("npm", "npm"),
     ("openssl", "openssl"),
     ("pip3", "python3-pip"),
+    ("/usr/lib/podman/aardvark-dns", "aardvark-dns"),
+    ("/usr/lib/podman/netavark", "netavark"),
     ("podman", "podman"),
     ("promtool", "prometheus"),
     ("python3", "python3"),

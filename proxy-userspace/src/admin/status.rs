@@ -50,6 +50,18 @@ async fn status(State(running): State<Arc<Running>>) -> Json<Value> {
     }))
 }
 
+/// Why the kernel half holds weir for dead, if it does.
+fn lifeless(running: &Running) -> Option<String> {
+    let (age, most) = (running.beats.age(), running.config().capture.heartbeat_timeout);
+    (age > most).then(|| {
+        format!(
+            "one of weir's threads has shown no life for {} ms: `capture.fail` decides about new connections until it \
+             does; if it stays so, start weir again",
+            age.as_millis()
+        )
+    })
+}
+
 /// What the kernel says, not what weir meant to do.
 pub(super) fn capture(running: &Running) -> Value {
     match &*running.capture() {
@@ -59,6 +71,8 @@ pub(super) fn capture(running: &Running) -> Value {
         Capture::On(redirect) => {
             let mut state = redirect.state();
             state.problems.extend(running.namespaces.problems());
+            state.problems.extend(running.targets.problems());
+            state.problems.extend(lifeless(running));
             let whole = if state.is_whole() { "on" } else { "degraded" };
             json!({
                 "state": whole,

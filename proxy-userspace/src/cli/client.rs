@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::{Admin, FAILED, Failed, MISUSED, NOT_RUNNING};
+use super::{Admin, FAILED, Failed, MISUSED, NOT_RUNNING, stopped};
 use crate::redirect::hold;
 
 /// How long the admin API may take for an answer's head.
@@ -193,7 +193,11 @@ async fn send_once(
     }
     match address(admin, method, path)? {
         Address::Socket(socket) => match UnixStream::connect(&socket).await {
-            Ok(stream) => exchange(stream, asked.header("Host", "localhost"), body, limit).await,
+            Ok(stream) => {
+                let folders: Vec<_> = socket.parent().into_iter().collect();
+                unless_stopped(&folders, exchange(stream, asked.header("Host", "localhost"), body, limit))
+                    .await
+            }
             Err(error) => Err(not_running(&socket.display().to_string(), &error).into()),
         },
         Address::Tcp(host) => match TcpStream::connect(&host).await {
@@ -202,7 +206,9 @@ async fn send_once(
                 if let Some(token) = admin.token()? {
                     asked = asked.header("Authorization", format!("Bearer {token}"));
                 }
-                exchange(stream, asked.header("Host", &host), body, limit).await
+                let sockets = crate::app::default_admin_sockets();
+                let folders: Vec<_> = sockets.iter().filter_map(|socket| socket.parent()).collect();
+                unless_stopped(&folders, exchange(stream, asked.header("Host", &host), body, limit)).await
             }
             Err(error) => Err(not_running(&format!("http://{host}"), &error).into()),
         },
@@ -228,6 +234,17 @@ async fn exchange(
         Err(_) => {
             Err(Failed::new(FAILED, format!("weir did not answer within {} s", limit.as_secs())).into())
         }
+    }
+}
+
+/// What comes of the exchange; at once, if none can come of it.
+async fn unless_stopped<T>(
+    folders: &[&Path],
+    exchange: impl Future<Output = Result<T, Unanswered>>,
+) -> Result<T, Unanswered> {
+    tokio::select! {
+        result = exchange => result,
+        pid = stopped::noticed(folders) => Err(Failed::new(NOT_RUNNING, stopped::tell(pid)).into()),
     }
 }
 

@@ -23,6 +23,7 @@ mod policy;
 mod serve;
 mod services;
 mod status;
+mod stopped;
 mod supervise;
 mod upgrade;
 

@@ -35,8 +35,15 @@ struct State {
     programs: Vec<CapturedProgram>,
     /// Containers that were captured before they started: the engine doesn't list them yet.
     starting: Vec<Starting>,
-    /// What is wrong with an engine, by its socket.
-    engines: BTreeMap<PathBuf, Option<String>>,
+    /// By their sockets.
+    engines: BTreeMap<PathBuf, EngineState>,
+}
+
+#[derive(Debug, Default)]
+struct EngineState {
+    problem: Option<String>,
+    /// It was well at some time, so it should be again.
+    was_well: bool,
 }
 
 /// Who named a target.
@@ -170,8 +177,31 @@ impl Targets {
 
     /// Notes how an engine is; true if that is new.
     pub fn set_engine(&self, socket: &Path, problem: Option<String>) -> bool {
-        let known = self.lock().engines.insert(socket.to_owned(), problem.clone());
-        known != Some(problem)
+        let mut state = self.lock();
+        let is_known = state.engines.contains_key(socket);
+        let engine = state.engines.entry(socket.to_owned()).or_default();
+        engine.was_well |= problem.is_none();
+        let before = std::mem::replace(&mut engine.problem, problem);
+        !is_known || before != engine.problem
+    }
+
+    /// What keeps containers from being captured, told to people: an engine that has gone, or none that answers.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        let state = self.lock();
+        if !state.targets.iter().any(|(selector, _)| selector.needs_engine()) {
+            return Vec::new();
+        }
+        let is_any_well = state.engines.values().any(|engine| engine.problem.is_none());
+        let missed = state.engines.values().filter(|engine| engine.was_well || !is_any_well);
+        let problems = missed.filter_map(|engine| engine.problem.as_ref());
+        problems
+            .map(|problem| {
+                format!(
+                    "{problem}: containers that start are not captured until it does, those that run stay so"
+                )
+            })
+            .collect()
     }
 
     /// What a worker needs to tell containers' names.
@@ -189,7 +219,7 @@ impl Targets {
         let needs_engine = state.targets.iter().any(|(selector, _)| selector.needs_engine());
         let engines = state.engines.iter().filter(|_| needs_engine);
         let engines: Vec<Value> =
-            engines.map(|(socket, problem)| json!({ "socket": socket, "problem": problem })).collect();
+            engines.map(|(socket, engine)| json!({ "socket": socket, "problem": engine.problem })).collect();
         json!({ "targets": targets, "engines": engines })
     }
 

@@ -7,6 +7,7 @@
 mod cache;
 mod inspect;
 pub mod message;
+mod reuse;
 mod sockets;
 mod unreachable;
 
@@ -15,7 +16,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
 use std::io;
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,6 +68,8 @@ pub struct Service {
     inspection: Inspection,
     cache: RefCell<Cache>,
     ids: Ids,
+    /// All that are served.
+    places: RefCell<Vec<Weak<Inside>>>,
 }
 
 impl Service {
@@ -74,15 +77,19 @@ impl Service {
     pub fn new(config: &config::Dns, servers: DnsServers, inspection: Inspection) -> Rc<Self> {
         let max_ttl = u32::try_from(config.max_ttl.as_secs()).unwrap_or(u32::MAX);
         let cache = RefCell::new(Cache::new(config.cache_entries, max_ttl));
-        Rc::new(Self { servers, inspection, cache, ids: Ids::default() })
+        let (ids, places) = (Ids::default(), RefCell::default());
+        Rc::new(Self { servers, inspection, cache, ids, places })
     }
 
     /// Serves network namespaces as they come, each until nobody lives there any more. Ends when no more can come and
     /// all are gone.
     pub async fn run(self: Rc<Self>, mut doors: mpsc::Receiver<Door>) {
         let mut serving = JoinSet::new();
+        let reuse = reuse::give_back(Rc::clone(&self));
+        tokio::pin!(reuse);
         loop {
             tokio::select! {
+                () = &mut reuse => {}
                 door = doors.recv() => match door {
                     Some(door) => drop(serving.spawn_local(Rc::clone(&self).serve(door))),
                     None => break,
@@ -93,16 +100,24 @@ impl Service {
         serving.join_all().await;
     }
 
+    fn note(&self, inside: &Rc<Inside>) {
+        let mut places = self.places.borrow_mut();
+        places.retain(|place| place.strong_count() > 0);
+        places.push(Rc::downgrade(inside));
+    }
+
     async fn serve(self: Rc<Self>, door: Door) {
         let (sockets, refusals) = door.sockets.into_parts();
         let gone = door.namespace.as_ref().map(|namespace| namespace.closed());
         let inside = Rc::new(Inside {
+            first_v6: sockets.iter().find_map(QuerySocket::port_v6),
             service: self,
             netns: door.namespace.as_ref().map(|namespace| namespace.cookie()),
             namespace: door.namespace,
             refusals,
             room: Arc::new(Semaphore::new(MAX_UNDER_WAY)),
         });
+        inside.service.note(&inside);
         let mut receiving = JoinSet::new();
         for socket in sockets {
             receiving.spawn_local(receive(Rc::clone(&inside), Rc::new(socket)));
@@ -118,6 +133,8 @@ impl Service {
 /// A network namespace that is served.
 struct Inside {
     service: Rc<Service>,
+    /// The first of the ports on ::1 that stand for IPv6 servers.
+    first_v6: Option<u16>,
     /// As the kernel half calls it; None: weir's own.
     netns: Option<u64>,
     namespace: Option<Arc<Namespace>>,

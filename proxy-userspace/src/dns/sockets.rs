@@ -77,6 +77,12 @@ pub(super) struct Arrival {
 }
 
 impl QuerySocket {
+    /// The first port on ::1, if it is that one's.
+    pub(super) fn port_v6(&self) -> Option<u16> {
+        let is_first = self.slot == Some(Slot::of_port(0));
+        is_first.then(|| self.socket.local_addr().ok()).flatten().map(|address| address.port())
+    }
+
     /// The next query. None: something that is none came.
     ///
     /// # Errors

@@ -85,12 +85,9 @@ impl Redirect {
         }
         let full = maps.iter().filter(|map| map.entries >= map.capacity && map.name != "CLOSED");
         problems.extend(full.map(|map| {
-            format!(
-                "the map {} is full ({} entries): raise capture.max_connections or capture.max_cgroups, and start \
-                 weir again",
-                map.name, map.capacity
-            )
+            format!("the map {} is full ({} entries): {}", map.name, map.capacity, remedy(map.name))
         }));
+        problems.extend(self.dns_servers.problems());
         problems
     }
 
@@ -135,4 +132,17 @@ pub enum Repaired {
     Programs,
     /// The attach cgroup had been removed, and is there again.
     Cgroup,
+}
+
+/// What makes room in a map.
+fn remedy(map: &str) -> &'static str {
+    match map {
+        "DNS_SERVERS" => {
+            "captured programs ask so many DNS servers; those that are not asked any more make room"
+        }
+        "NAMES" => "raise capture.dns.max_names, and start weir again",
+        "CGROUPS" | "NAMESPACES" => "raise capture.max_cgroups, and start weir again",
+        "SELECTED" | "IDENTITIES" => "name fewer users, cgroups and executables",
+        _ => "raise capture.max_connections, and start weir again",
+    }
 }

@@ -152,6 +152,12 @@ fn sockets_seen_by(pid: u32) -> HashMap<u64, Connected> {
     connected
 }
 
+/// The peers of the connected sockets that a text of /proc/net/udp or udp6 lists.
+pub fn udp_peers(table: &str) -> impl Iterator<Item = SocketAddr> {
+    let rows = table.lines().skip(1).filter_map(parse);
+    rows.filter(|row| row.state == ESTABLISHED).map(|row| canonical(row.remote))
+}
+
 struct Row {
     local: SocketAddr,
     remote: SocketAddr,

@@ -49,10 +49,10 @@ pub use crate::config::Action;
 
 pub use attached::Repaired;
 pub use cgroup::{CgroupId, ExecCgroup, Mount, cgroup_of, processes};
-pub use dns::{DnsServers, SERVERS_V6, Slot};
+pub use dns::{DnsServers, IdleServer, SERVERS_V6, Slot};
 pub use error::RedirectError;
 pub use events::{Decision, Decisions};
-pub use existing::{Ended, ExistingSocket};
+pub use existing::{Ended, ExistingSocket, udp_peers};
 pub use explain::Explained;
 pub use names::{KnownNames, Names};
 pub use namespaces::Unserved;
@@ -295,7 +295,7 @@ impl Redirect {
             map_state("SELECTED", &self.programs.lock().map),
             map_state("IDENTITIES", self.table().identities()),
             map_state("NAMESPACES", &self.namespaces.lock().map),
-            map_state("DNS_SERVERS", &self.dns_servers.lock()),
+            map_state("DNS_SERVERS", &self.dns_servers.lock().map),
             map_state("NAMES", self.names.lock().map()),
         ];
         let problems = self.problems(&hooks, &maps);
