@@ -10,6 +10,7 @@ use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::explain_gateway::gateway;
 use super::problem::Problem;
 use super::resources::{About, Resources, object};
 use crate::config::{Direction, Protocol};
@@ -18,7 +19,6 @@ use crate::policy::acl::Denied;
 use crate::policy::inspection::Inspection;
 use crate::policy::interception::{Asked, Interception, Verdict};
 use crate::policy::{Refusal, Subject};
-use crate::route::{Row, Table};
 use crate::running::{Capture, Running};
 use crate::target::{Client, Front, Target};
 
@@ -36,6 +36,7 @@ pub(super) fn routes() -> Resources {
         .query("method", text(), "with this method")
         .query("client", text(), "from this address")
         .query("gateway", text(), "or: what the gateway would be asked for")
+        .query("headers", text(), "with these fields, as lines `Name: value`")
         .answers(object(&json!({})))
         .may_fail(&[500, 503]);
     Resources::new().get("/explain", explain, about)
@@ -56,6 +57,8 @@ struct Would {
     client: Option<IpAddr>,
     /// Or: what is asked of the gateway, as `http://host/path`.
     gateway: Option<String>,
+    /// With these fields, a line each.
+    headers: Option<String>,
 }
 
 impl Would {
@@ -73,7 +76,9 @@ async fn explain(
         (Some(destination), None, None) => {
             connection(&running, destination, would.pid, would.protocol()).await
         }
-        (None, Some(url), None) => request(&running, url).await,
+        (None, Some(url), None) => {
+            gateway(&running, url, would.method.as_deref(), would.headers.as_deref()).await
+        }
         (None, None, Some(url)) => asked(&running, url, &would).await,
         _ => Err(Problem::new(StatusCode::BAD_REQUEST, "give one of `destination`, `gateway` and `url`")),
     }
@@ -159,35 +164,6 @@ fn refused(refusal: &Refusal) -> Value {
     json!({ "verdict": "deny", "reason": refusal.to_string(), "rule": refusal.rule })
 }
 
-/// What becomes of a request to the gateway.
-async fn request(running: &Running, url: &str) -> Result<Json<Value>, Problem> {
-    let bad = |why: &dyn std::fmt::Display| {
-        Problem::new(StatusCode::BAD_REQUEST, format!("gateway `{url}`: {why}; write http://host/path"))
-    };
-    let rest = url.strip_prefix("http://").ok_or_else(|| bad(&"not an http:// URL"))?;
-    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let authority = Authority::parse(authority, Some(80)).map_err(|error| bad(&error))?;
-    let table = Table::new(&running.config());
-    let Some(row) = table.gateway(Some(&authority.host), if path.is_empty() { "/" } else { path }) else {
-        return Ok(Json(
-            json!({ "gateway": url, "reason": "no rule matches, and there is no default backend" }),
-        ));
-    };
-    let reason = match row {
-        Row::Rule(number, rule) => format!("rule {number} of routing.rules: {rule}"),
-        Row::Default(_) => "routing.default_backend".into(),
-    };
-    let backend = row.backend();
-    let mut verdicts = Vec::new();
-    for address in addresses(&backend.authority).await? {
-        verdicts
-            .push(json!({ "address": address, "proxy": verdict(running.live().acl.check_named(address)) }));
-    }
-    Ok(Json(json!({
-        "gateway": url, "reason": reason, "backend": backend.to_string(), "verdicts": verdicts,
-    })))
-}
-
 async fn connection(
     running: &Running,
     destination: &str,
@@ -209,7 +185,7 @@ async fn connection(
     Ok(Json(json!({ "destination": authority.to_string(), "pid": pid, "verdicts": verdicts })))
 }
 
-fn verdict(checked: Result<(), Denied>) -> Value {
+pub(super) fn verdict(checked: Result<(), Denied>) -> Value {
     match checked {
         Ok(()) => json!({ "verdict": "allow" }),
         Err(denied) => json!({ "verdict": "deny", "reason": denied.reason }),
@@ -237,7 +213,7 @@ fn kernel_verdict(
     })
 }
 
-async fn addresses(authority: &Authority) -> Result<Vec<SocketAddr>, Problem> {
+pub(super) async fn addresses(authority: &Authority) -> Result<Vec<SocketAddr>, Problem> {
     match &authority.host {
         Host::Address(address) => Ok(vec![SocketAddr::new(*address, authority.port)]),
         Host::Name(name) => {

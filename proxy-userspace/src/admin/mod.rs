@@ -12,6 +12,7 @@ mod decisions;
 mod execute;
 mod existing;
 mod explain;
+mod explain_gateway;
 mod flows;
 mod guard;
 mod health;

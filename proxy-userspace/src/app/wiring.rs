@@ -30,6 +30,7 @@ use crate::policy::current::Shared;
 use crate::policy::interception::Interception;
 use crate::policy::limits::Limits;
 use crate::redirect::{Decisions, OriginalDestinations, Rules};
+use crate::route::Table;
 use crate::running::{Beats, Capture, Following, Live, Phase, Predecessors, Running, Wish};
 use crate::services::Services;
 use crate::telemetry::flows::Flows;
@@ -92,7 +93,8 @@ pub(super) async fn wire(
     let cache = store::open(&config.cache, taking.as_deref_mut().and_then(Taking::cache_lock))?;
     let (upgrades, asked_for) = mpsc::channel(1);
     let (asking, asked_to_change) = mpsc::channel(1);
-    let live = Live { config: Arc::clone(&config), effective, proxy: explicit.address, acl };
+    let routes = Arc::new(Table::new(&config, None));
+    let live = Live { config: Arc::clone(&config), effective, proxy: explicit.address, acl, routes };
     let running = Arc::new(Running {
         live: Shared::new(live),
         admin: admin.address(),
@@ -164,6 +166,7 @@ fn plan(
         acceptance,
         interception: Interception::new(&live.config.tls).map(Arc::new),
         minter,
+        routes: Arc::clone(&live.routes),
         admission: Arc::clone(&running.admission),
         upstreams: Common::new(&live.config.upstream, workers),
         beats: Arc::clone(&running.beats),

@@ -19,9 +19,12 @@ pub(crate) struct Arguments {
     /// A request to the explicit proxy, or the tunnel that an https:// URL needs. What says the policy?
     #[arg(long, value_name = "URL", conflicts_with_all = ["pid", "destination", "gateway"])]
     url: Option<String>,
-    /// With --url: another method than GET, or CONNECT for https://.
-    #[arg(long, requires = "url")]
+    /// With --url or --gateway: another method than GET, or CONNECT for https://.
+    #[arg(long, conflicts_with_all = ["pid", "destination"])]
     method: Option<String>,
+    /// With --gateway: a field that the request has, as NAME: VALUE.
+    #[arg(long, requires = "gateway", value_name = "FIELD")]
+    header: Vec<String>,
     /// With --url: the client's address. Default 127.0.0.1.
     #[arg(long, requires = "url")]
     client: Option<std::net::IpAddr>,
@@ -63,7 +66,16 @@ pub(super) fn run(arguments: &Arguments, admin: &Admin) -> Result<(), Failed> {
         return policy(arguments, url, admin);
     }
     let path = match (&arguments.gateway, &arguments.destination) {
-        (Some(url), _) => format!("/explain?gateway={}", client::escape(url)),
+        (Some(url), _) => {
+            let method =
+                arguments.method.as_ref().map(|method| format!("&method={}", client::escape(method)));
+            let headers = client::escape(&arguments.header.join("\n"));
+            format!(
+                "/explain?gateway={}{}&headers={headers}",
+                client::escape(url),
+                method.unwrap_or_default()
+            )
+        }
         (None, destination) => {
             let pid = arguments.pid.map(|pid| format!("&pid={pid}")).unwrap_or_default();
             let udp = if arguments.udp { "&udp=true" } else { "" };
@@ -81,7 +93,10 @@ pub(super) fn run(arguments: &Arguments, admin: &Admin) -> Result<(), Failed> {
         say(&format!("{}: {reason}", explained["backend"].as_str().unwrap_or("404")))?;
     }
     for verdict in explained["verdicts"].as_array().into_iter().flatten() {
-        say(verdict["address"].as_str().unwrap_or_default())?;
+        let member = verdict["member"]
+            .as_str()
+            .map(|member| format!(" {member}, {}", verdict["state"].as_str().unwrap_or_default()));
+        say(&format!("{}{}", verdict["address"].as_str().unwrap_or_default(), member.unwrap_or_default()))?;
         // What connects directly does not come to the proxy.
         let reaches_proxy = matches!(verdict["connect"]["verdict"].as_str(), None | Some("redirect"));
         let parts = [("connect", "connect()", true), ("proxy", "proxy", reaches_proxy)];

@@ -1,7 +1,7 @@
 //! `security.header_rules`: fields that are added to messages, set, or removed.
 
 use super::kinds::{Fault, choice, quoted, word};
-use super::routing::{HostPattern, PathPattern, host_pattern, path_pattern};
+use super::patterns::{HostPattern, PathPattern, host_pattern, path_pattern};
 use super::section::Section;
 use super::shape::{Hide, Shape, shaped};
 

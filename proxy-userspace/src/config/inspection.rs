@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Access;
 use super::keys::ms;
 use super::kinds::{Fault, GIB, KIB, MIB, choice, duration, none_or, number, path, quoted, size, switch};
-use super::routing::{HostPattern, host_pattern};
+use super::patterns::{HostPattern, host_pattern};
 use super::section::Section;
 
 /// `security.inspection`.

@@ -24,8 +24,8 @@ use super::{
     Upstream, UpstreamHttp2,
 };
 use super::{
-    access, auth, cli, compression, dns, filtering, header_rules, headers, inspection, interception, parent,
-    relay, routing, rules, services, tls,
+    access, auth, cli, compression, dns, filtering, forwarded, header_rules, headers, inspection, interception, parent,
+    patterns, relay, routing, rules, services, tls,
 };
 
 pub(super) fn read(tree: &Node, report: &mut Report) -> Config {
@@ -36,7 +36,7 @@ pub(super) fn read(tree: &Node, report: &mut Report) -> Config {
         cache: s.section("cache", cache::cache),
         compression: s.section("compression", compression::compression),
         routing: s.section("routing", routing::routing),
-        forwarded: s.section("forwarded", routing::forwarding),
+        forwarded: s.section("forwarded", forwarded::forwarding),
         services: s.section("services", services::services),
         upstream: s.section("upstream", upstream),
         tls: s.section("tls", interception::read),
@@ -236,7 +236,7 @@ fn upstream_http2(s: &mut Section<'_, '_>) -> UpstreamHttp2 {
     let d = UpstreamHttp2::default();
     UpstreamHttp2 {
         enabled: s.read("enabled", d.enabled, switch()),
-        prior_knowledge: s.list("prior_knowledge", d.prior_knowledge, routing::host_pattern),
+        prior_knowledge: s.list("prior_knowledge", d.prior_knowledge, patterns::host_pattern),
         max_streams: s.read("max_streams", d.max_streams, number(1..=10_000)),
     }
 }

@@ -23,8 +23,8 @@ pub(super) struct Described {
 #[derive(Debug, Clone)]
 pub(super) enum Form {
     Section,
-    /// A list of sections.
-    Sections,
+    /// A list of up to so many sections.
+    Sections(usize),
     Value(Shape),
     List(Shape),
 }
@@ -57,13 +57,13 @@ fn section(path: &str, described: &[Described], words: &Words) -> (Map<String, V
         let mut is_required = key.is_required;
         let mut schema = match &key.form {
             Form::Value(shape) => as_object(shape.schema()),
-            Form::List(shape) => list(&shape.schema()),
+            Form::List(shape) => list(&shape.schema(), MAX_LIST),
             Form::Section => {
                 let (object, needs) = section(&key.path, described, words);
                 is_required |= needs;
                 object
             }
-            Form::Sections => list(&Value::Object(section(&key.path, described, words).0)),
+            Form::Sections(most) => list(&Value::Object(section(&key.path, described, words).0), *most),
         };
         if let Some(comment) = words.comments.get(&key.path).filter(|comment| !comment.is_empty()) {
             schema.insert("description".into(), comment.as_str().into());
@@ -88,8 +88,8 @@ fn section(path: &str, described: &[Described], words: &Words) -> (Map<String, V
     (object, needs)
 }
 
-fn list(items: &Value) -> Map<String, Value> {
-    as_object(json!({ "type": "array", "items": items, "maxItems": MAX_LIST }))
+fn list(items: &Value, most: usize) -> Map<String, Value> {
+    as_object(json!({ "type": "array", "items": items, "maxItems": most }))
 }
 
 fn as_object(value: Value) -> Map<String, Value> {

@@ -8,7 +8,7 @@ use super::schema::Form;
 use super::shape::Kind;
 use super::tree::{Entry, Map, Node, Value, join};
 
-/// The longest list any key takes.
+/// The longest list that most keys take.
 pub(super) const MAX_LIST: usize = 1024;
 
 pub(super) struct Section<'t, 'r> {
@@ -47,12 +47,24 @@ impl<'t> Section<'t, '_> {
         key: &'static str,
         read: impl Fn(&mut Section<'t, '_>) -> T,
     ) -> Vec<T> {
-        let (path, entry) = self.ask(key, || Form::Sections);
+        self.sections_up_to(key, MAX_LIST, read)
+    }
+
+    /// The same for a list that may have another number of entries than most.
+    pub(super) fn sections_up_to<T>(
+        &mut self,
+        key: &'static str,
+        most: usize,
+        read: impl Fn(&mut Section<'t, '_>) -> T,
+    ) -> Vec<T> {
+        let (path, entry) = self.ask(key, || Form::Sections(most));
         if self.report.describes() {
             let entry = read_section(path, self.origin, None, self.report, read);
             return vec![entry];
         }
-        let Some(items) = entry.and_then(|entry| items(entry, &path, self.report)) else { return Vec::new() };
+        let Some(items) = entry.and_then(|entry| items(entry, &path, most, self.report)) else {
+            return Vec::new();
+        };
         let mut section =
             |item: &'t Node| read_section(path.clone(), &item.origin, Some(item), self.report, &read);
         items.iter().map(&mut section).collect()
@@ -95,7 +107,7 @@ impl<'t> Section<'t, '_> {
     pub(super) fn list<T>(&mut self, key: &'static str, default: Vec<T>, kind: impl Kind<T>) -> Vec<T> {
         let (path, entry) = self.ask(key, || Form::List(kind.shape()));
         let Some(entry) = entry else { return default };
-        match items(entry, &path, self.report) {
+        match items(entry, &path, MAX_LIST, self.report) {
             Some(items) => items.iter().filter_map(|item| scalar(item, &path, self.report, &kind)).collect(),
             None => default,
         }
@@ -111,13 +123,12 @@ impl<'t> Section<'t, '_> {
 }
 
 /// The items of a list. None: it is none, which was reported.
-fn items<'t>(entry: &'t Entry, path: &str, report: &mut Report) -> Option<&'t [Node]> {
+fn items<'t>(entry: &'t Entry, path: &str, most: usize, report: &mut Report) -> Option<&'t [Node]> {
     let (origin, message) = match &entry.node.value {
-        Value::List(items) if items.len() <= MAX_LIST => return Some(items),
-        Value::List(items) => (
-            &entry.node.origin,
-            format!("{} entries are too many; at most {MAX_LIST} are taken", items.len()),
-        ),
+        Value::List(items) if items.len() <= most => return Some(items),
+        Value::List(items) => {
+            (&entry.node.origin, format!("{} entries are too many; at most {most} are taken", items.len()))
+        }
         Value::Empty => (&entry.origin, "no value; write [] for an empty list".to_owned()),
         Value::Text(_) | Value::Map(_) => {
             (&entry.node.origin, "not a list; write [a, b] or a line `- a` for each entry".to_owned())

@@ -126,7 +126,7 @@ impl Effective {
             let json = match &key.form {
                 Form::Value(shape) => value(node, shape),
                 Form::List(shape) => list(node, |item| value(item, shape)),
-                Form::Sections => list(node, |item| self.entry(item, &key.path)),
+                Form::Sections(_) => list(node, |item| self.entry(item, &key.path)),
                 Form::Section => return None,
             };
             Some(Shown { path: &key.path, json, origin: &node.origin })
@@ -135,7 +135,7 @@ impl Effective {
 
     /// Not a part of a list's entry.
     fn stands_alone(&self, key: &Described) -> bool {
-        let lists = self.described.iter().filter(|list| matches!(list.form, Form::Sections));
+        let lists = self.described.iter().filter(|list| matches!(list.form, Form::Sections(_)));
         !lists
             .into_iter()
             .any(|list| key.path.strip_prefix(&list.path).is_some_and(|rest| rest.starts_with('.')))
@@ -150,7 +150,7 @@ impl Effective {
             let json = match &key.form {
                 Form::Value(shape) => value(&entry.node, shape),
                 Form::List(shape) => list(&entry.node, |item| value(item, shape)),
-                Form::Sections => list(&entry.node, |item| self.entry(item, &path)),
+                Form::Sections(_) => list(&entry.node, |item| self.entry(item, &path)),
                 Form::Section => self.entry(&entry.node, &path),
             };
             Some((name.clone(), json))

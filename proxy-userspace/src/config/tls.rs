@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::kinds::{choice, none_or, optional, path, switch};
-use super::routing::{HostPattern, host_pattern};
+use super::patterns::{HostPattern, host_pattern};
 use super::section::Section;
 
 /// `upstream.tls`.

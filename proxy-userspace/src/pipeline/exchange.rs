@@ -6,7 +6,7 @@ use std::pin::pin;
 
 use super::caching::{Fetch, Verdict, store_and_deliver};
 use super::failure::{Cut, Failure};
-use super::form::{authenticates_connection, is_grpc};
+use super::form::is_grpc;
 use super::hop::http1::Http1;
 use super::hop::http2::Http2;
 use super::inspecting::{Judged, inspected};
@@ -16,6 +16,7 @@ use super::response::{deliver, final_head, give_head, within};
 use super::sending::Sending;
 use super::side::{Afterwards, Answer, DownstreamSide, Onward, Reply, UpstreamSide};
 use super::tunnel::Upgraded;
+use super::upgrades::authenticates_connection;
 use super::{Engine, additions};
 use crate::config::Direction;
 use crate::http::authority::Shown;
@@ -53,9 +54,19 @@ pub(super) struct Exchange<'a, 'f> {
     /// The address of the client.
     pub client: SocketAddr,
     pub addresses: &'a Addresses,
+    pub attempt: Attempt<'a>,
     pub flow: &'a mut Recording,
     /// Sees the answer for the cache.
     pub fetch: Option<&'a mut Fetch<'f>>,
+}
+
+/// Whether there could be another way if this one fails.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Attempt<'a> {
+    /// The only way that there is.
+    Only,
+    /// To one of several servers, with a Set-Cookie for the client if it is to come back there.
+    OneOf { set_cookie: Option<&'a str> },
 }
 
 /// How a conversation left both sides.
@@ -311,9 +322,13 @@ impl Exchange<'_, '_> {
         let mut stages = match instead {
             Some((mut told, framing)) => {
                 self.flow.status = Some(told.status);
+                self.bind(&mut told);
                 give_head(engine, request, (&mut told, framing), may_keep, reply)
             }
-            None => give_head(engine, request, (&mut head, framing), may_keep, reply),
+            None => {
+                self.bind(&mut head);
+                give_head(engine, request, (&mut head, framing), may_keep, reply)
+            }
         };
         let received = &progress.received;
         let result = match (storing, &mut self.fetch) {
@@ -346,6 +361,13 @@ impl Exchange<'_, '_> {
         fetch.judge(head, framing, from)
     }
 
+    /// Has the client come back to this server. What is stored for others was taken from the head before.
+    fn bind(&self, head: &mut ResponseHead) {
+        if let Attempt::OneOf { set_cookie: Some(cookie) } = self.attempt {
+            head.headers.push(b"Set-Cookie", cookie.as_bytes());
+        }
+    }
+
     fn ended(&mut self, delivered: Result<(), Failure>, sent: bool) -> Ending {
         match delivered {
             Ok(()) => {
@@ -373,24 +395,5 @@ impl Exchange<'_, '_> {
                 Patience { deadline, read: timeouts.read, write: timeouts.write, least_rate, pace }
             }
         }
-    }
-
-    fn check_upgrade(&self, head: &ResponseHead, request_is_complete: bool) -> Result<(), Failure> {
-        if self.request.head.method() == "CONNECT" && head.is_success() {
-            return Ok(());
-        }
-        if !forward::wants_upgrade(&self.request.head) {
-            return Err(Failure::BadAnswer("101 was not asked for".into()));
-        }
-        if !request_is_complete {
-            // The rest of the body would be taken for the new protocol.
-            return Err(Failure::BadAnswer("101 came before the request was whole".into()));
-        }
-        // RFC 8441 §5: the handshake is between weir and the server; nobody else would check it.
-        if self.request.head.version == Version::Http2 {
-            let checked = websocket::check_accepted(&self.request.head, head);
-            checked.map_err(|error| Failure::BadAnswer(error.to_string()))?;
-        }
-        Ok(())
     }
 }

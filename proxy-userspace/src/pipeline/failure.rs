@@ -12,6 +12,7 @@ use crate::policy::Refusal;
 use crate::policy::acl::Denied;
 use crate::relay::Side;
 use crate::relay::body::{BodyError, http2};
+use crate::route::NoMember;
 use crate::upstream::{AddressError, ConnectError, NoTurn, dns::DnsError};
 
 /// Why a request or tunnel got no answer from its upstream.
@@ -47,6 +48,8 @@ pub enum Failure {
     Connect(#[from] ConnectError),
     #[error("{0}")]
     NoTurn(#[from] NoTurn),
+    #[error("{0}")]
+    NoMember(#[from] NoMember),
     #[error("the upstream closed the connection without an answer")]
     NoAnswer,
     /// RFC 9113 §8.7: in HTTP/2 a server says so of a stream.
@@ -114,8 +117,12 @@ impl Failure {
             Self::Connect(ConnectError::Tls(insecure)) => (502, insecure.kind),
             Self::Connect(ConnectError::NoAddress) => (502, "destination_ip_unroutable"),
             Self::Connect(ConnectError::Failed { error, .. }) => (502, connect_error_type(error)),
-            Self::NotServing(_) => (503, "destination_unavailable"),
-            Self::NoTurn(_) => (503, "connection_limit_reached"),
+            Self::NotServing(_) | Self::NoMember(NoMember::Unavailable(_)) => {
+                (503, "destination_unavailable")
+            }
+            Self::NoTurn(_) | Self::NoMember(NoMember::QueueFull(_) | NoMember::TimedOut(_)) => {
+                (503, "connection_limit_reached")
+            }
             Self::NotCached => (504, "destination_unavailable"),
             Self::Internal(_) => (500, "proxy_internal_error"),
             Self::NoAnswer | Self::Unprocessed | Self::Reset(_) => (502, "connection_terminated"),
@@ -143,7 +150,11 @@ impl Failure {
     #[must_use]
     pub fn cut(&self) -> Cut {
         match self {
-            Self::Connect(_) | Self::Unresolved(_) | Self::NoTurn(_) | Self::Unprocessed => Cut::Unsent,
+            Self::Connect(_)
+            | Self::Unresolved(_)
+            | Self::NoTurn(_)
+            | Self::NoMember(_)
+            | Self::Unprocessed => Cut::Unsent,
             Self::Reset(reason) => Cut::Reset(*reason),
             Self::ResponseBody(BodyError::Io(Side::Upstream, error))
             | Self::RequestBody(BodyError::Io(Side::Upstream, error)) => {
@@ -160,6 +171,7 @@ impl Failure {
             self,
             Self::Unresolved(_)
                 | Self::Connect(_)
+                | Self::NoMember(_)
                 | Self::NoAnswer
                 | Self::Unprocessed
                 | Self::Reset(_)
@@ -199,7 +211,7 @@ impl Failure {
     /// Whether it tells of an upstream's name or address.
     #[must_use]
     pub fn is_behind_the_gateway(&self) -> bool {
-        self.is_upstreams() || matches!(self, Self::Unresolved(_) | Self::Denied(_))
+        self.is_upstreams() || matches!(self, Self::Unresolved(_) | Self::Denied(_) | Self::NoMember(_))
     }
 
     /// Fields that its answer has beside those that all have.

@@ -86,12 +86,3 @@ pub(super) fn is_grpc(headers: &Headers) -> bool {
     let types = headers.iter().filter(|field| field.name.eq_ignore_ascii_case(b"content-type"));
     types.into_iter().any(|field| field.value.starts_with(b"application/grpc"))
 }
-
-/// NTLM and Negotiate authenticate the connection, not the request (RFC 4559 §6): whoever uses it next would be
-/// taken for the same user.
-pub(super) fn authenticates_connection(headers: &Headers, name: Name) -> bool {
-    headers.all(name).any(|value| {
-        let scheme = value.split(u8::is_ascii_whitespace).next().unwrap_or_default();
-        ["ntlm", "negotiate"].iter().any(|known| scheme.eq_ignore_ascii_case(known.as_bytes()))
-    })
-}

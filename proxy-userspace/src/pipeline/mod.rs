@@ -2,6 +2,7 @@
 //! record. [`request`] and [`tunnel`] read as that straight line.
 
 mod additions;
+mod balanced;
 mod caching;
 #[cfg(feature = "compression")]
 mod compression;
@@ -27,6 +28,7 @@ mod sending;
 pub mod serving;
 pub mod side;
 pub mod tunnel;
+mod upgrades;
 
 #[cfg(not(feature = "compression"))]
 use no_compression as compression;
@@ -70,7 +72,8 @@ pub struct Engine {
     pub upstream: Upstream,
     /// Shared by all workers; None where nothing is cached.
     pub cache: Option<Arc<Cache>>,
-    pub routes: route::Table,
+    /// Shared by all workers.
+    pub routes: Arc<route::Table>,
     /// Apps that the gateway serves.
     pub services: Follower<services::Table>,
     /// For DNS of captured processes, where that is captured.

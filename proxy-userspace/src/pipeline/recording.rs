@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::policy::auth::Identity;
+use crate::route::Turn;
 use crate::target::{Client, Target};
 use crate::telemetry::flow::{Flow, Protocol};
 use crate::telemetry::flows;
@@ -16,6 +17,8 @@ pub(super) struct Recording {
     flow: Option<Box<Flow>>,
     progress: Rc<Progress>,
     identity: Option<Arc<Identity>>,
+    /// Its place at a member of a group.
+    turn: Option<Turn>,
 }
 
 /// Bytes of content that have passed so far; counted by whoever moves them.
@@ -32,6 +35,7 @@ impl Recording {
             flow: Some(Box::new(Flow::begin(client, target, protocol))),
             progress: Rc::default(),
             identity: None,
+            turn: None,
         }
     }
 
@@ -44,6 +48,11 @@ impl Recording {
     /// Who it is, where that is known.
     pub(super) fn identity(&self) -> Option<&Arc<Identity>> {
         self.identity.as_ref()
+    }
+
+    /// Has the place end with the flow, or with the next one.
+    pub(super) fn hold(&mut self, turn: Turn) {
+        self.turn = Some(turn);
     }
 
     /// What is to be counted in.

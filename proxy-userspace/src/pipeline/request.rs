@@ -4,8 +4,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::Engine;
+use super::balanced;
 use super::caching::{self, Fetch};
-use super::exchange::{Ending, Exchange};
+use super::exchange::{Attempt, Ending, Exchange};
 use super::failure::{Cut, Failure};
 use super::identify::identify;
 use super::inspecting;
@@ -28,6 +29,7 @@ use crate::policy::{Passed, Subject};
 use crate::relay::Side;
 use crate::relay::body::held::Held;
 use crate::relay::stage::Stages;
+use crate::route::{Asked, Way};
 use crate::target::{Client, Front, Target};
 use crate::telemetry::{flow, metrics, redact};
 use crate::upstream::Idle;
@@ -198,7 +200,14 @@ pub(super) async fn forward(
         return Box::pin(serving::forward(engine, downstream, (request, app), framing, own, flow, fetch))
             .await;
     }
-    let hop = engine.routes.next_hop(&request.target, &request.path).ok_or(Failure::NoRoute(NO_ROUTE))?;
+    let hop = match engine.routes.way(&request.target, asked(request)).ok_or(Failure::NoRoute(NO_ROUTE))? {
+        Way::Hop(hop) => hop,
+        // Boxed: who is not balanced does not carry its state.
+        Way::Group(group) => {
+            let sending = balanced::Balanced { engine, group, request, framing, flow, fetch };
+            return Box::pin(sending.run(downstream, own)).await;
+        }
+    };
     // A proxy can't be relied upon to pass an Upgrade on.
     let hop = if forward::wants_upgrade(&request.head) { hop.as_tunnel() } else { hop };
     // Captured programs have not asked for a proxy: they wait where they would have waited.
@@ -211,7 +220,8 @@ pub(super) async fn forward(
     let request = whole.as_ref().unwrap_or(request);
     flow.timings.dns_us = addresses.dns_us;
     let client = downstream.client().address;
-    Exchange { engine, request, framing, hop: &hop, client, addresses: &addresses, flow, fetch }
+    let attempt = Attempt::Only;
+    Exchange { engine, request, framing, hop: &hop, client, addresses: &addresses, attempt, flow, fetch }
         .run(downstream, own)
         .await
 }
@@ -223,6 +233,10 @@ fn filtered(engine: &Engine, request: &Request) -> Result<Option<Request>, Failu
     let rules = &policy.header_rules;
     let changed = filters::check(filters::Request { head, target, path, rules, via: &engine.via })?;
     Ok(changed.map(|head| request.with_head(head)))
+}
+
+fn asked(request: &Request) -> Asked<'_> {
+    Asked { method: request.head.method(), path: &request.path, headers: &request.head.headers }
 }
 
 pub(super) fn subject<'a>(client: &Client, request: &'a Request) -> Subject<'a> {
@@ -237,7 +251,7 @@ async fn check_policy(engine: &Engine, client: &Client, request: &Request) -> Re
     if judge(engine, &subject, &request.target).await? == Passed::UntilAddress
         && let Some(hop) = match request.app() {
             Some(app) => serving::first_hop(app),
-            None => engine.routes.next_hop(&request.target, &request.path),
+            None => engine.routes.way(&request.target, asked(request)).and_then(Way::any_hop),
         }
     {
         // The cache could answer without one.

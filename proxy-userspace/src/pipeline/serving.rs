@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Engine;
 use super::caching::Fetch;
-use super::exchange::{Ending, Exchange};
+use super::exchange::{Attempt, Ending, Exchange};
 use super::failure::Failure;
 use super::recording::Recording;
 use super::request::{Request, subject};
@@ -173,6 +173,7 @@ pub(super) async fn forward(
                 hop: &hop,
                 client,
                 addresses: &addresses,
+                attempt: Attempt::Only,
                 flow,
                 fetch,
             };
@@ -202,9 +203,9 @@ pub(super) async fn forward(
 impl Exchange<'_, '_> {
     /// How often a connection that is refused is tried again before the request fails.
     pub(super) fn retries(&self) -> u32 {
-        match (self.request.target.front, self.hop) {
-            // An app has other ways, all of which are tried before one is again.
-            (Front::Captured, _) | (_, Hop::Service(_)) => 0,
+        match (self.request.target.front, self.hop, self.attempt) {
+            // An app has other ways, and a group other servers, which are tried before one is again.
+            (Front::Captured, ..) | (_, Hop::Service(_), _) | (_, _, Attempt::OneOf { .. }) => 0,
             _ => self.engine.config.upstream.retries,
         }
     }

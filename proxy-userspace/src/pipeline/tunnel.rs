@@ -142,7 +142,7 @@ async fn connect(
     };
     let subject = Subject::of(client, target, method, None).by(identity.as_deref());
     judge(engine, &subject, target).await?;
-    let hop = engine.routes.next_hop(target, "").ok_or(Failure::NoRoute("the tunnel has no target"))?;
+    let hop = engine.routes.next_hop(target).ok_or(Failure::NoRoute("the tunnel has no target"))?;
     let addresses = engine.addresses(&hop.as_tunnel(), &subject).await?;
     flow.timings.dns_us = addresses.dns_us;
     let connection = match kept {

@@ -1,20 +1,51 @@
 //! Which way a target is reached: captured ones to their original destination, explicit ones to their authority,
-//! perhaps through a parent proxy, and
-//! requests to the gateway by its rules. Balanced groups become further rows.
+//! perhaps through a parent proxy, and requests to the gateway by its rules: to a server, or to a group of them.
+//!
+//! It chooses; it connects to nobody, and what becomes of a request it is told by who has sent it.
 
+mod affinity;
+mod balance;
+mod group;
+mod index;
+mod member;
+
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::config::{Backend, Config, Exempt, Parent, ParentKind, PathPattern, Rule};
+use crate::config::{BackendGroup, Config, Exempt, Forward, Parent, ParentKind, Rule};
 use crate::http::authority::{Authority, Host, Scheme};
+use crate::http::headers::Headers;
 use crate::target::{Front, Hop, Target};
+pub use affinity::Affinity;
+pub use group::{Group, NoMember, Tried, Turn};
+use index::Index;
+pub use member::{Member, State};
 
-/// The routes of a configuration.
-#[derive(Debug, Clone)]
+/// The routes of a configuration. All workers share it.
+#[derive(Debug)]
 pub struct Table {
     rules: Vec<Rule>,
-    default_backend: Option<Arc<Backend>>,
+    index: Index,
+    default_backend: Option<Forward>,
+    groups: HashMap<Arc<str>, Arc<Group>>,
     parent: Option<Arc<Parent>>,
     no_proxy: Vec<Exempt>,
+}
+
+/// What is asked of the gateway.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    pub method: &'a str,
+    pub path: &'a str,
+    pub headers: &'a Headers,
+}
+
+/// Where a target leads.
+#[derive(Debug)]
+pub enum Way {
+    Hop(Hop),
+    /// To one of these.
+    Group(Arc<Group>),
 }
 
 /// Which row of the table decided, and where it leads.
@@ -22,41 +53,61 @@ pub struct Table {
 pub enum Row<'a> {
     /// A rule, and its place in `routing.rules`, counted from 1.
     Rule(usize, &'a Rule),
-    Default(&'a Arc<Backend>),
+    Default(&'a Forward),
 }
 
 impl Table {
+    /// The table of a configuration, in the place of another if there is one: what is known of the members of its groups
+    /// stays.
     #[must_use]
-    pub fn new(config: &Config) -> Self {
+    pub fn new(config: &Config, before: Option<&Self>) -> Self {
+        let routing = &config.routing;
+        let group = |settings: &Arc<BackendGroup>| {
+            let before = before.and_then(|before| before.groups.get(&settings.name));
+            (Arc::clone(&settings.name), Group::new(settings, before))
+        };
         Self {
-            rules: config.routing.rules.clone(),
-            default_backend: config.routing.default_backend.clone(),
+            index: Index::new(&routing.rules),
+            rules: routing.rules.clone(),
+            default_backend: routing.default_backend.clone(),
+            groups: routing.backends.iter().map(group).collect(),
             parent: config.upstream.parent.clone(),
             no_proxy: config.upstream.no_proxy.clone(),
         }
     }
 
-    /// The next hop for a target and the path of its request. None if no row leads from there.
+    /// The way to a target. None if no row leads from there.
     #[must_use]
-    pub fn next_hop(&self, target: &Target, path: &str) -> Option<Hop> {
-        match (target.original_destination, target.front) {
-            // A captured connection goes where the application meant it to go, whatever Host or SNI say.
-            (Some(address), front) => {
-                let name = target.authority.as_ref().filter(|_| target.intercepted);
-                if let (Front::Explicit, Some(name)) = (front, name)
-                    && self.has_parent_for(&name.host)
-                {
-                    // The parent proxy finds out for itself where that is.
-                    return Some(self.outward(name.clone(), target.scheme));
-                }
-                Some(Hop::Address(address, target.vantage.clone(), name.map(|name| name.host.clone())))
-            }
-            (None, Front::Gateway) => {
-                let host = target.authority.as_ref().map(|authority| &authority.host);
-                self.gateway(host, path).map(|row| Hop::Backend(Arc::clone(row.backend())))
-            }
-            (None, _) => target.authority.clone().map(|authority| self.outward(authority, target.scheme)),
+    pub fn way(&self, target: &Target, asked: Asked<'_>) -> Option<Way> {
+        if target.front != Front::Gateway || target.original_destination.is_some() {
+            return self.next_hop(target).map(Way::Hop);
         }
+        let host = target.authority.as_ref().map(|authority| &authority.host);
+        match self.gateway(host, asked)?.forward() {
+            Forward::Server(backend) => Some(Way::Hop(Hop::Backend(Arc::clone(backend)))),
+            Forward::Group(name) => self.groups.get(name).map(|group| Way::Group(Arc::clone(group))),
+        }
+    }
+
+    /// The next hop for a target that is no request to the gateway. None if it has no authority either.
+    #[must_use]
+    pub fn next_hop(&self, target: &Target) -> Option<Hop> {
+        let Some(address) = target.original_destination else {
+            // What the gateway is asked for leads where the rules say, and nowhere else.
+            if target.front == Front::Gateway {
+                return None;
+            }
+            return target.authority.clone().map(|authority| self.outward(authority, target.scheme));
+        };
+        // A captured connection goes where the application meant it to go, whatever Host or SNI say.
+        let name = target.authority.as_ref().filter(|_| target.intercepted);
+        if let (Front::Explicit, Some(name)) = (target.front, name)
+            && self.has_parent_for(&name.host)
+        {
+            // The parent proxy finds out for itself where that is.
+            return Some(self.outward(name.clone(), target.scheme));
+        }
+        Some(Hop::Address(address, target.vantage.clone(), name.map(|name| name.host.clone())))
     }
 
     /// To a server that a client has named: through the parent proxy, if there is one for it.
@@ -76,96 +127,60 @@ impl Table {
 
     /// The row for a request to the gateway: that of the first rule that matches, else the default.
     #[must_use]
-    pub fn gateway(&self, host: Option<&Host>, path: &str) -> Option<Row<'_>> {
-        let path = crate::http::path::plain(path);
-        let found = self.rules.iter().position(|rule| matches(rule, host, &path));
-        match found {
+    pub fn gateway(&self, host: Option<&Host>, asked: Asked<'_>) -> Option<Row<'_>> {
+        let path = crate::http::path::plain(asked.path);
+        match self.index.first(host, &path, |number| holds(&self.rules[number], &path, asked)) {
             Some(index) => Some(Row::Rule(index + 1, &self.rules[index])),
             None => self.default_backend.as_ref().map(Row::Default),
+        }
+    }
+
+    /// All groups.
+    pub fn groups(&self) -> impl Iterator<Item = &Arc<Group>> {
+        self.groups.values()
+    }
+
+    #[must_use]
+    pub fn group(&self, name: &str) -> Option<&Arc<Group>> {
+        self.groups.get(name)
+    }
+}
+
+impl Way {
+    /// A hop that it may lead to, for those who want to know no more.
+    #[must_use]
+    pub fn any_hop(self) -> Option<Hop> {
+        match self {
+            Self::Hop(hop) => Some(hop),
+            Self::Group(group) => {
+                group.members().first().map(|member| Hop::Backend(Arc::clone(&member.server)))
+            }
         }
     }
 }
 
 impl Row<'_> {
     #[must_use]
-    pub fn backend(&self) -> &Arc<Backend> {
+    pub fn forward(&self) -> &Forward {
         match self {
-            Self::Rule(_, rule) => &rule.backend,
-            Self::Default(backend) => backend,
+            Self::Rule(_, rule) => &rule.forward,
+            Self::Default(forward) => forward,
         }
     }
 }
 
-fn matches(rule: &Rule, host: Option<&Host>, path: &str) -> bool {
-    let host_fits = rule.host.as_ref().is_none_or(|pattern| host.is_some_and(|host| pattern.matches(host)));
-    host_fits && rule.path.as_ref().is_none_or(|pattern| path_matches(pattern, path))
-}
-
-fn path_matches(pattern: &PathPattern, path: &str) -> bool {
-    match pattern {
-        PathPattern::Exact(exact) => **exact == *path,
-        PathPattern::Below(above) => {
-            path.strip_prefix(&**above).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        }
-    }
+/// Whether a rule that the index has found by host and path fits otherwise.
+fn holds(rule: &Rule, path: &str, asked: Asked<'_>) -> bool {
+    let matches = &rule.matches;
+    (matches.methods.is_empty() || matches.methods.iter().any(|method| **method == *asked.method))
+        && matches.path_regex.as_ref().is_none_or(|regex| regex.matches(path))
+        && matches.headers.iter().all(|wanted| {
+            asked.headers.iter().any(|field| {
+                field.name.eq_ignore_ascii_case(wanted.name.as_bytes())
+                    && wanted.value.as_ref().is_none_or(|value| value.as_bytes() == field.value.trim_ascii())
+            })
+        })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config;
-
-    fn table() -> Table {
-        let rules = "[{match: {host: api.example, path: /v1/*}, forward: {target: 'http://v1:1'}},\
-                      {match: {host: '*.example'}, forward: {target: 'http://sub:1'}},\
-                      {match: {path: /exact}, forward: {target: 'http://exact:1'}},\
-                      {match: {path: /app/*}, forward: {target: 'http://app:1'}},\
-                      {match: {host: '[::1]'}, forward: {target: 'http://six:1'}}]";
-        let overrides =
-            vec!["routing.default_backend=http://default:1".to_owned(), format!("routing.rules={rules}")];
-        let sources = config::Sources { overrides, ..config::Sources::default() };
-        Table::new(&config::load(&sources).unwrap())
-    }
-
-    #[track_caller]
-    fn check(host: &str, path: &str, expected: &str) {
-        let host = (!host.is_empty()).then(|| Authority::parse(host, Some(80)).unwrap().host);
-        let table = table();
-        let row = table.gateway(host.as_ref(), path).unwrap();
-        assert_eq!(row.backend().to_string(), format!("http://{expected}:1"), "{host:?} {path}");
-    }
-
-    #[test]
-    fn the_first_rule_that_matches_decides() {
-        check("api.example", "/v1/x?y", "v1");
-        check("API.example.:81", "/v1", "v1");
-        check("api.example", "/v10", "sub");
-        check("a.b.example", "/app/", "sub");
-        check("example", "/", "default");
-        check("notexample", "/", "default");
-        check("other", "/exact", "exact");
-        check("other", "/exact?q=/app/", "exact");
-        check("other", "/exact/", "default");
-        check("other", "/app", "app");
-        check("other", "/app/x/y", "app");
-        check("other", "/apple", "default");
-        check("", "/app/x", "app");
-        check("", "*", "default");
-        check("[::1]:8080", "/", "six");
-        check("127.0.0.1", "/", "default");
-    }
-
-    #[test]
-    fn a_path_is_matched_as_a_server_will_read_it() {
-        check("other", "/x/../app/y", "app");
-        check("other", "/%61pp/y", "app");
-        check("other", "/app/../y", "default");
-        check("other", "/app/%2e%2E/y", "default");
-        check("other", "/./exact", "exact");
-    }
-
-    #[test]
-    fn without_rules_there_is_no_way() {
-        assert_eq!(Table::new(&Config::default()).gateway(None, "/"), None);
-    }
-}
+mod tests;

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use crate::config::{Config, Effective};
 use crate::policy::acl::Acl;
+use crate::route::Table;
 
 /// Replaced as a whole.
 #[derive(Debug)]
@@ -18,6 +19,7 @@ pub struct Live {
     /// Where the explicit proxy listens; None while it is stopped.
     pub proxy: Option<SocketAddr>,
     pub acl: Acl,
+    pub routes: Arc<Table>,
 }
 
 /// What has become of the configuration since the start.

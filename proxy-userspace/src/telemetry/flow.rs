@@ -34,6 +34,14 @@ pub struct Flow {
     /// The address that weir connected to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream: Option<SocketAddr>,
+    /// The one of routing.backends that it was sent to, and the member of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backend: Option<Arc<str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub member: Option<Arc<str>>,
+    /// How many members were tried, that one included.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub tries: u32,
     pub protocol: Protocol,
     /// weir has taken the server's place in TLS.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -144,6 +152,9 @@ impl Flow {
             authority: target.authority.as_ref().map(authority_text),
             original_destination: target.original_destination,
             upstream: None,
+            backend: None,
+            member: None,
+            tries: 0,
             protocol,
             intercepted: target.intercepted,
             method: None,
@@ -223,6 +234,9 @@ impl fmt::Display for Flow {
         if let Some(cache) = self.cache {
             write!(line, " cache={}", cache.as_str())?;
         }
+        if let (Some(backend), Some(member)) = (&self.backend, &self.member) {
+            write!(line, " backend={backend} member={member} tries={}", self.tries)?;
+        }
         if self.intercepted {
             write!(line, " intercepted")?;
         }
@@ -237,6 +251,11 @@ impl fmt::Display for Flow {
         }
         write!(line, " {}", self.end)
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives references")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// What a flow says of its end until it has one: it was dropped on its way.

@@ -18,6 +18,7 @@ use super::worker::Plan;
 use super::{certificates, state_file};
 use crate::admin::{self, Token};
 use crate::policy::acl::Acl;
+use crate::route::Table;
 use crate::running::{Capture, Live, NotReloaded, Reloaded, Running, Wish};
 use crate::telemetry::log;
 use crate::upstream::Common;
@@ -136,7 +137,9 @@ impl Control {
             running.replace_executor(executor);
         }
         self.token.replace(token);
-        running.set_live(|live| Live { config, effective, proxy: live.proxy, acl: live.acl.clone() });
+        let routes = Arc::new(Table::new(&config, Some(&self.plan.routes)));
+        self.plan.routes = Arc::clone(&routes);
+        running.set_live(|live| Live { config, effective, proxy: live.proxy, acl: live.acl.clone(), routes });
         match elsewhere {
             Some(explicit) => self.open(explicit).await,
             None => self.tell_workers().await,
@@ -155,6 +158,7 @@ impl Control {
             effective: Arc::clone(&live.effective),
             proxy,
             acl,
+            routes: Arc::clone(&live.routes),
         });
         self.orders.follow(&self.plan).await;
     }
