@@ -8,7 +8,7 @@ use crate::config::{ForwardedFields, HostField};
 use crate::http::authority::{Authority, Host, Scheme, Shown};
 use crate::http::forward::{self, Form};
 use crate::http::forwarded::Forwarded;
-use crate::http::headers::{Headers, Name};
+use crate::http::headers::Headers;
 use crate::target::{Front, Hop};
 use crate::upstream::basic;
 
