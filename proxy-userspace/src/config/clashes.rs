@@ -21,7 +21,7 @@ pub(super) fn check(config: &Config, tree: &Node, report: &mut Report) {
         (&["cache.redis.max_object", "cache.max_object"], object_over_memory_in_redis(config)),
         (&["compression.enabled"], not_built_in(config)),
         (&["security.inspection.enabled"], inspection_not_built_in(config)),
-        (&["cache.redis.url"], redis_not_built_in(config)),
+        (&["cache.redis.url", "security.rate_limiting.redis.url"], redis_not_built_in(config)),
         (&["capture.rules"], too_many_rules(config).or_else(|| same_rule_name(config))),
         (&["capture.rules"], strict_without_names(config)),
         (&["capture.dns.enabled", "capture.rules"], domains_without_dns(config)),
@@ -127,7 +127,8 @@ fn inspection_not_built_in(config: &Config) -> Option<String> {
 }
 
 fn redis_not_built_in(config: &Config) -> Option<String> {
-    (config.cache.redis.url.is_some() && !cfg!(feature = "redis"))
+    let wanted = config.cache.redis.url.is_some() || config.security.shared_limits.url.is_some();
+    (wanted && !cfg!(feature = "redis"))
         .then(|| "this weir was built without Redis; build it with the feature `redis`".to_owned())
 }
 

@@ -133,6 +133,7 @@ impl Default for Upstream {
             http2: UpstreamHttp2::default(),
             parent: None,
             no_proxy: Vec::new(),
+            rewrites: Vec::new(),
         }
     }
 }

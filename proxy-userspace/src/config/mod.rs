@@ -8,6 +8,7 @@ mod access;
 mod admin;
 mod auth;
 mod backends;
+mod body_rules;
 mod cache;
 mod clashes;
 mod cli;
@@ -32,10 +33,12 @@ mod redis;
 mod reference;
 mod relay;
 mod reload;
+mod rewrites;
 mod routing;
 mod rules;
 mod schema;
 mod section;
+mod security;
 mod selector;
 mod services;
 mod shape;
@@ -57,6 +60,7 @@ pub use access::{AccessRule, TimeWindow};
 pub use admin::{Admin, Metrics};
 pub use auth::{Auth, AuthMode, CONTEXT_PREFIX, User};
 pub use backends::{Algorithm, BackendGroup, Bounds, HashBy, MAX_WEIGHT, Member};
+pub use body_rules::BodyRule;
 pub use cache::{Cache, Disk};
 pub use clashes::warnings;
 pub use cli::{AllowedCommand, ArgumentPattern, Cli};
@@ -75,12 +79,14 @@ pub use matching::{HeaderMatch, Match, PathRegex};
 pub use parent::{Credentials, Exempt, Parent, ParentKind};
 pub use patterns::{HostPattern, PathPattern};
 pub use prefix::Prefix;
-pub use redis::{Redis, RedisPlace, RedisUrl, ValueCoding};
+pub use redis::{Redis, RedisPlace, RedisUrl, SharedLimits, ValueCoding};
 pub use relay::Relay;
 pub use reload::{needs_restart, reloaded};
+pub use rewrites::Rewrite;
 pub use routing::{Backend, Forward, HostField, Routing, Rule};
 pub use rules::{Action, CaptureRule, MAX_RULES, Protocol};
 pub use schema::schema;
+pub use security::{Access, Acl, Destinations, RateLimiting, Security};
 pub use selector::{BadSelector, COMPOSE_LABEL, Selector};
 pub use services::{App, Services, service_name, service_target};
 pub use show::{Effective, Loaded, effective, load_whole, load_whole_again};
@@ -283,61 +289,6 @@ pub enum DenyErrno {
     HostUnreachable,
 }
 
-/// `security`.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Security {
-    pub acl: Acl,
-    pub auth: Auth,
-    pub filtering: Filtering,
-    pub inspection: Inspection,
-    pub rate_limiting: RateLimiting,
-    /// Default none.
-    pub header_rules: Vec<HeaderRule>,
-    pub headers: SecurityHeaders,
-}
-
-/// `security.rate_limiting`: of each client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RateLimiting {
-    /// Default off.
-    pub enabled: bool,
-    /// Requests and tunnels. Default 100.
-    pub requests_per_second: u32,
-    /// Those that may come at one time. Default 200.
-    pub burst: u32,
-    /// Bytes a second that it may send; 0: any. Default 0.
-    pub upload: u64,
-    /// Bytes a second that it may get; 0: any. Default 0.
-    pub download: u64,
-}
-
-/// `security.acl`.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Acl {
-    /// Who may ask for what; the first that matches decides. Default none.
-    pub rules: Vec<AccessRule>,
-    pub destinations: Destinations,
-}
-
-/// `security.acl.destinations`: the verdict for each class of address. weir's own ports are always denied.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Destinations {
-    /// 127.0.0.0/8, ::1, and the unspecified addresses. Default deny.
-    pub loopback: Access,
-    /// 169.254.0.0/16, fe80::/10. Default deny.
-    pub link_local: Access,
-    /// Cloud metadata services: 169.254.169.254, fd00:ec2::254 and their like. Default deny.
-    pub metadata: Access,
-    /// RFC 1918, RFC 6598 and fc00::/7. Default allow.
-    pub private: Access,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Access {
-    Allow,
-    Deny,
-}
-
 /// `upstream`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Upstream {
@@ -369,6 +320,8 @@ pub struct Upstream {
     pub parent: Option<Arc<Parent>>,
     /// What does not go through it.
     pub no_proxy: Vec<Exempt>,
+    /// Servers that are really elsewhere. Default none.
+    pub rewrites: Vec<Rewrite>,
 }
 
 /// `upstream.http2`.

@@ -10,5 +10,7 @@ pub mod listener;
 pub mod pacing;
 pub mod pair;
 pub mod place;
+#[cfg(feature = "redis")]
+pub mod redis;
 pub mod stream;
 pub mod transport;

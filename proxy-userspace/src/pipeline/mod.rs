@@ -20,6 +20,7 @@ mod max_forwards;
 #[cfg(not(feature = "compression"))]
 mod no_compression;
 mod recording;
+mod replacing;
 pub mod request;
 mod respond;
 mod response;

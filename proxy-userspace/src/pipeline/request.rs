@@ -13,6 +13,7 @@ use super::inspecting;
 use super::judge::judge;
 use super::max_forwards::{self, Reach};
 use super::recording::Recording;
+use super::replacing;
 use super::respond::{self, Ask};
 use super::rewriting::{self, Rewritten};
 use super::serving::{self, Wanted};
@@ -129,7 +130,7 @@ async fn answer_known(
     flow: &mut Recording,
 ) -> Result<Ending, Failure> {
     request.identity = identify(engine, downstream.client(), &request.target, flow).await?;
-    rewriting::rewrite(request, flow);
+    rewriting::rewrite(engine, request, flow);
     serving::find(engine, request)?;
     match request.identity.as_ref().and_then(|identity| identity.context.as_ref()) {
         None => answer(engine, downstream, request, own, flow).await,
@@ -232,6 +233,7 @@ fn filtered(engine: &Engine, request: &Request) -> Result<Option<Request>, Failu
     let Request { head, target, path, .. } = request;
     let rules = &policy.header_rules;
     let changed = filters::check(filters::Request { head, target, path, rules, via: &engine.via })?;
+    let changed = replacing::asked(&policy, target, path, changed.as_ref().unwrap_or(head)).or(changed);
     Ok(changed.map(|head| request.with_head(head)))
 }
 

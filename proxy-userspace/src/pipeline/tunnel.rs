@@ -131,14 +131,15 @@ async fn connect(
 ) -> Result<(Connection, Addresses), Failure> {
     let identity = identify(engine, client, target, flow).await?;
     let mut led = None;
-    let target = match &identity {
-        Some(identity) if identity.has_route() => {
+    let has_route = identity.as_ref().is_some_and(|identity| identity.has_route());
+    let target = match has_route || !engine.config.upstream.rewrites.is_empty() {
+        true => {
             let target = led.insert(target.clone());
-            rewriting::lead(target, Some(identity));
+            rewriting::lead(engine, target, identity.as_deref());
             flow.authority = target.authority.as_ref().map(ToString::to_string);
             &*target
         }
-        _ => target,
+        false => target,
     };
     let subject = Subject::of(client, target, method, None).by(identity.as_deref());
     judge(engine, &subject, target).await?;

@@ -1,6 +1,7 @@
 //! `security.rate_limiting`: how often a client may ask. A token bucket a client, kept as the time at which it will be full
 //! again (GCRA): one word, changed in one step, whichever worker asks.
 
+use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,13 +10,17 @@ use std::time::{Duration, Instant};
 use quick_cache::sync::Cache;
 
 use super::auth::Identity;
+#[cfg(feature = "redis")]
+use super::shared_limits::SharedLimits;
 use super::{By, Refusal};
-use crate::config::RateLimiting;
+use crate::config::{self, RateLimiting};
 use crate::net::pacing::{Pace, Rate};
 use crate::target::Client;
 
 /// Clients whose buckets are kept; of more, those that have asked least recently begin anew.
 const MAX_CLIENTS: usize = 65_536;
+
+const RULE: &str = "security.rate_limiting";
 
 /// Whose bucket it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -31,6 +36,9 @@ pub enum Who {
 pub struct Limits {
     began: Instant,
     clients: Cache<Who, Arc<Bucket>>,
+    /// Those that several weirs share.
+    #[cfg(feature = "redis")]
+    shared: Option<SharedLimits>,
     /// Bytes a second.
     rates: Cache<(Payer, Way), Arc<Rate>>,
 }
@@ -72,13 +80,34 @@ impl Who {
 
 impl Limits {
     /// With all buckets full.
-    #[must_use]
-    pub fn new() -> Arc<Self> {
-        Arc::new(Self {
+    ///
+    /// # Errors
+    /// There is no thread to be had for those that are shared.
+    pub fn new(
+        #[cfg_attr(not(feature = "redis"), expect(unused_variables))] shared: &config::SharedLimits,
+    ) -> io::Result<Arc<Self>> {
+        Ok(Arc::new(Self {
             began: Instant::now(),
             clients: Cache::new(MAX_CLIENTS),
+            #[cfg(feature = "redis")]
+            shared: SharedLimits::start(shared)?,
             rates: Cache::new(MAX_CLIENTS),
-        })
+        }))
+    }
+
+    /// Takes a token of a client's, of the bucket that several weirs share if there is one.
+    ///
+    /// # Errors
+    /// 429, if there is none.
+    pub async fn take_shared(&self, settings: &RateLimiting, who: Who) -> Result<(), Refusal> {
+        #[cfg(feature = "redis")]
+        if let (Some(shared), Who::Network(network)) = (&self.shared, who) {
+            let taken = Box::pin(shared.take(format!("weir:limit:{network}"), settings));
+            if let Some(taken) = taken.await {
+                return taken.map_err(|wait| too_many(settings, wait, RULE));
+            }
+        }
+        self.take(settings, who)
     }
 
     /// Takes a token of a client's.
@@ -95,7 +124,7 @@ impl Limits {
                 bucket
             }
         };
-        self.take_from(&bucket, settings, "security.rate_limiting")
+        self.take_from(&bucket, settings, RULE)
     }
 
     /// What a client's connections keep to together: what it sends, and what it gets. None: nothing bounds it.
@@ -207,7 +236,7 @@ mod tests {
 
     #[test]
     fn clients_have_buckets_of_their_own() {
-        let limits = Limits::new();
+        let limits = Limits::new(&config::SharedLimits::default()).unwrap();
         let settings = settings(1, 1);
         let who = |text: &str| {
             Who::of(&Client { address: std::net::SocketAddr::new(text.parse().unwrap(), 1), process: None })
@@ -222,7 +251,7 @@ mod tests {
 
     #[test]
     fn workers_together_take_no_more() {
-        let limits = Limits::new();
+        let limits = Limits::new(&config::SharedLimits::default()).unwrap();
         let settings = settings(1, 500);
         let taken = || {
             let who = Who::Cgroup(7);

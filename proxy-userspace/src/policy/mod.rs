@@ -6,6 +6,7 @@
 pub mod access;
 pub mod acl;
 pub mod auth;
+pub mod body_rules;
 pub mod current;
 pub mod filtering;
 #[cfg(feature = "inspection")]
@@ -15,6 +16,8 @@ pub mod limits;
 #[cfg(not(feature = "inspection"))]
 mod no_inspection;
 pub mod rewrite;
+#[cfg(feature = "redis")]
+mod shared_limits;
 
 #[cfg(not(feature = "inspection"))]
 pub use no_inspection as inspection;
@@ -28,6 +31,7 @@ use crate::config;
 use crate::target::{Client, Target};
 use access::{Decision, Rules};
 use auth::Identity;
+use body_rules::BodyRules;
 use filtering::{Filtering, ListError};
 use inspection::{Inspection, RulesError};
 
@@ -40,6 +44,7 @@ pub struct Policy {
     pub rate: config::RateLimiting,
     /// For `filters`.
     pub header_rules: Vec<config::HeaderRule>,
+    pub body_rules: BodyRules,
     /// None: no body is looked at.
     pub inspection: Option<Arc<Inspection>>,
     /// Nothing is refused by it.
@@ -139,6 +144,7 @@ impl Policy {
             auth: config.auth.clone(),
             rate: config.rate_limiting,
             header_rules: config.header_rules.clone(),
+            body_rules: BodyRules::new(&config.body_rules),
             inspection: Inspection::load(&config.inspection)?,
             idle,
         })

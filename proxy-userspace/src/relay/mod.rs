@@ -8,6 +8,7 @@ pub mod compress;
 pub mod copied;
 mod direction;
 mod pipe;
+pub mod replace;
 pub mod stage;
 pub mod stream;
 mod tunnel;

@@ -27,6 +27,8 @@ pub struct Worker {
     pub denied_by_lists: Counter,
     pub denied_by_inspection: Counter,
     pub inspected: Counter,
+    pub body_replacements: Counter,
+    pub body_rules_skipped: Counter,
     pub inspection_partial: Counter,
     pub inspection_undecided: Counter,
     pub denied_by_auth: Counter,
@@ -79,7 +81,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    fn each(&self) -> [(&'static str, &'static str, &Counter); 65] {
+    fn each(&self) -> [(&'static str, &'static str, &Counter); 67] {
         [
             (
                 "explicit_connections_total",
@@ -136,6 +138,16 @@ impl Worker {
                 "denied_by_inspection_total",
                 "Those that security.inspection refused.",
                 &self.denied_by_inspection,
+            ),
+            (
+                "body_replacements_total",
+                "Places in bodies where security.body_rules has replaced text.",
+                &self.body_replacements,
+            ),
+            (
+                "body_rules_skipped_total",
+                "Responses in a content coding, or in parts, in which security.body_rules could not look.",
+                &self.body_rules_skipped,
             ),
             ("inspected_total", "Bodies that security.inspection has looked at.", &self.inspected),
             (
