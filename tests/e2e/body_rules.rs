@@ -110,13 +110,11 @@ fn streams_go_on_streaming() {
     let mut client = connect(weir.proxy);
     write!(client, "GET http://{server}/ HTTP/1.1\r\nHost: x\r\n\r\n").expect("weir takes it");
     http::read_head(&mut client);
-    let mut event = [0; 4 + 9 + 2];
-    std::io::Read::read_exact(&mut client, &mut event).expect("the event, before the stream ends");
-    assert_eq!(
-        &event,
-        b"9\r\ndata: a \n\n\r\n".get(..15).expect("as long"),
-        "{}",
-        String::from_utf8_lossy(&event)
-    );
+    let mut event = Vec::new();
+    while !event.ends_with(b"data: a \n\n") {
+        let mut byte = [0];
+        std::io::Read::read_exact(&mut client, &mut byte).expect("the event, before the stream ends");
+        event.push(byte[0]);
+    }
     more.send(()).expect("the server waits");
 }
