@@ -178,7 +178,7 @@ fn bombs_are_refused_and_disturb_nobody() {
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 let (weir, bomb) = (&weir, &bomb);
-                scope.spawn(move || assert_blocked(&ask(weir, bomb, ""), "security.inspection.undecided"));
+                scope.spawn(move || assert_blocked(&ask(weir, bomb, ""), "security.inspection.max_"));
             }
             let (weir, other, done) = (&weir, &other, Arc::clone(&judged));
             let others = scope.spawn(move || {
@@ -186,7 +186,7 @@ fn bombs_are_refused_and_disturb_nobody() {
                     assert_eq!(ask(weir, other, "").text(), "served");
                 }
             });
-            assert_blocked(&ask(weir, &bomb, ""), "security.inspection.undecided");
+            assert_blocked(&ask(weir, &bomb, ""), "security.inspection.max_");
             judged.store(true, Ordering::SeqCst);
             others.join().expect("others are served");
         });
