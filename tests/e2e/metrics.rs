@@ -11,6 +11,9 @@ use weir_tests::http;
 use weir_tests::origin::Origin;
 use weir_tests::weir::{Weir, eventually, free_port};
 
+/// Members have metrics of their own.
+const GROUP: &str = "routing: {backends: [{name: shop, members: [{url: 'http://[::1]:1'}]}]}";
+
 fn shipped(path: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../config/deploy").join(path)
 }
@@ -33,8 +36,8 @@ fn promtool_finds_nothing_wrong() {
         .output()
         .expect("promtool, of Debian's package prometheus");
     let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && said.contains("SUCCESS: 8 rules found"), "{output:?}");
-    let weir = Weir::explicit("cache: {enabled: true}\ncli: {enabled: true}");
+    assert!(output.status.success() && said.contains("SUCCESS: 9 rules found"), "{output:?}");
+    let weir = Weir::explicit(&format!("cache: {{enabled: true}}\ncli: {{enabled: true}}\n{GROUP}"));
     let mut check = Command::new("promtool")
         .args(["check", "metrics"])
         .stdin(Stdio::piped())
@@ -49,7 +52,7 @@ fn promtool_finds_nothing_wrong() {
 /// Every metric that the dashboard and the alerts name is there, and every expression is one.
 #[test]
 fn what_is_shipped_names_what_there_is() {
-    let weir = Weir::explicit("cache: {enabled: true}");
+    let weir = Weir::explicit(&format!("cache: {{enabled: true}}\n{GROUP}"));
     let present = names(&metrics(&weir));
     let rules = std::fs::read_to_string(shipped("prometheus/weir.rules.yaml")).expect("a file");
     let dashboard = std::fs::read_to_string(shipped("grafana/weir.json")).expect("a file");

@@ -4,6 +4,7 @@
 //! which are about other users' programs too, are asked for over the Unix socket, where its file permissions say who
 //! may, or with a token.
 
+mod backends;
 mod cache;
 mod capture;
 mod config;
@@ -286,6 +287,7 @@ fn questions() -> Resources {
         .merge(cache::questions())
         .merge(policy::questions())
         .merge(proxy::questions())
+        .merge(backends::questions())
 }
 
 /// What changes something, and what tells where everybody's programs went: on the Unix socket, and for a token.
@@ -306,6 +308,7 @@ fn for_owner() -> Resources {
         .merge(execute::changes())
         .merge(test::changes())
         .merge(cache::for_owner())
+        .merge(backends::changes())
         .for_owner()
 }
 

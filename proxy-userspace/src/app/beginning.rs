@@ -15,7 +15,7 @@ use super::serving::{Served, Wishes};
 use super::state_file::{self, StateFile};
 use super::wiring::Wired;
 use super::worker::Workers;
-use super::{decisions, holder, policy, predecessors, rules, supervisor};
+use super::{checks, decisions, holder, policy, predecessors, rules, supervisor};
 use crate::running::{Capture, Phase, Running};
 use crate::{admin, capture};
 
@@ -82,6 +82,7 @@ fn tasks(running: &Arc<Running>) -> Vec<JoinHandle<()>> {
         tokio::spawn(rules::refresh(Arc::clone(running))),
         tokio::spawn(policy::keep_current(Arc::clone(running))),
         tokio::spawn(predecessors::watch(Arc::clone(running))),
+        tokio::spawn(checks::run(Arc::clone(running))),
     ]
 }
 

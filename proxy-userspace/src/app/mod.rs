@@ -7,6 +7,7 @@
 mod beginning;
 mod certificates;
 pub mod check;
+mod checks;
 mod control;
 mod decisions;
 pub mod handover;

@@ -1,6 +1,7 @@
 //! The commands, a file each.
 
 mod assist;
+mod backends;
 mod ca;
 mod cache;
 mod capture;
@@ -71,6 +72,9 @@ enum Command {
     /// Looks into the cache, and removes from it.
     #[command(subcommand)]
     Cache(cache::Command),
+    /// Shows the backends of the gateway, and drains, enables and weighs their members.
+    #[command(subcommand)]
+    Backends(backends::Command),
     /// Makes and ends identities for single clients: jobs, agents, windows.
     #[command(subcommand)]
     Context(context::Command),
@@ -149,6 +153,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
     let result = match arguments.command {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Exec(arguments) => exec::run(&arguments, &admin),
+        Command::Backends(command) => backends::run(&command, &admin),
         Command::Status(arguments) => status::run(&arguments, &admin),
         Command::Flows(arguments) => flows::run(&arguments, &admin),
         Command::Doctor(arguments) => doctor::run(&arguments),

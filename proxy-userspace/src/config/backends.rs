@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::backend_health::{self, BackendHealth};
 use super::kinds::{Fault, choice, duration, none_or, number, optional, quoted, word};
 use super::matching::is_token;
 use super::routing::{Backend, HOST_FIELDS, HostField, backend};
@@ -26,6 +27,7 @@ pub struct BackendGroup {
     /// How long the share of a member that comes back grows until it is whole. Default 0s.
     pub slow_start: Duration,
     pub bounds: Bounds,
+    pub health: BackendHealth,
 }
 
 /// One of its servers.
@@ -132,6 +134,7 @@ fn group(s: &mut Section<'_, '_>, host: HostField) -> Option<Arc<BackendGroup>> 
             queue: s.read("queue", 128, number(0..=100_000)),
             queue_timeout: s.read("queue_timeout", QUEUE_TIMEOUT, duration(MILLISECOND..=HOUR)),
         },
+        health: backend_health::read(s),
     };
     (!group.name.is_empty()).then(|| Arc::new(group))
 }

@@ -1,10 +1,13 @@
 //! Values that are right by themselves and wrong together, and those that are legal but deserve a warning.
 
+use std::collections::HashSet;
 use std::os::unix::ffi::OsStrExt;
 
 use super::errors::{Origin, Report};
 use super::tree::Node;
-use super::{Action, CaptureMode, CaptureRule, Config, InterceptAction, MAX_RULES, Sandbox};
+use super::{
+    Action, CaptureMode, CaptureRule, Config, Forward, InterceptAction, MAX_RULES, Routing, Sandbox,
+};
 
 /// `sun_path` of a Unix socket address, less its closing NUL (unix(7)).
 const MAX_SOCKET_PATH: usize = 107;
@@ -64,6 +67,31 @@ pub fn warnings(config: &Config) -> Vec<String> {
             "tls.intercept.enabled is on, but no rule of it intercepts anything: only contexts that want it"
                 .to_owned(),
         );
+    }
+    warnings.extend(about_groups(&config.routing));
+    warnings
+}
+
+/// Groups that are of no use as they are.
+fn about_groups(routing: &Routing) -> Vec<String> {
+    let used: HashSet<_> = routing
+        .rules
+        .iter()
+        .map(|rule| &rule.forward)
+        .chain(&routing.default_backend)
+        .filter_map(|forward| if let Forward::Group(name) = forward { Some(name) } else { None })
+        .collect();
+    let mut warnings = Vec::new();
+    for group in &routing.backends {
+        if !used.contains(&group.name) {
+            let name = &group.name;
+            warnings.push(format!(
+                "routing.backends: nothing is sent to {name}; name it in a rule's forward.target"
+            ));
+        }
+        if group.members.is_empty() {
+            warnings.push(format!("routing.backends: {} has no members: it answers with 503", group.name));
+        }
     }
     warnings
 }

@@ -7,6 +7,7 @@
 mod access;
 mod admin;
 mod auth;
+mod backend_health;
 mod backends;
 mod body_rules;
 mod cache;
@@ -25,6 +26,7 @@ mod inspection;
 mod interception;
 mod keys;
 mod kinds;
+mod logging;
 mod matching;
 mod parent;
 mod patterns;
@@ -59,6 +61,7 @@ use std::time::Duration;
 pub use access::{AccessRule, TimeWindow};
 pub use admin::{Admin, Metrics};
 pub use auth::{Auth, AuthMode, CONTEXT_PREFIX, User};
+pub use backend_health::{BackendHealth, Breaker, Check, CheckKind, Outliers, Retries};
 pub use backends::{Algorithm, BackendGroup, Bounds, HashBy, MAX_WEIGHT, Member};
 pub use body_rules::BodyRule;
 pub use cache::{Cache, Disk};
@@ -75,6 +78,7 @@ pub use inspection::{Clamd, ClamdAddress, Inspection};
 pub use interception::{Intercept, InterceptAction, InterceptRule, OnFailure, Tls, Unreadable};
 pub use keys::{keys, security_of};
 pub use kinds::{duration_of, size_of};
+pub use logging::{Flows, LogFormat, Logging};
 pub use matching::{HeaderMatch, Match, PathRegex};
 pub use parent::{Credentials, Exempt, Parent, ParentKind};
 pub use patterns::{HostPattern, PathPattern};
@@ -333,28 +337,4 @@ pub struct UpstreamHttp2 {
     pub prior_knowledge: Vec<HostPattern>,
     /// Requests on one connection before another is opened. Default 100.
     pub max_streams: usize,
-}
-
-/// `flows`: the record of what passed.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Flows {
-    /// Finished flows kept in memory for `weir flows`. Default 1024.
-    pub keep: usize,
-}
-
-/// `logging`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Logging {
-    /// A level (error, warn, info, debug, trace) or a filter such as `info,weir::relay=debug`. Default info.
-    pub level: String,
-    /// Default text.
-    pub format: LogFormat,
-    /// Write a line per finished flow. Default on.
-    pub access: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    Text,
-    Json,
 }

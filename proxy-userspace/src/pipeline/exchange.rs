@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::net::SocketAddr;
 use std::pin::pin;
 
+use super::attempt::Attempt;
 use super::caching::{Fetch, Verdict, store_and_deliver};
 use super::failure::{Cut, Failure};
 use super::form::is_grpc;
@@ -11,6 +12,7 @@ use super::hop::http1::Http1;
 use super::hop::http2::Http2;
 use super::inspecting::{Judged, inspected};
 use super::recording::Recording;
+use super::replay::is_idempotent;
 use super::request::{Request, body_limit};
 use super::response::{deliver, final_head, give_head, within};
 use super::sending::Sending;
@@ -26,7 +28,6 @@ use crate::http::head::{ResponseHead, Version};
 use crate::http::headers::Name;
 use crate::http::websocket;
 use crate::net::deadline::Deadline;
-use crate::net::pacing::Pace;
 use crate::relay::body::{BodyError, Patience, Terms, transfer};
 use crate::target::{Front, Hop};
 use crate::telemetry::metrics;
@@ -58,15 +59,6 @@ pub(super) struct Exchange<'a, 'f> {
     pub flow: &'a mut Recording,
     /// Sees the answer for the cache.
     pub fetch: Option<&'a mut Fetch<'f>>,
-}
-
-/// Whether there could be another way if this one fails.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Attempt<'a> {
-    /// The only way that there is.
-    Only,
-    /// To one of several servers, with a Set-Cookie for the client if it is to come back there.
-    OneOf { set_cookie: Option<&'a str> },
 }
 
 /// How a conversation left both sides.
@@ -179,11 +171,9 @@ impl Exchange<'_, '_> {
         may_meet.then(|| self.engine.upstream.reuse(self.addresses, repeats)).flatten()
     }
 
-    /// RFC 9110 §9.2.2, and nothing of a body was used up.
+    /// Nothing of a body was used up.
     fn may_repeat(&self) -> bool {
-        let method = self.request.head.method();
-        self.framing == Framing::None
-            && matches!(method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE")
+        self.framing == Framing::None && is_idempotent(self.request.head.method())
     }
 
     async fn over(
@@ -265,8 +255,9 @@ impl Exchange<'_, '_> {
         let limits = &engine.config.server.limits;
         let mut head = {
             let head = pin!(final_head(&mut answer, &mut reply, limits, &engine.via, patience, &under_way));
-            sending.beside(head).await?
+            self.attempt.in_time(sending.beside(head)).await?
         };
+        self.attempt.check(head.status)?;
         // As the server has said it, whatever rules make of it.
         *authenticates |= authenticates_connection(&head.headers, Name::WwwAuthenticate);
         additions::complete(engine, request, self.hop, &mut head);
@@ -322,11 +313,11 @@ impl Exchange<'_, '_> {
         let mut stages = match instead {
             Some((mut told, framing)) => {
                 self.flow.status = Some(told.status);
-                self.bind(&mut told);
+                self.attempt.bind(&mut told);
                 give_head(engine, request, (&mut told, framing), may_keep, reply)
             }
             None => {
-                self.bind(&mut head);
+                self.attempt.bind(&mut head);
                 give_head(engine, request, (&mut head, framing), may_keep, reply)
             }
         };
@@ -361,13 +352,6 @@ impl Exchange<'_, '_> {
         fetch.judge(head, framing, from)
     }
 
-    /// Has the client come back to this server. What is stored for others was taken from the head before.
-    fn bind(&self, head: &mut ResponseHead) {
-        if let Attempt::OneOf { set_cookie: Some(cookie) } = self.attempt {
-            head.headers.push(b"Set-Cookie", cookie.as_bytes());
-        }
-    }
-
     fn ended(&mut self, delivered: Result<(), Failure>, sent: bool) -> Ending {
         match delivered {
             Ok(()) => {
@@ -375,24 +359,9 @@ impl Exchange<'_, '_> {
                 Ending::Complete { sent }
             }
             Err(failure) => {
+                self.attempt.note(&failure);
                 self.flow.end = failure.to_string().into();
                 Ending::Abort(failure.cut())
-            }
-        }
-    }
-
-    /// How long either side may keep the other waiting. Captured programs have not asked for a proxy: they may
-    /// wait for as long as a tunnel may.
-    fn patience<'a>(&self, deadline: &'a Deadline, pace: Option<&'a Pace>) -> Patience<'a> {
-        let timeouts = &self.engine.config.server.timeouts;
-        match self.request.target.front {
-            Front::Captured => {
-                let idle = timeouts.tunnel_idle;
-                Patience { deadline, read: idle, write: idle, least_rate: 0, pace }
-            }
-            Front::Explicit | Front::Gateway => {
-                let least_rate = self.engine.config.server.limits.min_rate;
-                Patience { deadline, read: timeouts.read, write: timeouts.write, least_rate, pace }
             }
         }
     }

@@ -55,6 +55,9 @@ pub enum Failure {
     /// RFC 9113 §8.7: in HTTP/2 a server says so of a stream.
     #[error("the upstream has refused the request, and done nothing of it")]
     Unprocessed,
+    /// Another server is asked instead.
+    #[error("the upstream answered with {0}")]
+    Unwanted(u16),
     #[error("the upstream has reset the stream: {0}")]
     Reset(Reason),
     #[error("the upstream's answer is not valid: {0}")]
@@ -125,7 +128,9 @@ impl Failure {
             }
             Self::NotCached => (504, "destination_unavailable"),
             Self::Internal(_) => (500, "proxy_internal_error"),
-            Self::NoAnswer | Self::Unprocessed | Self::Reset(_) => (502, "connection_terminated"),
+            Self::NoAnswer | Self::Unprocessed | Self::Unwanted(_) | Self::Reset(_) => {
+                (502, "connection_terminated")
+            }
             Self::BadAnswer(_) => (502, "http_protocol_error"),
             Self::AnswerTimedOut => (504, "http_response_timeout"),
             Self::RequestBody(BodyError::Malformed(_)) => (400, "http_request_error"),

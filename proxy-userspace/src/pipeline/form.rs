@@ -1,5 +1,5 @@
 //! The form in which a request is sent on: its target, Host, what is said of the client, credentials for a parent proxy;
-//! and what its fields tell of it.
+//! what its fields tell of it, and how long either side may take.
 
 use std::borrow::Cow;
 
@@ -9,6 +9,9 @@ use crate::http::authority::{Authority, Host, Scheme, Shown};
 use crate::http::forward::{self, Form};
 use crate::http::forwarded::Forwarded;
 use crate::http::headers::Headers;
+use crate::net::deadline::Deadline;
+use crate::net::pacing::Pace;
+use crate::relay::body::Patience;
 use crate::target::{Front, Hop};
 use crate::upstream::basic;
 
@@ -54,6 +57,22 @@ impl Exchange<'_, '_> {
                 let address = self.flow.upstream.unwrap_or(self.addresses.addresses[0]);
                 let host = Host::Address(address.ip());
                 (Cow::Owned(Authority { host, port: address.port() }), Scheme::Http)
+            }
+        }
+    }
+
+    /// How long either side may keep the other waiting. Captured programs have not asked for a proxy: they may
+    /// wait for as long as a tunnel may.
+    pub(super) fn patience<'a>(&self, deadline: &'a Deadline, pace: Option<&'a Pace>) -> Patience<'a> {
+        let timeouts = &self.engine.config.server.timeouts;
+        match self.request.target.front {
+            Front::Captured => {
+                let idle = timeouts.tunnel_idle;
+                Patience { deadline, read: idle, write: idle, least_rate: 0, pace }
+            }
+            Front::Explicit | Front::Gateway => {
+                let least_rate = self.engine.config.server.limits.min_rate;
+                Patience { deadline, read: timeouts.read, write: timeouts.write, least_rate, pace }
             }
         }
     }

@@ -2,6 +2,7 @@
 //! record. [`request`] and [`tunnel`] read as that straight line.
 
 mod additions;
+mod attempt;
 mod balanced;
 mod caching;
 #[cfg(feature = "compression")]
@@ -21,6 +22,7 @@ mod max_forwards;
 mod no_compression;
 mod recording;
 mod replacing;
+mod replay;
 pub mod request;
 mod respond;
 mod response;

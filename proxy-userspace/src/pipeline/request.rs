@@ -4,9 +4,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::Engine;
+use super::attempt::Attempt;
 use super::balanced;
 use super::caching::{self, Fetch};
-use super::exchange::{Attempt, Ending, Exchange};
+use super::exchange::{Ending, Exchange};
 use super::failure::{Cut, Failure};
 use super::identify::identify;
 use super::inspecting;
@@ -196,6 +197,8 @@ pub(super) async fn forward(
     flow: &mut Recording,
     fetch: Option<&mut Fetch<'_>>,
 ) -> Result<Ending, Failure> {
+    let whole = inspecting::of_the_whole(engine, request);
+    let request = whole.as_ref().unwrap_or(request);
     if let Some(app) = request.app() {
         // Boxed: who asks for no app does not carry its state.
         return Box::pin(serving::forward(engine, downstream, (request, app), framing, own, flow, fetch))
@@ -217,8 +220,6 @@ pub(super) async fn forward(
         Front::Explicit | Front::Gateway => engine.upstream.turn(&hop).await?,
     };
     let addresses = engine.addresses(&hop, &subject(downstream.client(), request)).await?;
-    let whole = inspecting::of_the_whole(engine, request);
-    let request = whole.as_ref().unwrap_or(request);
     flow.timings.dns_us = addresses.dns_us;
     let client = downstream.client().address;
     let attempt = Attempt::Only;

@@ -4,8 +4,9 @@
 use std::sync::Arc;
 
 use super::Engine;
+use super::attempt::Attempt;
 use super::caching::Fetch;
-use super::exchange::{Attempt, Ending, Exchange};
+use super::exchange::{Ending, Exchange};
 use super::failure::Failure;
 use super::recording::Recording;
 use super::request::{Request, subject};
@@ -205,7 +206,7 @@ impl Exchange<'_, '_> {
     pub(super) fn retries(&self) -> u32 {
         match (self.request.target.front, self.hop, self.attempt) {
             // An app has other ways, and a group other servers, which are tried before one is again.
-            (Front::Captured, ..) | (_, Hop::Service(_), _) | (_, _, Attempt::OneOf { .. }) => 0,
+            (Front::Captured, ..) | (_, Hop::Service(_), _) | (_, _, Attempt::OneOf(_)) => 0,
             _ => self.engine.config.upstream.retries,
         }
     }

@@ -1,8 +1,9 @@
 //! A group of backends: who of its members gets a request, and who waits for one.
 
+use std::cell::Cell;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 
 use smallvec::SmallVec;
 use tokio::sync::Notify;
@@ -10,8 +11,10 @@ use tokio::time::{Instant, timeout_at};
 
 use super::affinity::{self, Affinity};
 use super::balance::{self, Balance, Candidate};
+use super::budget::Budget;
+use super::health::Fitness;
 use super::member::{Member, State};
-use crate::config::{Backend, BackendGroup};
+use crate::config::{Backend, BackendGroup, CheckKind};
 use crate::http::authority::Scheme;
 use crate::http::headers::Headers;
 
@@ -22,6 +25,7 @@ pub struct Group {
     members: Box<[Arc<Member>]>,
     balance: Box<dyn Balance>,
     queue: Arc<Queue>,
+    budget: Arc<Budget>,
 }
 
 /// Requests that wait for a member. It outlives a reload: who waits is not forgotten.
@@ -50,10 +54,19 @@ pub type Tried = SmallVec<[usize; 4]>;
 pub struct Turn {
     group: Arc<Group>,
     index: usize,
+    /// It is the one by which an open breaker is tried.
+    on_trial: Cell<bool>,
+}
+
+/// Who is to have a request, and whether as a trial.
+#[derive(Debug, Clone, Copy)]
+struct Taken {
+    index: usize,
+    on_trial: bool,
 }
 
 enum Choice {
-    Taken(usize),
+    Taken(Taken),
     /// All that could be used have as many requests as they may have.
     Full,
     Nobody,
@@ -76,13 +89,27 @@ impl Group {
                     member.follow(was, now);
                     Arc::clone(member)
                 }
-                None => Arc::new(Member::new(now)),
+                None => {
+                    let member = Member::new(now);
+                    // One that comes while others serve has its share grow, as one that comes back.
+                    if before.is_some() {
+                        member.come_back();
+                    }
+                    Arc::new(member)
+                }
             }
         };
+        let retries = &settings.health.retries;
+        let members: Box<[_]> = settings.members.iter().map(member).collect();
+        if settings.health.check.kind == CheckKind::Off {
+            members.iter().for_each(|member| member.health.unchecked());
+        }
         Arc::new(Self {
-            members: settings.members.iter().map(member).collect(),
+            members,
             balance: balance::of(settings),
             queue: before.map(|before| Arc::clone(&before.queue)).unwrap_or_default(),
+            budget: before
+                .map_or_else(|| Arc::new(Budget::new(retries)), |before| Arc::clone(&before.budget)),
             settings: Arc::clone(settings),
         })
     }
@@ -110,7 +137,7 @@ impl Group {
     /// [`NoMember`].
     pub async fn take(self: &Arc<Self>, affinity: Affinity, tried: &Tried) -> Result<Turn, NoMember> {
         match self.try_take(affinity, tried) {
-            Choice::Taken(index) => Ok(Turn { group: Arc::clone(self), index }),
+            Choice::Taken(turn) => Ok(self.turn(turn)),
             Choice::Nobody => Err(NoMember::Unavailable(Arc::clone(&self.settings.name))),
             Choice::Full => Box::pin(self.wait(affinity, tried)).await,
         }
@@ -127,7 +154,7 @@ impl Group {
             // From here on nothing is missed.
             freed.as_mut().enable();
             match self.try_take(affinity, tried) {
-                Choice::Taken(index) => return Ok(Turn { group: Arc::clone(self), index }),
+                Choice::Taken(taken) => return Ok(self.turn(taken)),
                 Choice::Nobody => return Err(NoMember::Unavailable(name())),
                 Choice::Full => {}
             }
@@ -141,20 +168,34 @@ impl Group {
         for _ in 0..=self.members.len() {
             let choice = self.choose(affinity, tried);
             match choice {
-                Choice::Taken(index) if !self.members[index].begin(most) => {}
+                Choice::Taken(taken) if !self.begin(taken, most) => {}
                 choice => return choice,
             }
         }
         Choice::Full
     }
 
+    fn begin(&self, Taken { index, on_trial }: Taken, most: usize) -> bool {
+        let member = &self.members[index];
+        if on_trial && !member.health.begin_trial() {
+            return false;
+        }
+        let begun = member.begin(most);
+        if on_trial && !begun {
+            member.health.end_trial();
+        }
+        begun
+    }
+
+    fn turn(self: &Arc<Self>, Taken { index, on_trial }: Taken) -> Turn {
+        Turn { group: Arc::clone(self), index, on_trial: Cell::new(on_trial) }
+    }
+
     fn choose(&self, affinity: Affinity, tried: &Tried) -> Choice {
         let mut candidates: SmallVec<[Candidate; 16]> = SmallVec::new();
         let (most, slow_start) = (self.settings.bounds.max_requests, self.settings.slow_start);
         let (mut available, mut full) = (0, 0);
-        for (index, member) in
-            self.members.iter().enumerate().filter(|(_, member)| member.state() == State::Up)
-        {
+        for (index, member) in self.members.iter().enumerate().filter(|(_, member)| is_usable(member)) {
             available += 1;
             let active = member.active();
             if most > 0 && active >= most {
@@ -174,15 +215,90 @@ impl Group {
             };
         };
         let kept = affinity.member.and_then(|id| candidates.iter().find(|candidate| candidate.id == id));
-        Choice::Taken(match kept {
+        let index = match kept {
             Some(candidate) => candidate.index,
             None if candidates.len() == 1 => first.index,
             None => candidates[self.balance.choose(&candidates, affinity.key)].index,
-        })
+        };
+        Choice::Taken(Taken { index, on_trial: self.members[index].state() == State::OnTrial })
     }
 }
 
+impl Group {
+    /// One more request: a part of another retry.
+    pub fn count_request(&self) {
+        self.budget.deposit(&self.settings.health.retries);
+    }
+
+    /// Takes a retry out of the budget, if there is one.
+    #[must_use]
+    pub fn may_retry(&self) -> bool {
+        self.budget.withdraw(&self.settings.health.retries)
+    }
+
+    /// Retries, and those for which the budget had nothing left.
+    #[must_use]
+    pub fn retries(&self) -> (u64, u64) {
+        (self.budget.spent.load(Relaxed), self.budget.denied.load(Relaxed))
+    }
+
+    /// Whether somebody else than these could be asked.
+    #[must_use]
+    pub fn has_others(&self, tried: &[usize]) -> bool {
+        self.members.iter().enumerate().any(|(index, member)| is_usable(member) && !tried.contains(&index))
+    }
+
+    /// Notes what a check has found: nothing, if all is well. Whether the member is up or down by that, if that is news.
+    pub fn note_check(&self, member: &Member, complaint: Option<&str>) -> Option<bool> {
+        let check = &self.settings.health.check;
+        member.check_in(check.interval);
+        let news = member.health.checked(check, complaint.map(Into::into));
+        if news == Some(true) {
+            member.come_back();
+            self.look_again();
+        }
+        news
+    }
+
+    /// Has those who wait see what has changed.
+    pub fn look_again(&self) {
+        self.queue.freed.notify_waiters();
+    }
+
+    /// A member that fails may be ejected as long as enough others are left.
+    fn can_spare_one(&self) -> bool {
+        let out = self.members.iter().filter(|member| member.health.is_ejected()).count();
+        (out + 1) * 100 <= self.members.len() * self.settings.health.outliers.max_share as usize
+    }
+}
+
+fn is_usable(member: &Member) -> bool {
+    matches!(member.state(), State::Up | State::OnTrial)
+}
+
 impl Turn {
+    /// Tells how the request has ended, for those that come.
+    pub fn report(&self, failed: bool) {
+        let (health, settings) = (&self.member().health, &self.group.settings.health);
+        let on_trial = self.on_trial.take();
+        let (backend, member) = (&*self.group.settings.name, &*self.member().name);
+        if !failed {
+            if health.succeeded(&settings.breaker, on_trial) {
+                self.member().come_back();
+                tracing::info!(backend, member, "its breaker is closed again");
+            }
+            return;
+        }
+        let limits = (&settings.outliers, &settings.breaker);
+        match health.failed(limits, on_trial, || self.group.can_spare_one()) {
+            Fitness::Ejected => tracing::warn!(backend, member, "ejected: its requests fail in a row"),
+            Fitness::Open if !on_trial => {
+                tracing::warn!(backend, member, "its breaker is open: too many of its requests fail");
+            }
+            Fitness::Open | Fitness::Fit | Fitness::Down | Fitness::OnTrial => {}
+        }
+    }
+
     #[must_use]
     pub fn member(&self) -> &Member {
         &self.group.members[self.index]
@@ -210,9 +326,12 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
+        if self.on_trial.get() {
+            self.member().health.end_trial();
+        }
         self.member().end();
         let queue = &self.group.queue;
-        if queue.waiting.load(Relaxed) > 0 {
+        if queue.waiting.load(SeqCst) > 0 {
             queue.freed.notify_one();
         }
     }
@@ -224,7 +343,7 @@ struct Waiting<'a>(&'a Queue);
 impl<'a> Waiting<'a> {
     fn begin(queue: &'a Queue, most: usize) -> Option<Self> {
         let place = Self(queue);
-        (queue.waiting.fetch_add(1, Relaxed) < most).then_some(place)
+        (queue.waiting.fetch_add(1, SeqCst) < most).then_some(place)
     }
 }
 

@@ -3,12 +3,13 @@
 
 use std::sync::Arc;
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::balance::UNIT;
+use super::balance::{UNIT, random};
+use super::health::{Fitness, Health};
 use crate::config::{self, Backend};
 
 /// Whether a member is given requests, and if not, why.
@@ -19,6 +20,14 @@ pub enum State {
     Draining,
     /// Its weight is 0.
     Weightless,
+    /// Its checks fail.
+    Down,
+    /// Its requests have failed in a row.
+    Ejected,
+    /// Too many of its requests have failed.
+    Open,
+    /// The same, and it may be tried with one.
+    OnTrial,
 }
 
 impl State {
@@ -28,6 +37,10 @@ impl State {
             Self::Up => "up",
             Self::Draining => "draining",
             Self::Weightless => "weight 0",
+            Self::Down => "down",
+            Self::Ejected => "ejected",
+            Self::Open => "open",
+            Self::OnTrial => "on trial",
         }
     }
 }
@@ -41,10 +54,24 @@ pub struct Member {
     pub id: u64,
     weight: AtomicU32,
     draining: AtomicBool,
+    /// In one order with those who wait (`group::Queue`): whoever finds a member full is seen when that ends.
     active: AtomicUsize,
     served: AtomicU64,
     /// When it came back, by [`now`]; 0: it has been there from the start.
     since: AtomicU64,
+    pub(super) health: Health,
+    /// When it is checked next, by [`now`].
+    next_check: AtomicU64,
+}
+
+/// What a member has had to do.
+#[derive(Debug, Clone, Copy)]
+pub struct Counts {
+    pub requests: u64,
+    pub failures: u64,
+    pub ejections: u64,
+    /// How often its breaker has opened.
+    pub openings: u64,
 }
 
 impl Member {
@@ -58,17 +85,53 @@ impl Member {
             active: AtomicUsize::new(0),
             served: AtomicU64::new(0),
             since: AtomicU64::new(0),
+            health: Health::default(),
+            next_check: AtomicU64::new(0),
         }
     }
 
     /// Requests and tunnels that it has under way.
     pub fn active(&self) -> usize {
-        self.active.load(Relaxed)
+        self.active.load(SeqCst)
     }
 
-    /// Requests that it was ever given.
-    pub fn served(&self) -> u64 {
-        self.served.load(Relaxed)
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        Counts {
+            requests: self.served.load(Relaxed),
+            failures: self.health.failures.load(Relaxed),
+            ejections: self.health.ejections.load(Relaxed),
+            openings: self.health.opened.load(Relaxed),
+        }
+    }
+
+    /// Whether it is fit to be asked, whatever the operator wants of it.
+    #[must_use]
+    pub fn is_healthy(&self) -> bool {
+        matches!(self.health.fitness(), Fitness::Fit | Fitness::OnTrial)
+    }
+
+    /// What its last check has found wrong.
+    #[must_use]
+    pub fn complaint(&self) -> Option<Box<str>> {
+        self.health.complaint()
+    }
+
+    /// Whether it is to be checked now. Then it is not, until that is done.
+    #[must_use]
+    pub fn check_is_due(&self) -> bool {
+        let is_due = now() >= self.next_check.load(Relaxed);
+        if is_due {
+            self.next_check.store(u64::MAX, Relaxed);
+        }
+        is_due
+    }
+
+    /// The next check is due then, give or take a tenth: those that were begun together do not stay so.
+    pub(super) fn check_in(&self, interval: Duration) {
+        let interval = millis(interval);
+        let tenth = random() % (interval / 5).max(1);
+        self.next_check.store(now() + interval - interval / 10 + tenth, Relaxed);
     }
 
     pub fn weight(&self) -> u32 {
@@ -109,7 +172,13 @@ impl Member {
         } else if self.weight() == 0 {
             State::Weightless
         } else {
-            State::Up
+            match self.health.fitness() {
+                Fitness::Fit => State::Up,
+                Fitness::Down => State::Down,
+                Fitness::Ejected => State::Ejected,
+                Fitness::Open => State::Open,
+                Fitness::OnTrial => State::OnTrial,
+            }
         }
     }
 
@@ -121,7 +190,8 @@ impl Member {
     /// Its weight in [`UNIT`]s, or a part of it if it has come back less than `slow_start` ago. At least one.
     pub(super) fn share(&self, slow_start: Duration) -> u32 {
         let whole = self.weight().saturating_mul(UNIT);
-        let since = self.since.load(Relaxed);
+        // From the future, it is still out; it is not asked then.
+        let since = self.since.load(Relaxed).max(self.health.out_until());
         let slow_start = millis(slow_start);
         if slow_start == 0 || since == 0 {
             return whole.max(1);
@@ -132,9 +202,9 @@ impl Member {
 
     /// Takes one request more, unless it has so many; 0 is no limit.
     pub(super) fn begin(&self, most: usize) -> bool {
-        let before = self.active.fetch_add(1, Relaxed);
+        let before = self.active.fetch_add(1, SeqCst);
         if most > 0 && before >= most {
-            self.active.fetch_sub(1, Relaxed);
+            self.active.fetch_sub(1, SeqCst);
             return false;
         }
         self.served.fetch_add(1, Relaxed);
@@ -142,7 +212,7 @@ impl Member {
     }
 
     pub(super) fn end(&self) {
-        self.active.fetch_sub(1, Relaxed);
+        self.active.fetch_sub(1, SeqCst);
     }
 }
 
@@ -180,6 +250,6 @@ mod tests {
         let member = &group.members()[0];
         assert!(member.begin(2) && member.begin(2) && !member.begin(2) && member.begin(0));
         member.end();
-        assert_eq!((member.active(), member.served()), (2, 3));
+        assert_eq!((member.active(), member.counts().requests), (2, 3));
     }
 }

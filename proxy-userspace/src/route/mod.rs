@@ -5,7 +5,9 @@
 
 mod affinity;
 mod balance;
+mod budget;
 mod group;
+mod health;
 mod index;
 mod member;
 
@@ -19,7 +21,7 @@ use crate::target::{Front, Hop, Target};
 pub use affinity::Affinity;
 pub use group::{Group, NoMember, Tried, Turn};
 use index::Index;
-pub use member::{Member, State};
+pub use member::{Counts, Member, State};
 
 /// The routes of a configuration. All workers share it.
 #[derive(Debug)]
