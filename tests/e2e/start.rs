@@ -183,7 +183,7 @@ fn a_busy_admin_port_is_named() {
 #[test]
 fn no_core_file_is_left() {
     let weir = Weir::explicit("");
-    let limits = std::fs::read_to_string(format!("/proc/{}/limits", weir.pid())).expect("weir is running");
+    let limits = fs::read_to_string(format!("/proc/{}/limits", weir.pid())).expect("weir is running");
     let line = limits.lines().find(|line| line.starts_with("Max core file size")).expect("a limit");
     let soft = line.trim_start_matches("Max core file size").split_whitespace().next();
     assert!(matches!(soft, Some("0" | "1")), "{line}");
