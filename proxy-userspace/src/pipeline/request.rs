@@ -108,7 +108,8 @@ pub async fn serve(
         Ok(Ending::Withheld(_)) => return Next::Abort(Cut::Broken),
         Err(failure) => failure,
     };
-    refuse(engine, downstream, request, &mut flow, &failure).await
+    // Boxed, as all that is rare: each request's state has room for the largest of what is not.
+    Box::pin(refuse(engine, downstream, request, &mut flow, &failure)).await
 }
 
 /// Answers what never became a request. Returns whether an answer went out.
@@ -162,17 +163,17 @@ async fn answer(
     let request = changed.as_ref().unwrap_or(request);
     if serves_pac(engine, request) {
         let (head, file) = pac(request)?;
-        return answer_itself(engine, downstream, request, flow, (head, file.as_bytes())).await;
+        return Box::pin(answer_itself(engine, downstream, request, flow, (head, file.as_bytes()))).await;
     }
     check_policy(engine, downstream.client(), request).await?;
     if let Some((head, content)) = serving::own_answer(engine, request) {
-        return answer_itself(engine, downstream, request, flow, (head, content.as_bytes())).await;
+        return Box::pin(answer_itself(engine, downstream, request, flow, (head, content.as_bytes()))).await;
     }
     let counted = match max_forwards::reach(request, framing, &engine.via)? {
         Reach::Any => None,
         Reach::On(counted) => Some(counted),
         Reach::Here(answer) => {
-            return answer_itself(engine, downstream, request, flow, (answer.0, &answer.1)).await;
+            return Box::pin(answer_itself(engine, downstream, request, flow, (answer.0, &answer.1))).await;
         }
     };
     let request = counted.as_deref().unwrap_or(request);

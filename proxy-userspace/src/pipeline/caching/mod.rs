@@ -81,8 +81,9 @@ pub(super) async fn serve(
         attended: true,
     };
     match request.head.method() {
+        // What is no answer from store is boxed: a hit does not carry the state of an exchange.
         "GET" | "HEAD" if framing == Framing::None => ask.answer(downstream, own, flow).await,
-        _ => ask.pass(Why::Method, downstream, own, flow).await,
+        _ => Box::pin(ask.pass(Why::Method, downstream, own, flow)).await,
     }
 }
 
@@ -126,7 +127,7 @@ impl Ask<'_> {
             };
             let (why, seen) = match found {
                 Found::Usable { entry, .. } if has_waited => {
-                    return self.deliver_awaited(&entry, downstream, flow).await;
+                    return Box::pin(self.deliver_awaited(&entry, downstream, flow)).await;
                 }
                 Found::Usable { entry, revalidate } => {
                     if revalidate {
@@ -151,15 +152,15 @@ impl Ask<'_> {
             }
             let validates = seen.as_ref().is_some_and(|entry| entry.part.is_none());
             let Some(lead) = self.settle(may_wait, validates).await else {
-                return self.pass(why, downstream, own, flow).await;
+                return Box::pin(self.pass(why, downstream, own, flow)).await;
             };
             match lead {
                 Settled::Lead(lead) if self.is_unchanged(seen.as_ref()) => {
-                    return self.fetch(why, seen, lead, downstream, own, flow).await;
+                    return Box::pin(self.fetch(why, seen, lead, downstream, own, flow)).await;
                 }
                 Settled::Lead(_) => {}
                 Settled::Follow(reader) => {
-                    return self.deliver_collapsed(why, reader, downstream, flow).await;
+                    return Box::pin(self.deliver_collapsed(why, reader, downstream, flow)).await;
                 }
                 // Somebody's answer may be in store now.
                 Settled::Again => (may_wait, has_waited) = (false, true),
