@@ -232,7 +232,8 @@ impl Exchange<'_, '_> {
         let mut reply = downstream.reply;
         let mut content = Judged::of(downstream.content);
         if let Some(inspection) = inspected(engine, request, Direction::Request, self.framing) {
-            content.judge_request(&inspection, request, &mut reply, &engine.via, patience).await?;
+            // Boxed: who is not judged does not carry its state.
+            Box::pin(content.judge_request(&inspection, request, &mut reply, &engine.via, patience)).await?;
         }
         metrics::with(|metrics| metrics.upstream_requests.increment());
         let (mut sink, mut answer) =

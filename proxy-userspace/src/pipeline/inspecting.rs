@@ -91,7 +91,7 @@ impl<S: Source> Judged<S> {
             within(patience, reply.interim(&head, via)).await?;
         }
         let judging = self.judge(inspection, Direction::Request, &request.head.headers, false, patience);
-        Box::pin(judging).await.map_err(|error| match error {
+        judging.await.map_err(|error| match error {
             Refused::ByRule(failure) => failure,
             Refused::Broken(error) => Failure::RequestBody(error),
         })
