@@ -5,41 +5,11 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 use weir_tests::background::Background;
-use weir_tests::http::{self, Answer};
+use weir_tests::http;
+use weir_tests::scripts;
+use weir_tests::served::{app, ask_with, get, told, weir_with};
 use weir_tests::venv;
 use weir_tests::weir::{Weir, connect, free_port};
-
-/// Tells what it was asked, redirects, and sets cookies.
-fn app(name: &str) -> Background {
-    Background::start("app.py", &[name])
-}
-
-fn weir_with(apps: &[(&str, &str)], more: &str) -> Weir {
-    let apps: Vec<String> = apps
-        .iter()
-        .map(|(name, port)| format!("{{name: {name}, target: 'http://127.0.0.1:{port}'}}"))
-        .collect();
-    Weir::explicit(&format!("services: {{apps: [{}]}}\n{more}", apps.join(", ")))
-}
-
-#[track_caller]
-fn ask_with(weir: &Weir, method: &str, path: &str, fields: &str) -> Answer {
-    let request =
-        format!("{method} {path} HTTP/1.1\r\nHost: gate.test:1\r\nConnection: close\r\n{fields}\r\n");
-    http::send(weir.proxy, request.as_bytes()).expect("an answer")
-}
-
-#[track_caller]
-fn get(weir: &Weir, path: &str) -> Answer {
-    ask_with(weir, "GET", path, "")
-}
-
-/// What the app was asked, as it tells.
-#[track_caller]
-fn told(answer: &Answer) -> Value {
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    answer.json()
-}
 
 #[test]
 fn an_app_is_asked_for_what_is_behind_its_prefix() {
@@ -80,7 +50,7 @@ fn the_slash_behind_the_id_is_asked_for() {
     assert_eq!((answer.status, answer.field("location")), (307, Some("/proxy/one/?a=b")));
     let mut curl = Command::new("curl");
     curl.args(["-sS", "-L", "--noproxy", "*", &format!("http://{}/proxy/one?a=b", weir.proxy)]);
-    let told: Value = serde_json::from_str(&weir_tests::scripts::stdout(&mut curl)).expect("JSON");
+    let told: Value = serde_json::from_str(&scripts::stdout(&mut curl)).expect("JSON");
     assert_eq!(told["target"], "/?a=b");
 }
 
@@ -142,9 +112,9 @@ fn services_are_listed_for_programs_and_for_people() {
         assert_eq!(
             of("one").unwrap(),
             json!({ "id": "one", "name": "one", "framework": "generic", "state": "active", "from": "config",
-                    "url": "/proxy/one/", "urls": ["/proxy/one/"] })
+                    "url": "/proxy/one/", "urls": ["/proxy/one/"], "container": null, "reason": null })
         );
-        assert_eq!(of("gone").unwrap()["state"], "unreachable");
+        assert_eq!(of("gone").unwrap()["state"], "starting");
     }
     let page = ask_with(&weir, "GET", "/proxy", "Accept: text/html\r\n");
     assert_eq!(page.field("content-type"), Some("text/html; charset=utf-8"));
@@ -158,7 +128,7 @@ fn services_come_and_go_by_the_admin_api() {
     let weir = weir_with(&[("one", &one.port)], "");
     assert_eq!(get(&weir, "/proxy/two/").status, 404);
     let target = format!("http://127.0.0.1:{}", two.port);
-    let url = weir_tests::scripts::stdout(&mut weir.command(&["services", "add", "two", &target]));
+    let url = scripts::stdout(&mut weir.command(&["services", "add", "two", &target]));
     assert_eq!(url, "/proxy/two/");
     assert_eq!(told(&get(&weir, "/proxy/two/"))["app"], "two");
     assert_eq!(told(&get(&weir, "/proxy/one/"))["app"], "one");
@@ -171,10 +141,13 @@ fn services_come_and_go_by_the_admin_api() {
     ] {
         assert_eq!(weir.api("POST", "/services", Some(&wanted)).0, status, "{wanted}");
     }
-    let listed = weir_tests::scripts::stdout(&mut weir.command(&["services", "list"]));
-    assert!(listed.contains("two two generic active /proxy/two/"), "{listed}");
+    let listed = scripts::stdout(&mut weir.command(&["services", "list"]));
+    assert!(
+        listed.lines().any(|line| line.starts_with("two two generic ") && line.ends_with(" /proxy/two/")),
+        "{listed}"
+    );
     assert!(!weir.command(&["services", "remove", "one"]).output().expect("weir runs").status.success());
-    weir_tests::scripts::stdout(&mut weir.command(&["services", "remove", "two"]));
+    scripts::stdout(&mut weir.command(&["services", "remove", "two"]));
     assert_eq!(get(&weir, "/proxy/two/").status, 404);
     // Over TCP, which every local user reaches, nobody adds any.
     let refused = http::send(
@@ -187,6 +160,17 @@ fn services_come_and_go_by_the_admin_api() {
         .as_bytes(),
     );
     assert_eq!(refused.expect("an answer").status, 403);
+}
+
+#[test]
+fn an_upgrade_keeps_what_was_added() {
+    let app = app("one");
+    let mut weir = weir_with(&[], "");
+    let target = format!("http://127.0.0.1:{}", app.port);
+    scripts::stdout(&mut weir.command(&["services", "add", "one", &target, "--framework", "flask"]));
+    weir.upgrade(&[]);
+    assert_eq!(told(&get(&weir, "/proxy/one/"))["app"], "one");
+    assert_eq!(get(&weir, "/proxy").json()["services"][0]["framework"], "flask");
 }
 
 #[test]

@@ -25,6 +25,7 @@ pub mod podman;
 pub mod prompt;
 pub mod redis;
 pub mod scripts;
+pub mod served;
 pub mod site;
 pub mod strict;
 pub mod successor;

@@ -20,6 +20,17 @@ const PYTHON_PACKAGES: [&str; 7] = [
 const CONTROL_PACKAGES: [&str; 4] =
     ["jsonschema==4.26.0", "ruamel.yaml==0.19.1", "schemathesis==4.32.5", "mcp==2.3.0"];
 
+/// Frameworks for web apps, and what serves them.
+const FRAMEWORK_PACKAGES: [&str; 7] = [
+    "streamlit==1.67.0",
+    "fastapi==0.165.0",
+    "uvicorn[standard]==0.54.0",
+    "flask==3.1.3",
+    "gunicorn==27.0.1",
+    "dash==4.4.1",
+    "gradio==6.31.0",
+];
+
 /// What scripts for node may import: the last versions that run on Debian's node.
 const NODE_PACKAGES: [&str; 3] = ["undici@6.29.1", "playwright-core@1.60.0", "ws@8.23.0"];
 
@@ -31,6 +42,11 @@ pub fn python() -> PathBuf {
 /// The interpreter of the environment for the control plane.
 pub fn control_python() -> PathBuf {
     python_with("control-packages", &CONTROL_PACKAGES)
+}
+
+/// The interpreter of the environment for web apps.
+pub fn frameworks_python() -> PathBuf {
+    python_with("framework-packages", &FRAMEWORK_PACKAGES)
 }
 
 fn python_with(name: &str, packages: &[&str]) -> PathBuf {

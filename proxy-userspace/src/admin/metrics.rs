@@ -40,6 +40,8 @@ async fn metrics(State(running): State<Arc<Running>>) -> impl IntoResponse {
     write_metric(&mut text, "uptime_seconds", "Seconds since the start.", "gauge", uptime);
     let contexts = running.auth.contexts.count() as u64;
     write_metric(&mut text, "contexts", "Contexts that have been made and not released.", "gauge", contexts);
+    let services = running.services.table().services().len() as u64;
+    write_metric(&mut text, "services", "Apps that the gateway serves.", "gauge", services);
     super::backends::write_metrics(&running, &mut text);
     super::cache::write_metrics(&running, &mut text);
     super::execute::write_metrics(&running, &mut text);

@@ -1,5 +1,6 @@
 //! The parts begin: workers, the capture of what was captured before, the admin API, and the tasks beside them.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use super::wiring::Wired;
 use super::worker::Workers;
 use super::{checks, decisions, holder, policy, predecessors, rules, supervisor};
 use crate::running::{Capture, Phase, Running};
-use crate::{admin, capture};
+use crate::{admin, capture, services};
 
 /// How long the threads may take to begin.
 const BEGIN: Duration = Duration::from_secs(5);
@@ -82,8 +83,21 @@ fn tasks(running: &Arc<Running>) -> Vec<JoinHandle<()>> {
         tokio::spawn(rules::refresh(Arc::clone(running))),
         tokio::spawn(policy::keep_current(Arc::clone(running))),
         tokio::spawn(predecessors::watch(Arc::clone(running))),
+        tokio::spawn(services::watch(Arc::clone(&running.services), engines(running))),
+        tokio::spawn(services::probe(Arc::clone(&running.services), allowed(running))),
         tokio::spawn(checks::run(Arc::clone(running))),
     ]
+}
+
+/// The engines whose containers may be services.
+fn engines(running: &Running) -> Vec<PathBuf> {
+    running.config().capture.engine_sockets.clone()
+}
+
+/// Nobody is led to weir itself.
+fn allowed(running: &Arc<Running>) -> services::Allowed {
+    let running = Arc::clone(running);
+    Arc::new(move |address| running.live().acl.check_named(address).is_ok())
 }
 
 /// Every so often: no connection waits that long to be accepted.

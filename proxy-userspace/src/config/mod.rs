@@ -92,7 +92,7 @@ pub use rules::{Action, CaptureRule, MAX_RULES, Protocol};
 pub use schema::schema;
 pub use security::{Access, Acl, Destinations, RateLimiting, Security};
 pub use selector::{BadSelector, COMPOSE_LABEL, Selector};
-pub use services::{App, Services, service_name, service_target};
+pub use services::{App, AppPlace, Discover, Services, service_name, service_target};
 pub use show::{Effective, Loaded, effective, load_whole, load_whole_again};
 pub use sources::{DEFAULT_FILE, Sources, load, load_again};
 pub use tls::{Identity, ServerTls, TlsDestination, TlsVersion, UpstreamTls};

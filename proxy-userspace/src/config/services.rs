@@ -1,6 +1,6 @@
 //! `services`: apps that the gateway serves below a prefix of its own, each under its id.
 
-use super::kinds::{Fault, none_or, optional, quoted, word};
+use super::kinds::{Fault, choice, none_or, number, optional, quoted, word};
 use super::section::Section;
 use super::shape::{Shape, shaped};
 use crate::authority::{Authority, Scheme};
@@ -10,8 +10,22 @@ use crate::authority::{Authority, Scheme};
 pub struct Services {
     /// Below which path they are. Without one there are none. Default /proxy.
     pub prefix: Option<Box<str>>,
+    /// Which containers are services. Default labelled.
+    pub discover: Discover,
     /// Those that are named. Default none.
     pub apps: Vec<App>,
+}
+
+/// `services.discover`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Discover {
+    /// Those alone that `services.apps` names.
+    Off,
+    /// Those with a label of weir's, too.
+    #[default]
+    Labelled,
+    /// Those with a TCP port that is published or exposed, too.
+    Exposed,
 }
 
 /// An entry of `services.apps`.
@@ -19,10 +33,17 @@ pub struct Services {
 pub struct App {
     /// What it is called in URLs.
     pub name: Box<str>,
-    /// Where it is.
-    pub target: (Scheme, Authority),
+    pub place: AppPlace,
     /// The handler that sees to it; None: the one that fits. Whether there is one of that name is not known here.
     pub framework: Option<Box<str>>,
+}
+
+/// Where an app is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AppPlace {
+    Server(Scheme, Authority),
+    /// A container, by its name or id, and the port there; None: the one that it exposes.
+    Container(Box<str>, Option<u16>),
 }
 
 /// The longest name, in bytes.
@@ -30,14 +51,18 @@ const MAX_NAME: usize = 128;
 
 impl Default for Services {
     fn default() -> Self {
-        Self { prefix: Some("/proxy".into()), apps: Vec::new() }
+        Self { prefix: Some("/proxy".into()), discover: Discover::default(), apps: Vec::new() }
     }
 }
 
 pub(super) fn services(s: &mut Section<'_, '_>) -> Services {
+    const DISCOVER: &[(&str, Discover)] =
+        &[("off", Discover::Off), ("labelled", Discover::Labelled), ("exposed", Discover::Exposed)];
+
     let d = Services::default();
     Services {
         prefix: s.read("prefix", d.prefix, none_or(prefix)),
+        discover: s.read("discover", d.discover, choice(DISCOVER)),
         apps: s.sections("apps", app).into_iter().flatten().collect(),
     }
 }
@@ -45,9 +70,25 @@ pub(super) fn services(s: &mut Section<'_, '_>) -> Services {
 /// None: what is wrong was reported.
 fn app(s: &mut Section<'_, '_>) -> Option<App> {
     let name = s.required("name", name);
-    let target = s.required("target", shaped(Shape::Pattern(URL), server));
+    let target = s.read("target", None, optional(shaped(Shape::Pattern(URL), server)));
+    let container = s.read("container", None, optional(word()));
+    let port = s.read("port", None, optional(number(1..=u16::MAX)));
     let framework = s.read("framework", None, optional(word()));
-    Some(App { name: name?, target: target?, framework: framework.map(String::into) })
+    let place = match (target, container) {
+        (Some((scheme, authority)), None) if port.is_none() => AppPlace::Server(scheme, authority),
+        (Some(_), None) => {
+            s.error("`port` is for a `container`; that of a `target` stands in its URL");
+            return None;
+        }
+        (None, Some(container)) => AppPlace::Container(container.into(), port),
+        _ if s.has("target") == s.has("container") => {
+            s.error("either `target` or `container` has to say where it is");
+            return None;
+        }
+        // What is wrong with the one that is there was reported.
+        _ => return None,
+    };
+    Some(App { name: name?, place, framework: framework.map(String::into) })
 }
 
 const URL: &str = "^[hH][tT][tT][pP][sS]?://";
@@ -110,7 +151,7 @@ fn server(text: &str) -> Result<(Scheme, Authority), Fault> {
 
 #[cfg(test)]
 mod tests {
-    use crate::config::tests::load_files;
+    use crate::config::tests::{check, load_files};
 
     #[test]
     fn apps() {
@@ -119,7 +160,9 @@ mod tests {
                 "apps: [{name: ../x, target: 'http://a'}]",
                 "services.apps.name: `../x` is no name for a service",
             ),
-            ("apps: [{name: a}]", "services.apps: no `target`, which it needs"),
+            ("apps: [{name: a}]", "services.apps: either `target` or `container` has to say where it is"),
+            ("apps: [{name: a, container: b, target: 'http://a'}]", "services.apps: either `target` or"),
+            ("apps: [{name: a, target: 'http://a', port: 1}]", "services.apps: `port` is for a `container`"),
             ("apps: [{name: a, target: 'http://a/b'}]", "services.apps.target: `http://a/b` has a path"),
             ("apps: [{name: a, target: 'ftp://a'}]", "services.apps.target: `ftp://a` is neither"),
             ("prefix: proxy", "services.prefix: `proxy` is not a path such as /proxy"),
@@ -130,6 +173,10 @@ mod tests {
             let first = errors.lines().next().unwrap();
             assert!(first.contains(expected), "{line}: {first}");
         }
+        check(
+            "services: {discover: all}",
+            "a.yaml:1:22: services.discover: `all` is not one of off, labelled, exposed",
+        );
         let config = load_files(&[b"services: {prefix: none}"], &[], &[]).unwrap();
         assert_eq!(config.services.prefix, None);
     }

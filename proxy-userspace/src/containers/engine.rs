@@ -122,7 +122,7 @@ impl Engine {
         Ok(Changes { socket: self.socket.clone(), body: answer.into_body() })
     }
 
-    async fn ask<T: for<'a> Deserialize<'a>>(&self, path: &str) -> Result<T, EngineError> {
+    pub(super) async fn ask<T: for<'a> Deserialize<'a>>(&self, path: &str) -> Result<T, EngineError> {
         let strange = |reason: String| EngineError::Strange { socket: self.socket.clone(), reason };
         let answer = self.send(path).await?;
         let body = Limited::new(answer.into_body(), MAX_ANSWER).collect();

@@ -5,10 +5,12 @@ mod engine;
 mod listeners;
 mod names;
 mod namespaces;
+mod shown;
 mod targets;
 
 pub use engine::{Engine, EngineError, Known, Which};
 pub use listeners::CaptureListeners;
 pub use names::Names;
 pub use namespaces::{Door, EnterError, Namespaces};
+pub use shown::{Inside, Port, Shown};
 pub use targets::{Asked, Captured, CapturedProgram, Origin, Starting, Targets};

@@ -31,6 +31,8 @@ pub enum Failure {
     NotImplemented(&'static str),
     #[error("{0}")]
     NoRoute(&'static str),
+    #[error("the app {name} does not run: {why}")]
+    Stopped { name: Box<str>, why: Box<str> },
     /// It is there, but nothing answers: it may be about to start.
     #[error("the app {0} does not answer; it may be starting")]
     NotServing(Box<str>),
@@ -107,7 +109,7 @@ impl Failure {
             | Self::BadRequest(_) => (400, "http_request_error"),
             Self::Misdirected(_) => (421, "http_request_error"),
             Self::NotImplemented(_) => (501, "http_request_error"),
-            Self::NoRoute(_) => (404, "destination_not_found"),
+            Self::NoRoute(_) | Self::Stopped { .. } => (404, "destination_not_found"),
             Self::Denied(_) => (403, "destination_ip_prohibited"),
             Self::Filtered(denial) => (denial.status, "http_request_denied"),
             Self::Refused(refusal) => (refusal.status, "http_request_denied"),

@@ -178,9 +178,8 @@ async fn answer(
     };
     let request = counted.as_deref().unwrap_or(request);
     match &engine.cache {
-        // Who asks for another protocol wants a connection, not a response; what was led elsewhere is told to each client in
-        // its own way.
-        Some(cache) if !forward::wants_connection(&request.head) && request.rewritten.is_none() => {
+        // Who asks for another protocol wants a connection, not a response.
+        Some(cache) if !forward::wants_connection(&request.head) && !request.is_told_anew() => {
             // Boxed: who has no cache does not carry its state.
             Box::pin(caching::serve(engine, cache, downstream, request, framing, own, flow)).await
         }
@@ -239,7 +238,7 @@ fn filtered(engine: &Engine, request: &Request) -> Result<Option<Request>, Failu
     Ok(changed.map(|head| request.with_head(head)))
 }
 
-fn asked(request: &Request) -> Asked<'_> {
+pub(super) fn asked(request: &Request) -> Asked<'_> {
     Asked { method: request.head.method(), path: &request.path, headers: &request.head.headers }
 }
 

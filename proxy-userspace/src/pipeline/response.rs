@@ -8,6 +8,7 @@ use super::compression::compress;
 use super::failure::Failure;
 use super::replacing::replace;
 use super::request::Request;
+use super::serving;
 use super::side::{Answer, Manner, Reply};
 use crate::config::Limits;
 use crate::http::forward::Pseudonym;
@@ -85,6 +86,7 @@ pub(super) fn give_head(
     // Who inspects or changes the body adds a stage of his own here, and says so in the head before it goes out. What is
     // stored was taken from it before, as it came.
     let mut stages = Stages::new();
+    let framing = serving::rewrite(request, head, framing, &mut stages);
     let framing = replace(engine, request, head, framing, &mut stages);
     let framing = compress(engine, request, head, framing, &mut stages);
     reply.head(head, Manner { framing, via: Some(&engine.via), may_keep });

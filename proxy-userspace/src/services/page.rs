@@ -26,6 +26,8 @@ pub fn about(service: &Service, prefix: &str) -> Value {
         "from": service.origin,
         "url": urls.first(),
         "urls": urls,
+        "container": service.full_id,
+        "reason": service.stopped,
     })
 }
 

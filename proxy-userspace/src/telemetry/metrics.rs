@@ -41,6 +41,7 @@ pub struct Worker {
     pub upstream_retries: Counter,
     pub service_requests: Counter,
     pub service_failures: Counter,
+    pub service_rewrites: Counter,
     pub queued_requests: Counter,
     pub queue_refusals: Counter,
     pub upstream_http2_connections: Counter,
@@ -81,7 +82,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    fn each(&self) -> [(&'static str, &'static str, &Counter); 67] {
+    fn each(&self) -> [(&'static str, &'static str, &Counter); 68] {
         [
             (
                 "explicit_connections_total",
@@ -185,6 +186,11 @@ impl Worker {
                 "service_failures_total",
                 "Requests for apps that were reached by none of their ways.",
                 &self.service_failures,
+            ),
+            (
+                "service_rewrites_total",
+                "Answers of apps that were changed on their way.",
+                &self.service_rewrites,
             ),
             ("queued_requests_total", "Requests that waited for their origin.", &self.queued_requests),
             (

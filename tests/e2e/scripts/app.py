@@ -1,4 +1,4 @@
-# An app that tells what it was asked; prints its port. NAME, and the PORT if that matters.
+# An app that tells what it was asked; prints its port. NAME, and PORT and ADDRESS if they matter.
 import http.server, json, sys, urllib.parse
 
 name = sys.argv[1]
@@ -40,6 +40,6 @@ class App(http.server.BaseHTTPRequestHandler):
         pass
 
 port = int(sys.argv[2]) if len(sys.argv) > 2 else 0
-server = http.server.ThreadingHTTPServer(("127.0.0.1", port), App)
+server = http.server.ThreadingHTTPServer((sys.argv[3] if len(sys.argv) > 3 else "127.0.0.1", port), App)
 print(server.server_address[1], flush=True)
 server.serve_forever()

@@ -124,7 +124,7 @@ impl Control {
         }
         (self.plan.config, self.plan.tls, self.plan.acceptance) = (Arc::clone(&config), tls, acceptance);
         running.policy.replace(policy);
-        running.services.configure(services, config.services.prefix.clone());
+        running.services.configure(services);
         running
             .admission
             .set_limits(config.server.limits.connections, config.server.connections_per_client());

@@ -272,7 +272,7 @@ impl Giver {
             Capture::On(redirect) => redirect.names().all(),
             _ => Vec::new(),
         };
-        State { targets, captured: captured.collect(), names }
+        State { targets, captured: captured.collect(), names, services: running.services.added() }
     }
 
     /// The other one is attached, and knows what was selected: from here on it decides.

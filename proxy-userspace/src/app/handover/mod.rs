@@ -4,7 +4,7 @@
 //! ```text
 //! old → new   offer      the explicit listeners, the admin API's, the locks, earlier weirs' processes
 //! new → old   ready      everything is started, its programs are attached beside the old ones; nothing is selected
-//! old → new   state      targets, captured containers, names of addresses
+//! old → new   state      targets, captured containers, names of addresses, added services
 //! new → old   taken      all of that is selected, its holder holds
 //! old → new   released   its programs don't redirect any more, and it accepts nothing at the explicit listeners
 //! ```
@@ -68,6 +68,9 @@ struct Offer {
 struct State {
     /// `weir capture add`
     targets: Vec<String>,
+    /// Apps that were added: name, URL, framework. An earlier version tells of none.
+    #[serde(default)]
+    services: Vec<(String, String, Option<String>)>,
     captured: Vec<CapturedContainer>,
     names: Vec<KnownNames>,
 }

@@ -240,6 +240,12 @@ pub(in crate::app) async fn succeed(
         .iter()
         .filter_map(|target| target.parse().ok())
         .for_each(|target| running.targets.add(target));
+    for (name, target, framework) in state.services {
+        // What the configuration names by now is as it says.
+        if let Err(error) = running.services.add(&name, &target, framework.as_deref()) {
+            tracing::warn!(service = name, "an app that was added is not taken over: {error}");
+        }
+    }
     for captured in state.captured {
         let Ok(selector) = captured.selector.parse() else { continue };
         let container =
