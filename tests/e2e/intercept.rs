@@ -296,3 +296,46 @@ fn secrets_are_nowhere() {
     }
     assert!(Path::new(&site.key()).exists());
 }
+
+/// What a context wants for itself holds for it alone, and what rules pass is passed.
+#[test]
+fn a_context_may_want_it_for_itself() {
+    let rules = "rules: [{name: pinned, domains: [pinned.test], action: pass}, {name: web, ports: [1], action: intercept}]";
+    let site = Intercepting::start(rules, "security: {auth: {mode: optional}}");
+    let (_server, port) = site.server(&[]);
+    let context = |intercept: &[&str]| {
+        let arguments = [&["context", "create", "--json"], intercept].concat();
+        let output = site.weir.command(&arguments).output().expect("weir runs");
+        let made: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let word = |name: &str| made[name].as_str().expect("a word").to_owned();
+        (word("username"), word("password"))
+    };
+    let url = format!("https://localhost:{port}/seen");
+    let is_intercepted = |identity: Option<&(String, String)>| {
+        let mut curl = site.curl(&["-k", &url]);
+        if let Some((name, password)) = identity {
+            curl.args(["-U", &format!("{name}:{password}")]);
+        }
+        told(&mut curl)["head"].as_str().is_some_and(|head| head.contains("\r\nVia: 1.1 weir-"))
+    };
+    let (wants, does_not, plain) =
+        (context(&["--intercept", "true"]), context(&["--intercept", "false"]), context(&[]));
+    assert!(is_intercepted(Some(&wants)));
+    for other in [Some(&does_not), Some(&plain), None] {
+        assert!(!is_intercepted(other));
+    }
+}
+
+#[test]
+fn it_is_explained() {
+    let rules = "rules: [{name: bank, domains: [bank.test], action: pass}, {name: all, action: intercept}]";
+    let inspection =
+        "security: {acl: {destinations: {loopback: allow}}, inspection: {enabled: true, requests: false}}";
+    let site = Intercepting::start(rules, inspection);
+    let explain = |url: &str| scripts::stdout(&mut site.weir.command(&["explain", "--url", url]));
+    let text = explain("https://localhost/");
+    assert!(text.contains("TLS inside: intercept: rule all of tls.intercept.rules"), "{text}");
+    assert!(text.contains("bodies of responses are judged by 1 rules"), "{text}");
+    let plain = explain("http://localhost/");
+    assert!(!plain.contains("TLS") && plain.contains("judged by"), "{plain}");
+}

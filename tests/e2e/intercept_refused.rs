@@ -210,3 +210,33 @@ fn a_hello_that_is_read_late_or_in_pieces_is_read() {
     python.args(["-c", script, &site.weir.proxy.to_string(), &port]).arg(site.trusted());
     assert!(scripts::stdout(&mut python).starts_with("weir CA "));
 }
+
+/// CONNECT names an address, or a harmless name, and the ClientHello another: that is the one that counts, too.
+#[test]
+fn a_blocked_name_in_a_client_hello_is_refused_where_nothing_is_intercepted() {
+    let authority = Authority::new();
+    let (_server, port) = serve(&authority.issue("server", "DNS:localhost,IP:127.0.0.1"), &[]);
+    for policy in [
+        "filtering: {domains: {blocked: ['||blocked.test^']}}",
+        "filtering: {mode: allowlist, domains: {allowed: [127.0.0.1, localhost], blocked: ['||blocked.test^']}}",
+        "acl: {destinations: {loopback: allow}, rules: [{domains: ['*.blocked.test', blocked.test], action: deny}]}",
+    ] {
+        let weir = Weir::explicit(&format!("security: {{{policy}}}"));
+        let say = |name: &str| {
+            let mut python = Command::new("python3");
+            scripts::stdout(python.args(["-c", HELLO, &weir.proxy.to_string(), &port, name]))
+        };
+        assert_eq!(say("localhost"), "a session", "{policy}");
+        for name in ["blocked.test", "BLOCKED.test", "a.Blocked.Test", "blocked.test."] {
+            let said = say(name);
+            // OpenSSL itself refuses to send some.
+            assert!(
+                said.contains("ACCESS_DENIED") || said.contains("CONNECTION"),
+                "{policy}: {name}: {said}"
+            );
+        }
+        let flows = weir.flows(5);
+        let refused = flows.iter().filter(|flow| flow["end"] == "denied").count();
+        assert_eq!(refused, 4, "{flows:?}");
+    }
+}

@@ -178,3 +178,13 @@ fn a_busy_admin_port_is_named() {
     let text = refusal(&[], &binary(), &[format!("admin.port={}", address.port())]);
     check_tells(&text, &[&address.to_string(), "admin.port"]);
 }
+
+/// At a limit of 1 there is neither a file nor a process that is given it.
+#[test]
+fn no_core_file_is_left() {
+    let weir = Weir::explicit("");
+    let limits = fs::read_to_string(format!("/proc/{}/limits", weir.pid())).expect("weir is running");
+    let line = limits.lines().find(|line| line.starts_with("Max core file size")).expect("a limit");
+    let soft = line.trim_start_matches("Max core file size").split_whitespace().next();
+    assert!(matches!(soft, Some("0" | "1")), "{line}");
+}

@@ -4,6 +4,7 @@ pub mod background;
 pub mod cache_model;
 pub mod certificates;
 pub mod cgroups;
+pub mod coded;
 pub mod control;
 pub mod desktop;
 pub mod dns;

@@ -25,9 +25,13 @@ const MAX_LABEL: usize = 256;
 
 pub(super) fn changes() -> Resources {
     let count = json!({ "type": "integer", "minimum": 1, "maximum": u32::MAX });
+    let rate = json!({ "type": ["integer", "string", "null"] });
+    let may_be_left_out = json!({ "anyOf": [count, { "type": "null" }] });
     let limits = asked(
-        &json!({ "requests_per_second": count, "burst": { "anyOf": [count, { "type": "null" }] } }),
-        &["requests_per_second"],
+        &json!({
+            "requests_per_second": may_be_left_out, "burst": may_be_left_out, "upload": rate, "download": rate,
+        }),
+        &[],
     );
     let wanted = asked(
         &json!({
@@ -36,6 +40,7 @@ pub(super) fn changes() -> Resources {
             "ttl": { "type": ["integer", "string", "null"] },
             "policy": { "type": ["object", "null"] },
             "limits": { "anyOf": [limits, { "type": "null" }] },
+            "intercept": { "type": ["boolean", "null"] },
             "route": { "type": ["object", "null"], "additionalProperties": { "type": "string" } },
         }),
         &[],
@@ -63,6 +68,8 @@ struct Wanted {
     /// `acl.rules` and `filtering`, as below `security` in the configuration.
     policy: Option<Value>,
     limits: Option<WantedLimits>,
+    /// Whether its TLS is intercepted; default: as rules of `tls.intercept` have it.
+    intercept: Option<bool>,
     /// The variables of a template, and the `template`, if it is not that of cmux.
     route: Option<BTreeMap<String, String>>,
 }
@@ -70,9 +77,42 @@ struct Wanted {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WantedLimits {
-    requests_per_second: u32,
+    /// Default: as the configuration has it, and so are the others.
+    requests_per_second: Option<u32>,
     /// Default: as many as in a second.
     burst: Option<u32>,
+    /// Bytes a second, or a size such as 1MiB: what it may send.
+    upload: Option<Value>,
+    /// The same for what it may get.
+    download: Option<Value>,
+}
+
+impl WantedLimits {
+    fn checked(&self) -> Result<config::RateLimiting, String> {
+        if self.requests_per_second == Some(0) || self.burst == Some(0) {
+            return Err("limits: 0 requests; a context that may do nothing need not be made".to_owned());
+        }
+        if self.burst.is_some() && self.requests_per_second.is_none() {
+            return Err("limits: `burst` without `requests_per_second`".to_owned());
+        }
+        let rate = |name: &str, wanted: &Option<Value>| {
+            match wanted {
+                None => Ok(0),
+                Some(Value::Number(bytes)) => bytes.as_u64().filter(|bytes| *bytes > 0).ok_or(()),
+                Some(Value::String(text)) => config::size_of(text).filter(|bytes| *bytes > 0).ok_or(()),
+                Some(_) => Err(()),
+            }
+            .map_err(|()| format!("limits: {name}: bytes a second, or a size such as \"1MiB\""))
+        };
+        let requests = self.requests_per_second.unwrap_or(1);
+        Ok(config::RateLimiting {
+            enabled: self.requests_per_second.is_some(),
+            requests_per_second: requests,
+            burst: self.burst.unwrap_or(requests),
+            upload: rate("upload", &self.upload)?,
+            download: rate("download", &self.download)?,
+        })
+    }
 }
 
 async fn create(
@@ -90,9 +130,10 @@ async fn create(
         return Err(bad(format!("label: longer than {MAX_LABEL} bytes")));
     }
     let route = wanted.route.map(route).transpose().map_err(|why| bad(format!("route: {why}")))?;
-    let limit = wanted.limits;
-    if limit.as_ref().is_some_and(|limit| limit.requests_per_second == 0 || limit.burst == Some(0)) {
-        return Err(bad("limits: 0 requests; a context that may do nothing need not be made".to_owned()));
+    let limit = wanted.limits.as_ref().map(WantedLimits::checked).transpose().map_err(bad)?;
+    if wanted.intercept == Some(true) && !running.config().tls.intercept.enabled {
+        let why = "intercept: tls.intercept.enabled is off, so there is no authority for it; turn it on and restart";
+        return Err(Problem::new(StatusCode::CONFLICT, why));
     }
     let ttl = wanted.ttl.as_ref().map(ttl).transpose().map_err(bad)?;
     let policy = match wanted.policy {
@@ -108,11 +149,8 @@ async fn create(
         ttl: ttl.or(Some(settings.context_ttl).filter(|ttl| !ttl.is_zero())),
         policy,
         route,
-        limit: limit.map(|WantedLimits { requests_per_second, burst }| config::RateLimiting {
-            enabled: true,
-            requests_per_second,
-            burst: burst.unwrap_or(requests_per_second),
-        }),
+        intercept: wanted.intercept,
+        limit,
     };
     let created = running
         .auth
@@ -155,6 +193,7 @@ fn show(identity: &Identity, context: &Context) -> Value {
         "id": context.id, "username": identity.name, "label": context.label,
         "web_contents_id": context.web_contents_id, "created_ms": context.created_ms,
         "expires_in_seconds": left, "has_policy": context.policy.is_some(), "has_route": context.route.is_some(),
+        "intercept": context.intercept,
         "flows": counters.flows.load(Ordering::Relaxed), "denied": counters.denied.load(Ordering::Relaxed),
         "sent_bytes": counters.sent_bytes.load(Ordering::Relaxed),
         "received_bytes": counters.received_bytes.load(Ordering::Relaxed),

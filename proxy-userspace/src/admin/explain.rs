@@ -13,11 +13,14 @@ use serde_json::{Value, json};
 use super::explain_gateway::gateway;
 use super::problem::Problem;
 use super::resources::{About, Resources, object};
-use crate::config::Protocol;
+use crate::config::{Direction, Protocol};
 use crate::http::authority::{Authority, Host, Scheme};
 use crate::policy::acl::Denied;
+use crate::policy::inspection::Inspection;
+use crate::policy::interception::{Asked, Interception, Verdict};
 use crate::policy::{Refusal, Subject};
 use crate::running::{Capture, Running};
+use crate::target::{Client, Front, Target};
 
 pub(super) fn routes() -> Resources {
     let text = || json!({ "type": "string" });
@@ -108,6 +111,10 @@ async fn asked(running: &Running, url: &str, would: &Would) -> Result<Json<Value
     if let Err(refusal) = policy.check(&subject) {
         return Ok(Json(json!({ "url": url, "policy": refused(&refusal) })));
     }
+    let interception = (method == "CONNECT").then(|| intercepted(running, &authority, subject.client));
+    let is_read = interception.as_ref().is_none_or(|verdict| verdict["verdict"] == "intercept");
+    let inspection =
+        policy.inspection.as_ref().filter(|_| is_read).map(|inspection| inspected(inspection, &authority));
     let mut verdicts = Vec::new();
     for address in addresses(&authority).await? {
         let proxy = match policy.check_address(&subject, address) {
@@ -117,7 +124,40 @@ async fn asked(running: &Running, url: &str, would: &Would) -> Result<Json<Value
         };
         verdicts.push(json!({ "address": address, "proxy": proxy }));
     }
-    Ok(Json(json!({ "url": url, "policy": { "verdict": "allow" }, "verdicts": verdicts })))
+    Ok(Json(json!({
+        "url": url, "policy": { "verdict": "allow" }, "interception": interception, "inspection": inspection,
+        "verdicts": verdicts,
+    })))
+}
+
+/// What becomes of TLS in the tunnel, if its ClientHello names the same server.
+fn intercepted(running: &Running, authority: &Authority, client: IpAddr) -> Value {
+    let Some(interception) = Interception::new(&running.config().tls) else {
+        return json!({ "verdict": "pass", "reason": "tls.intercept has no rule that intercepts" });
+    };
+    let client = Client { address: SocketAddr::new(client, 0), process: None };
+    let target = Target { authority: Some(authority.clone()), ..Target::of(Front::Explicit) };
+    let server_name = match &authority.host {
+        Host::Name(name) => Some(&**name),
+        Host::Address(_) => None,
+    };
+    match interception.judge(&Asked { client: &client, identity: None, target: &target, server_name }, false)
+    {
+        Verdict::Pass => json!({ "verdict": "pass" }),
+        Verdict::Intercept(rule) => {
+            json!({ "verdict": "intercept", "reason": format!("rule {} of tls.intercept.rules", rule.name) })
+        }
+        Verdict::Refuse(why) => json!({ "verdict": "refuse", "reason": why }),
+    }
+}
+
+/// Which bodies are looked at, and by what.
+fn inspected(inspection: &Inspection, authority: &Authority) -> Value {
+    let wants = |direction| inspection.wants(direction, Some(&authority.host));
+    json!({
+        "requests": wants(Direction::Request), "responses": wants(Direction::Response),
+        "rules": inspection.rules(), "clamd": inspection.asks_clamd(),
+    })
 }
 
 fn refused(refusal: &Refusal) -> Value {

@@ -11,8 +11,7 @@ use serde_json::{Value, json};
 use super::problem::Problem;
 use super::resources::{About, Resources, object};
 use crate::config::{self, ConfigErrors};
-use crate::policy::Policy;
-use crate::policy::filtering::ListError;
+use crate::policy::{Policy, PolicyError};
 use crate::running::Running;
 
 pub(super) fn questions() -> Resources {
@@ -32,8 +31,8 @@ pub(super) fn changes() -> Resources {
 pub enum ReloadError {
     #[error("the configuration is wrong, and the policy in force stays:\n{0}")]
     Config(#[from] ConfigErrors),
-    #[error("security.filtering: {0}; the policy in force stays")]
-    Lists(#[from] ListError),
+    #[error("{0}; the policy in force stays")]
+    Policy(#[from] PolicyError),
     #[error("the policy was not read again: weir is stopping")]
     Stopping,
 }
@@ -56,6 +55,9 @@ fn show(policy: &Policy) -> Value {
             "mode": if policy.filtering.is_allowlist() { "allowlist" } else { "blocklist" },
             "blocked": blocked, "allowed": allowed, "lines_left_out": left_out,
         },
+        "inspection": policy.inspection.as_ref().map(|inspection| json!({
+            "rules": inspection.rules(), "clamd": inspection.asks_clamd(),
+        })),
     })
 }
 

@@ -36,7 +36,7 @@ pub fn look_up(config: &Config) -> Result<(usize, usize, usize), Vec<String>> {
     }
     note("", services::configured(&config.services).err());
     let policy = Policy::load(&config.security);
-    note("security.filtering: ", policy.as_ref().err().map(|error| told(error)));
+    note("", policy.as_ref().err().map(|error| told(error)));
     match policy {
         Ok(policy) if problems.is_empty() => Ok(policy.filtering.counts()),
         _ => Err(problems),

@@ -36,7 +36,7 @@ use crate::admin;
 use crate::cache::store::disk::DiskError;
 use crate::config::{Config, Loaded, Sources};
 use crate::execute::UserError;
-use crate::policy::filtering::ListError;
+use crate::policy::PolicyError;
 use crate::redirect::{RedirectError, RulesError};
 use crate::tls::authority::AuthorityError;
 use crate::tls::client::FileError;
@@ -59,8 +59,10 @@ pub enum StartError {
     Transparent(std::io::Error),
     #[error("can't listen for queries to DNS servers on loopback: {0}")]
     Queries(std::io::Error),
-    #[error("security.filtering: {0}")]
-    Lists(#[from] ListError),
+    #[error("{0}")]
+    Policy(#[from] PolicyError),
+    #[error("security.rate_limiting.redis: no thread for it: {0}")]
+    Limits(std::io::Error),
     #[error("TLS: {0}")]
     Tls(#[from] FileError),
     #[error("tls.intercept: {0}")]
@@ -103,6 +105,7 @@ pub enum StartError {
 /// [`StartError`]; nothing is left behind then.
 pub fn serve(loaded: Loaded, sources: Sources, take_over: bool) -> Result<(), StartError> {
     raise_file_limit();
+    leave_no_core_file();
     let taking = if take_over { Taking::begin()? } else { None };
     let voice = taking.as_ref().map(Taking::voice).transpose()?;
     let control = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -132,6 +135,17 @@ fn raise_file_limit() {
         && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
     {
         tracing::warn!(%error, soft, "can't raise the limit of open files");
+    }
+}
+
+/// What weir holds (keys, passwords, other people's content) is not to be left in a file, or to be given to whoever collects
+/// such files: at a limit of 1 byte Linux makes neither (fs/coredump.c). A debugger can still be attached.
+fn leave_no_core_file() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let limited = getrlimit(Resource::RLIMIT_CORE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_CORE, hard.min(1), hard));
+    if let Err(error) = limited {
+        tracing::warn!(%error, "can't forbid core files");
     }
 }
 

@@ -25,7 +25,7 @@ pub(super) async fn keep_current(running: Arc<Running>) {
             continue;
         }
         next_look = Instant::now() + LOOK;
-        let is_outdated = running.policy.latest().filtering.is_outdated();
+        let is_outdated = running.policy.latest().is_outdated();
         if failed || !is_outdated {
             failed &= is_outdated;
             continue;

@@ -74,6 +74,7 @@ pub(super) async fn wire(
     let acceptance = Acceptance::load(&config.server.tls)?.map(Arc::new);
     let minter = mint(&config.tls.intercept)?;
     let policy = Shared::new(Policy::load(&config.security)?);
+    let limits = Limits::new(&config.security.shared_limits).map_err(StartError::Limits)?;
     let services = Arc::new(Services::new(&config.services).map_err(StartError::Services)?);
     let (sockets, queries) = Sockets::open(&config, taking.as_deref_mut()).await?;
     let own = sockets.addresses();
@@ -122,7 +123,7 @@ pub(super) async fn wire(
     });
     let (entering, phase) = watch::channel(if taking.is_some() { Phase::Starting } else { Phase::Serving });
     let known = (kernel.originals, kernel.inspection);
-    let plan = plan(&running, (tls, acceptance, minter), known, explicit.groups.len(), phase);
+    let plan = plan(&running, (tls, acceptance, minter), limits, known, explicit.groups.len(), phase);
     Ok(Wired {
         giver: Arc::new(Giver::new(&running, entering, &explicit, &admin)),
         plan,
@@ -150,6 +151,7 @@ fn expected(config: &Config) -> Option<SocketAddr> {
 fn plan(
     running: &Running,
     (tls, acceptance, minter): (Arc<ClientTls>, Option<Arc<Acceptance>>, Option<Arc<Minter>>),
+    limits: Arc<Limits>,
     (originals, dns): (Option<OriginalDestinations>, Option<Inspection>),
     workers: usize,
     phase: watch::Receiver<Phase>,
@@ -160,7 +162,7 @@ fn plan(
         acl: live.acl.clone(),
         policy: Arc::clone(&running.policy),
         auth: Arc::clone(&running.auth),
-        limits: Limits::new(),
+        limits,
         via: Pseudonym::new(random_seed()),
         cache: running.cache.clone(),
         tls,

@@ -25,6 +25,9 @@ pub enum Scope {
     Gateway,
 }
 
+/// What stands before the fingerprint of what has judged.
+const JUDGED: &str = "judged-";
+
 impl Key {
     /// The key of a request for `target` (path and query, or `*`) at `authority`.
     #[must_use]
@@ -43,6 +46,12 @@ impl Key {
         };
         text.push_str(target);
         Self(text.into())
+    }
+
+    /// The same, for answers that were judged by what has this fingerprint: what others have let pass is not found.
+    #[must_use]
+    pub fn judged_by(self, fingerprint: u64) -> Self {
+        Self(format!("{JUDGED}{fingerprint:016x} {}", self.0).into())
     }
 
     /// The key of another target of the same origin, which `reference` of a response names: in Location and
@@ -95,7 +104,11 @@ impl Key {
     /// there.
     #[must_use]
     pub fn is_shared(&self) -> bool {
-        self.limit().is_none_or(|limit| limit == "gateway")
+        self.limit().is_none_or(|limit| {
+            let judged =
+                limit.strip_prefix(JUDGED).map(|rest| rest.split_once(' ').map_or("", |(_, rest)| rest));
+            matches!(judged.unwrap_or(limit), "" | "gateway")
+        })
     }
 
     /// What stands before the URL.

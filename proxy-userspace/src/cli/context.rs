@@ -41,6 +41,15 @@ pub(crate) struct Create {
     /// Those that may come at one time. Default: as many as in a second.
     #[arg(long, requires = "requests_per_second")]
     burst: Option<u32>,
+    /// Bytes a second that it may send, such as 1MiB.
+    #[arg(long, value_name = "SIZE")]
+    upload: Option<String>,
+    /// Bytes a second that it may get.
+    #[arg(long, value_name = "SIZE")]
+    download: Option<String>,
+    /// Whether its TLS is intercepted, where no rule of tls.intercept says something of that.
+    #[arg(long, value_name = "BOOL")]
+    intercept: Option<bool>,
     /// Where loopback addresses really are: NAME=VALUE for morph_id, scope and domain_suffix; or for template, such as
     /// https://p{port}.example.com, and its variables.
     #[arg(long, value_name = "NAME=VALUE")]
@@ -77,12 +86,17 @@ fn create(arguments: &Create, admin: &Admin) -> Result<(), Failed> {
     set("label", arguments.label.as_ref().map(|label| json!(label)));
     set("web_contents_id", arguments.web_contents_id.map(|id| json!(id)));
     set("ttl", arguments.ttl.as_ref().map(|ttl| json!(ttl)));
-    set(
-        "limits",
-        arguments
-            .requests_per_second
-            .map(|rate| json!({ "requests_per_second": rate, "burst": arguments.burst })),
-    );
+    let Create { requests_per_second, burst, upload, download, .. } = arguments;
+    let limits = [
+        ("requests_per_second", requests_per_second.map(|rate| json!(rate))),
+        ("burst", burst.map(|burst| json!(burst))),
+        ("upload", upload.as_ref().map(|rate| json!(rate))),
+        ("download", download.as_ref().map(|rate| json!(rate))),
+    ];
+    let limits: serde_json::Map<_, _> =
+        limits.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect();
+    set("limits", (!limits.is_empty()).then_some(Value::Object(limits)));
+    set("intercept", arguments.intercept.map(|intercept| json!(intercept)));
     set("route", route(&arguments.route)?);
     set("policy", arguments.policy.as_ref().map(|path| policy(path)).transpose()?);
     let created = client::ask_with(admin, &Method::POST, "/contexts", &wanted)?;

@@ -132,6 +132,21 @@ fn policy(arguments: &Arguments, url: &str, admin: &Admin) -> Result<(), Failed>
         format!("{}{}", decision["verdict"].as_str().unwrap_or_default(), reason.unwrap_or_default())
     };
     say(&line(&explained["policy"]))?;
+    if explained["interception"].is_object() {
+        say(&format!("TLS inside: {}", line(&explained["interception"])))?;
+    }
+    let inspection = &explained["inspection"];
+    if inspection.is_object() {
+        let looks = |name: &str| inspection[name] == true;
+        let bodies = match (looks("requests"), looks("responses")) {
+            (true, true) => "of requests and responses",
+            (true, false) => "of requests",
+            (false, true) => "of responses",
+            (false, false) => "of nobody",
+        };
+        let clamd = if looks("clamd") { " and clamd" } else { "" };
+        say(&format!("bodies {bodies} are judged by {} rules{clamd}", inspection["rules"]))?;
+    }
     for verdict in explained["verdicts"].as_array().into_iter().flatten() {
         say(&format!("  {} {}", verdict["address"].as_str().unwrap_or_default(), line(&verdict["proxy"])))?;
     }

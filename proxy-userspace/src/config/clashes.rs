@@ -23,7 +23,8 @@ pub(super) fn check(config: &Config, tree: &Node, report: &mut Report) {
         (&["cache.disk.max_object", "cache.disk.max_size"], object_over_disk(config)),
         (&["cache.redis.max_object", "cache.max_object"], object_over_memory_in_redis(config)),
         (&["compression.enabled"], not_built_in(config)),
-        (&["cache.redis.url"], redis_not_built_in(config)),
+        (&["security.inspection.enabled"], inspection_not_built_in(config)),
+        (&["cache.redis.url", "security.rate_limiting.redis.url"], redis_not_built_in(config)),
         (&["capture.rules"], too_many_rules(config).or_else(|| same_rule_name(config))),
         (&["capture.rules"], strict_without_names(config)),
         (&["capture.dns.enabled", "capture.rules"], domains_without_dns(config)),
@@ -62,7 +63,10 @@ pub fn warnings(config: &Config) -> Vec<String> {
     }
     let intercept = &config.tls.intercept;
     if intercept.enabled && !intercept.rules.iter().any(|rule| rule.action == InterceptAction::Intercept) {
-        warnings.push("tls.intercept.enabled is on, but no rule of it intercepts anything".to_owned());
+        warnings.push(
+            "tls.intercept.enabled is on, but no rule of it intercepts anything: only contexts that want it"
+                .to_owned(),
+        );
     }
     warnings.extend(about_groups(&config.routing));
     warnings
@@ -145,8 +149,14 @@ fn not_built_in(config: &Config) -> Option<String> {
         .then(|| "this weir was built without compression; build it with the feature of that name".to_owned())
 }
 
+fn inspection_not_built_in(config: &Config) -> Option<String> {
+    let missing = config.security.inspection.enabled && cfg!(not(feature = "inspection"));
+    missing.then(|| "this weir was built without inspection; build it with --features inspection".to_owned())
+}
+
 fn redis_not_built_in(config: &Config) -> Option<String> {
-    (config.cache.redis.url.is_some() && !cfg!(feature = "redis"))
+    let wanted = config.cache.redis.url.is_some() || config.security.shared_limits.url.is_some();
+    (wanted && !cfg!(feature = "redis"))
         .then(|| "this weir was built without Redis; build it with the feature `redis`".to_owned())
 }
 

@@ -109,6 +109,11 @@ const TYPES: &[&str] = &[
     "image/svg+xml",
 ];
 
+/// Those that are text.
+pub(super) fn text_types() -> Vec<MediaPattern> {
+    TYPES.iter().filter(|text| **text != "application/wasm").filter_map(|text| parsed(text)).collect()
+}
+
 pub(super) fn compression(s: &mut Section<'_, '_>) -> Compression {
     const CODINGS: &[(&str, Coding)] =
         &[("zstd", Coding::Zstd), ("br", Coding::Brotli), ("gzip", Coding::Gzip)];
@@ -135,7 +140,7 @@ pub(super) fn compression(s: &mut Section<'_, '_>) -> Compression {
     }
 }
 
-fn media_pattern(text: &str) -> Result<MediaPattern, Fault> {
+pub(super) fn media_pattern(text: &str) -> Result<MediaPattern, Fault> {
     let bad = || {
         format!("{} is no media type such as text/*, application/json or application/*+json", quoted(text))
     };

@@ -31,7 +31,7 @@ impl Default for Server {
 
 impl Default for RateLimiting {
     fn default() -> Self {
-        Self { enabled: false, requests_per_second: 100, burst: 200 }
+        Self { enabled: false, requests_per_second: 100, burst: 200, upload: 0, download: 0 }
     }
 }
 
@@ -133,6 +133,7 @@ impl Default for Upstream {
             http2: UpstreamHttp2::default(),
             parent: None,
             no_proxy: Vec::new(),
+            rewrites: Vec::new(),
         }
     }
 }

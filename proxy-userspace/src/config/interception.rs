@@ -103,6 +103,25 @@ impl Default for Intercept {
     }
 }
 
+impl InterceptRule {
+    /// Everything of a context that wants it for itself.
+    #[must_use]
+    pub fn of_contexts(on_failure: OnFailure) -> Self {
+        Self {
+            name: "its context".to_owned(),
+            domains: Vec::new(),
+            ports: Vec::new(),
+            clients: Vec::new(),
+            users: Vec::new(),
+            contexts: Vec::new(),
+            containers: Vec::new(),
+            captured_by: Vec::new(),
+            action: InterceptAction::Intercept,
+            on_failure,
+        }
+    }
+}
+
 const UNREADABLE: &[(&str, Unreadable)] = &[("pass", Unreadable::Pass), ("refuse", Unreadable::Refuse)];
 const ON_FAILURE: &[(&str, OnFailure)] =
     &[("refuse", OnFailure::Refuse), ("pass_through", OnFailure::PassThrough)];

@@ -20,12 +20,12 @@ use super::tree::Node;
 use super::yaml;
 use super::{
     Access, Acl, Admin, Capture, CaptureMode, Config, DenyErrno, Destinations, FailMode, Flows, Http2,
-    Limits, LogFormat, Logging, Metrics, PerClient, RateLimiting, Sandbox, Security, Server, Timeouts,
-    Upstream, UpstreamHttp2,
+    Limits, LogFormat, Logging, Metrics, PerClient, RateLimiting, Sandbox, Security, Server, SharedLimits,
+    Timeouts, Upstream, UpstreamHttp2,
 };
 use super::{
-    access, auth, cli, compression, dns, filtering, forwarded, header_rules, headers, interception, parent,
-    patterns, relay, routing, rules, services, system_proxy, tls,
+    access, auth, body_rules, cli, compression, dns, filtering, forwarded, header_rules, headers, inspection,
+    interception, parent, patterns, redis, relay, rewrites, routing, rules, services, system_proxy, tls,
 };
 
 pub(super) fn read(tree: &Node, report: &mut Report) -> Config {
@@ -178,6 +178,12 @@ fn capture(s: &mut Section<'_, '_>) -> Capture {
 
 fn security(s: &mut Section<'_, '_>) -> Security {
     let d = Destinations::default();
+    let mut shared_limits = SharedLimits::default();
+    let limits = |s: &mut Section<'_, '_>| {
+        let limits = rate_limiting(s);
+        shared_limits = s.section("redis", redis::shared_limits);
+        limits
+    };
     Security {
         acl: s.section("acl", |s| Acl {
             rules: access::read(s),
@@ -190,7 +196,10 @@ fn security(s: &mut Section<'_, '_>) -> Security {
         }),
         auth: s.section("auth", auth::read),
         filtering: s.section("filtering", filtering::read),
-        rate_limiting: s.section("rate_limiting", rate_limiting),
+        inspection: s.section("inspection", inspection::read),
+        rate_limiting: s.section("rate_limiting", limits),
+        shared_limits,
+        body_rules: body_rules::read(s),
         header_rules: header_rules::read(s),
         headers: s.section("headers", headers::security_headers),
     }
@@ -202,6 +211,8 @@ fn rate_limiting(s: &mut Section<'_, '_>) -> RateLimiting {
         enabled: s.read("enabled", d.enabled, switch()),
         requests_per_second: s.read("requests_per_second", d.requests_per_second, number(1..=1_000_000)),
         burst: s.read("burst", d.burst, number(1..=1_000_000)),
+        upload: s.read("upload", d.upload, size(0..=1024 * GIB)),
+        download: s.read("download", d.download, size(0..=1024 * GIB)),
     }
 }
 
@@ -227,6 +238,7 @@ fn upstream(s: &mut Section<'_, '_>) -> Upstream {
             shaped(Shape::Secret(Hide::UserInfo, Shape::Text.into()), parent::parent),
         ),
         no_proxy: s.list("no_proxy", d.no_proxy, parent::exempt),
+        rewrites: rewrites::read(s),
     }
 }
 

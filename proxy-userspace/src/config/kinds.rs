@@ -97,6 +97,12 @@ pub(super) fn duration(range: RangeInclusive<Duration>) -> impl Kind<Duration> {
     })
 }
 
+/// A number of bytes as the configuration has it, such as `1MiB`.
+#[must_use]
+pub fn size_of(text: &str) -> Option<u64> {
+    size(0..=1024 * GIB).parse(text).ok()
+}
+
 /// A span of time as the configuration has it, such as `10min`.
 #[must_use]
 pub fn duration_of(text: &str) -> Option<Duration> {

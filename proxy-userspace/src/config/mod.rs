@@ -9,6 +9,7 @@ mod admin;
 mod auth;
 mod backend_health;
 mod backends;
+mod body_rules;
 mod cache;
 mod clashes;
 mod cli;
@@ -21,6 +22,7 @@ mod filtering;
 mod forwarded;
 mod header_rules;
 mod headers;
+mod inspection;
 mod interception;
 mod keys;
 mod kinds;
@@ -33,10 +35,12 @@ mod redis;
 mod reference;
 mod relay;
 mod reload;
+mod rewrites;
 mod routing;
 mod rules;
 mod schema;
 mod section;
+mod security;
 mod selector;
 mod services;
 mod shape;
@@ -60,6 +64,7 @@ pub use admin::{Admin, Metrics};
 pub use auth::{Auth, AuthMode, CONTEXT_PREFIX, User};
 pub use backend_health::{BackendHealth, Breaker, Check, CheckKind, Outliers, Retries};
 pub use backends::{Algorithm, BackendGroup, Bounds, HashBy, MAX_WEIGHT, Member};
+pub use body_rules::BodyRule;
 pub use cache::{Cache, Disk};
 pub use clashes::warnings;
 pub use cli::{AllowedCommand, ArgumentPattern, Cli};
@@ -70,20 +75,23 @@ pub use filtering::{Filtering, ListMode, Listed};
 pub use forwarded::{ForwardedFields, Forwarding};
 pub use header_rules::{Direction, HeaderRule};
 pub use headers::SecurityHeaders;
+pub use inspection::{Clamd, ClamdAddress, Inspection};
 pub use interception::{Intercept, InterceptAction, InterceptRule, OnFailure, Tls, Unreadable};
 pub use keys::{keys, security_of};
-pub use kinds::duration_of;
+pub use kinds::{duration_of, size_of};
 pub use logging::{Flows, LogFormat, Logging};
 pub use matching::{HeaderMatch, Match, PathRegex};
 pub use parent::{Credentials, Exempt, Parent, ParentKind};
 pub use patterns::{HostPattern, PathPattern};
 pub use prefix::Prefix;
-pub use redis::{Redis, RedisPlace, RedisUrl, ValueCoding};
+pub use redis::{Redis, RedisPlace, RedisUrl, SharedLimits, ValueCoding};
 pub use relay::Relay;
 pub use reload::{needs_restart, reloaded};
+pub use rewrites::Rewrite;
 pub use routing::{Backend, Forward, HostField, Routing, Rule};
 pub use rules::{Action, CaptureRule, MAX_RULES, Protocol};
 pub use schema::schema;
+pub use security::{Access, Acl, Destinations, RateLimiting, Security};
 pub use selector::{BadSelector, COMPOSE_LABEL, Selector};
 pub use services::{App, AppPlace, Discover, Services, service_name, service_target};
 pub use show::{Effective, Loaded, effective, load_whole, load_whole_again};
@@ -288,56 +296,6 @@ pub enum DenyErrno {
     HostUnreachable,
 }
 
-/// `security`.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Security {
-    pub acl: Acl,
-    pub auth: Auth,
-    pub filtering: Filtering,
-    pub rate_limiting: RateLimiting,
-    /// Default none.
-    pub header_rules: Vec<HeaderRule>,
-    pub headers: SecurityHeaders,
-}
-
-/// `security.rate_limiting`: of each client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RateLimiting {
-    /// Default off.
-    pub enabled: bool,
-    /// Requests and tunnels. Default 100.
-    pub requests_per_second: u32,
-    /// Those that may come at one time. Default 200.
-    pub burst: u32,
-}
-
-/// `security.acl`.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Acl {
-    /// Who may ask for what; the first that matches decides. Default none.
-    pub rules: Vec<AccessRule>,
-    pub destinations: Destinations,
-}
-
-/// `security.acl.destinations`: the verdict for each class of address. weir's own ports are always denied.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Destinations {
-    /// 127.0.0.0/8, ::1, and the unspecified addresses. Default deny.
-    pub loopback: Access,
-    /// 169.254.0.0/16, fe80::/10. Default deny.
-    pub link_local: Access,
-    /// Cloud metadata services: 169.254.169.254, fd00:ec2::254 and their like. Default deny.
-    pub metadata: Access,
-    /// RFC 1918, RFC 6598 and fc00::/7. Default allow.
-    pub private: Access,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Access {
-    Allow,
-    Deny,
-}
-
 /// `upstream`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Upstream {
@@ -369,6 +327,8 @@ pub struct Upstream {
     pub parent: Option<Arc<Parent>>,
     /// What does not go through it.
     pub no_proxy: Vec<Exempt>,
+    /// Servers that are really elsewhere. Default none.
+    pub rewrites: Vec<Rewrite>,
 }
 
 /// `upstream.http2`.

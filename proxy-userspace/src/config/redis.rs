@@ -29,6 +29,33 @@ pub struct Redis {
     pub compression: ValueCoding,
 }
 
+/// `security.rate_limiting.redis`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SharedLimits {
+    /// Default none: each weir limits for itself.
+    pub url: Option<RedisUrl>,
+    /// Authorities to trust with `rediss://`. Default none: those of the system.
+    pub ca: Option<PathBuf>,
+    /// How long a request waits for it. Default 50ms.
+    pub timeout: Duration,
+}
+
+impl Default for SharedLimits {
+    fn default() -> Self {
+        Self { url: None, ca: None, timeout: Duration::from_millis(50) }
+    }
+}
+
+pub(super) fn shared_limits(s: &mut Section<'_, '_>) -> SharedLimits {
+    let d = SharedLimits::default();
+    let ms = Duration::from_millis;
+    SharedLimits {
+        url: s.read("url", d.url, shaped(Shape::Secret(Hide::UserInfo, Shape::Text.into()), url)),
+        ca: s.read("ca", d.ca, none_or(path())),
+        timeout: s.read("timeout", d.timeout, duration(ms(1)..=ms(10_000))),
+    }
+}
+
 /// How values are compressed. Default none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ValueCoding {

@@ -2,7 +2,7 @@
 
 use super::errors::Report;
 use super::tree::Node;
-use super::{Admin, Cache, Capture, Config, ConfigErrors, Logging, Server, clashes};
+use super::{Admin, Cache, Capture, Config, ConfigErrors, Logging, Security, Server, clashes};
 
 /// Keys, and sections with all that is below them, whose values are those of the start.
 const FIXED: &[&str] = &[
@@ -13,6 +13,7 @@ const FIXED: &[&str] = &[
     "cache.enabled",
     "cache.disk",
     "cache.redis",
+    "security.rate_limiting.redis",
     "tls",
     "system_proxy",
     "admin",
@@ -65,6 +66,7 @@ pub fn reloaded(old: &Config, mut new: Config, captures: bool) -> Result<Config,
             redis: old.cache.redis.clone(),
             ..new.cache
         },
+        security: Security { shared_limits: old.security.shared_limits.clone(), ..new.security },
         tls: old.tls.clone(),
         system_proxy: old.system_proxy.clone(),
         admin: Admin { token_file: new.admin.token_file, ..old.admin.clone() },
@@ -97,6 +99,7 @@ mod tests {
             ("capture.detect_timeout=9ms", false),
             ("capture.targets=['unit:a.service']", true),
             ("security.rate_limiting.enabled=true", false),
+            ("security.rate_limiting.redis.timeout=9ms", true),
             ("cache.enabled=true", true),
             ("cache.disk.path=/x", true),
             ("cache.redis.timeout=9ms", true),

@@ -14,6 +14,7 @@ pub mod http2;
 pub mod pac;
 pub mod parse;
 pub mod path;
+pub mod replace;
 pub mod status;
 pub mod trailers;
 pub mod websocket;

@@ -7,8 +7,10 @@ use std::pin::pin;
 use super::attempt::Attempt;
 use super::caching::{Fetch, Verdict, store_and_deliver};
 use super::failure::{Cut, Failure};
+use super::form::is_grpc;
 use super::hop::http1::Http1;
 use super::hop::http2::Http2;
+use super::inspecting::{Judged, inspected};
 use super::recording::Recording;
 use super::replay::is_idempotent;
 use super::request::{Request, body_limit};
@@ -18,11 +20,12 @@ use super::side::{Afterwards, Answer, DownstreamSide, Onward, Reply, UpstreamSid
 use super::tunnel::Upgraded;
 use super::upgrades::authenticates_connection;
 use super::{Engine, additions};
+use crate::config::Direction;
 use crate::http::authority::Shown;
 use crate::http::forward;
 use crate::http::framing::Framing;
 use crate::http::head::{ResponseHead, Version};
-use crate::http::headers::{Headers, Name};
+use crate::http::headers::Name;
 use crate::http::websocket;
 use crate::net::deadline::Deadline;
 use crate::relay::body::{BodyError, Patience, Terms, transfer};
@@ -162,7 +165,9 @@ impl Exchange<'_, '_> {
             return own;
         }
         let repeats = self.may_repeat();
-        let may_meet = repeats || self.request.follows;
+        // A body that is held back to be judged would keep it waiting, until its server closes it.
+        let is_held = || inspected(self.engine, self.request, Direction::Request, self.framing).is_some();
+        let may_meet = repeats || self.request.follows && !is_held();
         may_meet.then(|| self.engine.upstream.reuse(self.addresses, repeats)).flatten()
     }
 
@@ -221,17 +226,24 @@ impl Exchange<'_, '_> {
         let (host, scheme) = self.host();
         let target = self.request_target(Shown(&host, scheme));
         let form = self.form(&target, Shown(&host, scheme));
+        let downstream = downstream.open(self.framing);
+        let (upload, download) = engine.paces(&self.flow.client, request.identity.as_deref());
+        let patience = self.patience(downstream.deadline, download.as_ref());
+        let mut reply = downstream.reply;
+        let mut content = Judged::of(downstream.content);
+        if let Some(inspection) = inspected(engine, request, Direction::Request, self.framing) {
+            // Boxed: who is not judged does not carry its state.
+            Box::pin(content.judge_request(&inspection, request, &mut reply, &engine.via, patience)).await?;
+        }
         metrics::with(|metrics| metrics.upstream_requests.increment());
         let (mut sink, mut answer) =
             upstream.begin(&Onward { head: &request.head, form, via: &engine.via })?;
-        let mut downstream = downstream.open(self.framing);
-        let (mut reply, patience) = (downstream.reply, self.patience(downstream.deadline));
         // By reference: a future holds twice what it is given, and all of this is moved in memory for each request.
         let sending = pin!(transfer(
-            &mut downstream.content,
+            &mut content,
             &mut sink,
             Terms {
-                patience: self.patience(&sending_deadline),
+                patience: self.patience(&sending_deadline, upload.as_ref()),
                 limit: body_limit(engine, &request.target),
                 // A call of gRPC may be a stream, with pauses as long as both sides like.
                 paces_streams: self.framing == Framing::Chunked && !is_grpc(&request.head.headers),
@@ -292,8 +304,13 @@ impl Exchange<'_, '_> {
             }
             _ => (None, None),
         };
-        let may_keep = sending.may_end_well();
         let (engine, request) = (self.engine, self.request);
+        let mut body = Judged::of(answer.body(framing));
+        if let Some(inspection) = inspected(engine, request, Direction::Response, framing) {
+            let mut judging = Box::pin(body.judge_response(&inspection, &head, patience));
+            sending.beside(judging.as_mut()).await?;
+        }
+        let may_keep = sending.may_end_well();
         let mut stages = match instead {
             Some((mut told, framing)) => {
                 self.flow.status = Some(told.status);
@@ -310,19 +327,12 @@ impl Exchange<'_, '_> {
             (Some(storing), Some(fetch)) => {
                 let ways = (reply, &mut stages);
                 // Boxed: who stores nothing does not carry its state.
-                let mut storing = Box::pin(store_and_deliver(
-                    answer.body(framing),
-                    *storing,
-                    fetch,
-                    ways,
-                    received,
-                    patience,
-                ));
+                let mut storing =
+                    Box::pin(store_and_deliver(body, *storing, fetch, ways, received, patience));
                 sending.beside(storing.as_mut()).await
             }
             _ => {
-                let mut body = answer.body(framing);
-                let delivery = pin!(deliver(&mut body, reply, &mut stages, Some(received), patience));
+                let delivery = pin!(deliver(body, reply, &mut stages, Some(received), patience));
                 sending.beside(delivery).await
             }
         };
@@ -356,9 +366,4 @@ impl Exchange<'_, '_> {
             }
         }
     }
-}
-
-fn is_grpc(headers: &Headers) -> bool {
-    let types = headers.iter().filter(|field| field.name.eq_ignore_ascii_case(b"content-type"));
-    types.into_iter().any(|field| field.value.starts_with(b"application/grpc"))
 }

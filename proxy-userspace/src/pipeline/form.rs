@@ -1,5 +1,5 @@
 //! The form in which a request is sent on: its target, Host, what is said of the client, credentials for a parent proxy;
-//! and how long either side may take.
+//! what its fields tell of it, and how long either side may take.
 
 use std::borrow::Cow;
 
@@ -8,7 +8,9 @@ use crate::config::{ForwardedFields, HostField};
 use crate::http::authority::{Authority, Host, Scheme, Shown};
 use crate::http::forward::{self, Form};
 use crate::http::forwarded::Forwarded;
+use crate::http::headers::Headers;
 use crate::net::deadline::Deadline;
+use crate::net::pacing::Pace;
 use crate::relay::body::Patience;
 use crate::target::{Front, Hop};
 use crate::upstream::basic;
@@ -61,16 +63,16 @@ impl Exchange<'_, '_> {
 
     /// How long either side may keep the other waiting. Captured programs have not asked for a proxy: they may
     /// wait for as long as a tunnel may.
-    pub(super) fn patience<'a>(&self, deadline: &'a Deadline) -> Patience<'a> {
+    pub(super) fn patience<'a>(&self, deadline: &'a Deadline, pace: Option<&'a Pace>) -> Patience<'a> {
         let timeouts = &self.engine.config.server.timeouts;
         match self.request.target.front {
             Front::Captured => {
                 let idle = timeouts.tunnel_idle;
-                Patience { deadline, read: idle, write: idle, least_rate: 0 }
+                Patience { deadline, read: idle, write: idle, least_rate: 0, pace }
             }
             Front::Explicit | Front::Gateway => {
                 let least_rate = self.engine.config.server.limits.min_rate;
-                Patience { deadline, read: timeouts.read, write: timeouts.write, least_rate }
+                Patience { deadline, read: timeouts.read, write: timeouts.write, least_rate, pace }
             }
         }
     }
@@ -96,4 +98,10 @@ impl Exchange<'_, '_> {
             host: self.request.target.authority.as_ref(),
         })
     }
+}
+
+/// Whether a call of gRPC is made.
+pub(super) fn is_grpc(headers: &Headers) -> bool {
+    let types = headers.iter().filter(|field| field.name.eq_ignore_ascii_case(b"content-type"));
+    types.into_iter().any(|field| field.value.starts_with(b"application/grpc"))
 }

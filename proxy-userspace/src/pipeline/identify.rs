@@ -35,14 +35,14 @@ pub(super) async fn identify(
         flow.identify(Arc::clone(identity));
     }
     match identity.as_ref().and_then(|identity| identity.context.as_ref()) {
-        Some(context) => match &context.limit {
+        Some(context) => match context.limit.as_ref().filter(|own| own.enabled) {
             Some(own) => engine.limits.take_from(&context.bucket, own, "its context's limits")?,
             None if policy.rate.enabled => {
                 engine.limits.take_from(&context.bucket, &policy.rate, "security.rate_limiting")?;
             }
             None => {}
         },
-        None if policy.rate.enabled => engine.limits.take(&policy.rate, Who::of(client))?,
+        None if policy.rate.enabled => engine.limits.take_shared(&policy.rate, Who::of(client)).await?,
         None => {}
     }
     Ok(identity)
@@ -64,7 +64,7 @@ pub fn has_route(engine: &Engine, target: &Target) -> bool {
     // Who is wrong is told so by whoever opens the tunnel; only contexts have routes.
     let Some(Presented::Basic { name, password }) = target.credentials.as_deref() else { return false };
     let Some(identity) = engine.auth.contexts.verify(name, password) else { return false };
-    rewriting::lead(&mut target.clone(), Some(&identity)).is_some()
+    rewriting::lead(engine, &mut target.clone(), Some(&identity)).is_some()
 }
 
 /// Whether a name and password are somebody's, as a SOCKS5 client has to be told before it says what it wants.

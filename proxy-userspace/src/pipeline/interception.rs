@@ -14,7 +14,8 @@ use crate::http::authority::Host;
 use crate::net::transport::Transport;
 use crate::netns::Namespace;
 use crate::policy::auth::Identity;
-use crate::target::Front;
+use crate::policy::{Policy, Subject};
+use crate::target::{Client, Front, Target};
 use crate::telemetry::flow::Protocol;
 use crate::tls::alpn;
 use crate::upstream::{Addresses, Connection, Idle};
@@ -46,6 +47,52 @@ impl Opened {
             },
             Upgraded::Stream(_) => None,
         }
+    }
+
+    /// Whether what a client calls its server in TLS has to be judged.
+    #[must_use]
+    pub fn asks_name(&self, engine: &Engine) -> bool {
+        let own = self.flow.identity().and_then(|identity| identity.context.as_ref()?.policy.as_ref());
+        engine.policy.current().asks_names() || own.is_some_and(Policy::asks_names)
+    }
+
+    /// Judges what a client calls its server in TLS, where that is another name than the one by which the tunnel was asked
+    /// for, and has been judged.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub fn check_name(
+        &self,
+        engine: &Engine,
+        client: &Client,
+        target: &Target,
+        server_name: Option<&str>,
+    ) -> Result<(), Failure> {
+        let Some(name) = server_name else { return Ok(()) };
+        let asked = target.authority.as_ref();
+        let Ok(host) = Host::parse(name) else {
+            return Err(Failure::BadRequest(
+                "the name in the ClientHello is none that a server can have".into(),
+            ));
+        };
+        if asked.is_some_and(|asked| asked.host == host) {
+            return Ok(());
+        }
+        let original = match asked.map(|asked| &asked.host) {
+            Some(Host::Address(address)) => Some(*address),
+            _ => target.original_destination.map(|original| original.ip()),
+        };
+        let identity = self.flow.identity().map(|identity| &**identity);
+        let subject = Subject::of(client, target, Some("CONNECT"), None).by(identity);
+        let subject = Subject { host: Some(&host), original, ..subject };
+        engine.policy.current().check(&subject)?;
+        subject.own_policy().map(|own| own.check(&subject)).transpose()?;
+        Ok(())
+    }
+
+    /// Refuses it after all.
+    pub fn deny(mut self, failure: &Failure) {
+        respond::note(&mut self.flow, failure);
     }
 
     /// Refuses it after all: its client has said something that it must not say.

@@ -14,12 +14,14 @@ pub mod failure;
 mod form;
 mod hop;
 pub mod identify;
+mod inspecting;
 pub mod interception;
 mod judge;
 mod max_forwards;
 #[cfg(not(feature = "compression"))]
 mod no_compression;
 mod recording;
+mod replacing;
 mod replay;
 pub mod request;
 mod respond;
@@ -43,8 +45,9 @@ use crate::config::Config;
 use crate::dns::Inspection;
 use crate::http::authority::{Authority, Host};
 use crate::http::forward::Pseudonym;
+use crate::net::pacing::Pace;
 use crate::policy::acl::Acl;
-use crate::policy::auth::Auth;
+use crate::policy::auth::{Auth, Identity};
 use crate::policy::current::Follower;
 use crate::policy::interception::Interception;
 use crate::policy::limits::Limits;
@@ -52,7 +55,7 @@ use crate::policy::{Policy, Subject};
 use crate::relay;
 use crate::route;
 use crate::services;
-use crate::target::Hop;
+use crate::target::{Client, Hop};
 use crate::tls::minting::Minter;
 use crate::tls::server::Acceptance;
 use crate::upstream::{Addresses, Upstream};
@@ -147,6 +150,11 @@ impl Engine {
             return Ok(());
         }
         self.acl.check(address).map_err(Failure::Denied)
+    }
+
+    /// What a client's connections keep to: what it sends, and what it gets.
+    fn paces(&self, client: &Client, identity: Option<&Identity>) -> (Option<Pace>, Option<Pace>) {
+        self.limits.paces(&self.policy.current().rate, client, identity)
     }
 
     /// How tunnels are relayed.

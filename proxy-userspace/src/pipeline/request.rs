@@ -10,9 +10,11 @@ use super::caching::{self, Fetch};
 use super::exchange::{Ending, Exchange};
 use super::failure::{Cut, Failure};
 use super::identify::identify;
+use super::inspecting;
 use super::judge::judge;
 use super::max_forwards::{self, Reach};
 use super::recording::Recording;
+use super::replacing;
 use super::respond::{self, Ask};
 use super::rewriting::{self, Rewritten};
 use super::serving::{self, Wanted};
@@ -130,7 +132,7 @@ async fn answer_known(
     flow: &mut Recording,
 ) -> Result<Ending, Failure> {
     request.identity = identify(engine, downstream.client(), &request.target, flow).await?;
-    rewriting::rewrite(request, flow);
+    rewriting::rewrite(engine, request, flow);
     serving::find(engine, request)?;
     match request.identity.as_ref().and_then(|identity| identity.context.as_ref()) {
         None => answer(engine, downstream, request, own, flow).await,
@@ -195,6 +197,8 @@ pub(super) async fn forward(
     flow: &mut Recording,
     fetch: Option<&mut Fetch<'_>>,
 ) -> Result<Ending, Failure> {
+    let whole = inspecting::of_the_whole(engine, request);
+    let request = whole.as_ref().unwrap_or(request);
     if let Some(app) = request.app() {
         // Boxed: who asks for no app does not carry its state.
         return Box::pin(serving::forward(engine, downstream, (request, app), framing, own, flow, fetch))
@@ -230,6 +234,7 @@ fn filtered(engine: &Engine, request: &Request) -> Result<Option<Request>, Failu
     let Request { head, target, path, .. } = request;
     let rules = &policy.header_rules;
     let changed = filters::check(filters::Request { head, target, path, rules, via: &engine.via })?;
+    let changed = replacing::asked(&policy, target, path, changed.as_ref().unwrap_or(head)).or(changed);
     Ok(changed.map(|head| request.with_head(head)))
 }
 
@@ -295,7 +300,7 @@ async fn answer_itself(
     let manner = Manner { framing, via: None, may_keep: sent };
     flow.status = Some(head.status);
     let body = Held::new(Side::Upstream, content);
-    respond::respond(engine, downstream, (&head, manner), body, &mut Stages::new(), None).await?;
+    respond::respond(engine, downstream, (&head, manner), body, &mut Stages::new(), (None, None)).await?;
     flow.end = "complete".into();
     Ok(Ending::Complete { sent })
 }

@@ -11,6 +11,7 @@ use crate::http::framing::Framing;
 use crate::http::head::ResponseHead;
 use crate::http::status::{self, Form};
 use crate::policy::By;
+use crate::policy::auth::Identity;
 use crate::relay::Side;
 use crate::relay::body::held::Held;
 use crate::relay::body::{Patience, Source};
@@ -59,24 +60,27 @@ pub(super) async fn failure(
     let body = Held::new(Side::Upstream, content);
     let manner = Manner { framing, via: None, may_keep };
     // What weir itself says is no content of the flow's.
-    respond(engine, downstream, (&head, manner), body, &mut Stages::new(), None).await.is_ok()
+    respond(engine, downstream, (&head, manner), body, &mut Stages::new(), (None, None)).await.is_ok()
 }
 
-/// Answers with a head and a body that come from no upstream: one of weir's own, or a stored one.
+/// Answers with a head and a body that come from no upstream: one of weir's own, or a stored one. `received`: where the
+/// bytes of its body are counted.
 pub(super) async fn respond(
     engine: &Engine,
     downstream: &mut impl DownstreamSide,
     (head, manner): (&ResponseHead, Manner<'_>),
     body: impl Source,
     stages: &mut Stages,
-    received: Option<&Cell<u64>>,
+    (identity, received): (Option<&Identity>, Option<&Cell<u64>>),
 ) -> Result<(), Failure> {
     let timeouts = &engine.config.server.timeouts;
     // Captured programs have not asked for a proxy: they may read as slowly as they like.
     let is_captured = downstream.client().process.is_some();
     let least_rate = if is_captured { 0 } else { engine.config.server.limits.min_rate };
+    let (_, download) = engine.paces(downstream.client(), identity);
     let Directions { mut reply, deadline, .. } = downstream.open(Framing::None);
-    let patience = Patience { deadline, read: timeouts.read, write: timeouts.write, least_rate };
+    let pace = download.as_ref();
+    let patience = Patience { deadline, read: timeouts.read, write: timeouts.write, least_rate, pace };
     reply.head(head, manner);
     deliver(body, &mut reply, stages, received, patience).await
 }
@@ -91,6 +95,7 @@ pub(super) fn note(flow: &mut Recording, failure: &Failure) {
                 match refusal.by {
                     By::Access => metrics.denied_by_rules.increment(),
                     By::Filtering => metrics.denied_by_lists.increment(),
+                    By::Inspection => metrics.denied_by_inspection.increment(),
                     By::Authentication => metrics.denied_by_auth.increment(),
                     By::Limits => metrics.denied_by_limits.increment(),
                 }

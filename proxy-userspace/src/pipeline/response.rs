@@ -6,6 +6,7 @@ use std::io;
 use super::Engine;
 use super::compression::compress;
 use super::failure::Failure;
+use super::replacing::replace;
 use super::request::Request;
 use super::serving;
 use super::side::{Answer, Manner, Reply};
@@ -86,6 +87,7 @@ pub(super) fn give_head(
     // stored was taken from it before, as it came.
     let mut stages = Stages::new();
     let framing = serving::rewrite(request, head, framing, &mut stages);
+    let framing = replace(engine, request, head, framing, &mut stages);
     let framing = compress(engine, request, head, framing, &mut stages);
     reply.head(head, Manner { framing, via: Some(&engine.via), may_keep });
     stages

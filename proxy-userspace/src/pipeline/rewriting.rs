@@ -1,13 +1,14 @@
-//! Requests of a context with a route: what they ask of loopback is asked of where that really is, and what comes back is
+//! Requests for servers that are really elsewhere (a context's route, `upstream.rewrites`): they are asked of there, and what comes back is
 //! told as the client knows it. Bodies are passed as they are.
 
+use super::Engine;
 use super::recording::Recording;
 use super::request::Request;
 use crate::http::authority::{Authority, Scheme, Shown};
 use crate::http::head::ResponseHead;
 use crate::http::headers::Headers;
 use crate::policy::auth::Identity;
-use crate::policy::rewrite::Route;
+use crate::policy::rewrite::{Route, by_rule, is_above};
 use crate::target::{Front, Target};
 
 /// What a request was before.
@@ -15,22 +16,39 @@ use crate::target::{Front, Target};
 pub struct Rewritten {
     scheme: Scheme,
     authority: Authority,
-    route: Route,
+    way: Way,
 }
 
-/// Leads a target to where it really is, if its client's context has a route for it.
-pub(super) fn lead(target: &mut Target, identity: Option<&Identity>) -> Option<Rewritten> {
-    let route = identity?.context.as_ref()?.route.as_ref()?;
-    let authority = target.authority.clone().filter(|_| target.front == Front::Explicit)?;
-    let (scheme, there) = route.of(&authority)?;
-    let rewritten = Rewritten { scheme: target.scheme, authority, route: route.clone() };
+/// By what it is elsewhere.
+#[derive(Debug, Clone)]
+enum Way {
+    /// A context's route: each loopback port is a server of its own.
+    Route(Route),
+    /// A rule of `upstream.rewrites`: that is where it is.
+    Rule(Scheme, Authority),
+}
+
+/// Leads a target to where it really is, if its client's context has a route for it, or a rule names it.
+pub(super) fn lead(engine: &Engine, target: &mut Target, identity: Option<&Identity>) -> Option<Rewritten> {
+    let route = identity.and_then(|identity| identity.context.as_ref()?.route.as_ref());
+    let rules = &engine.config.upstream.rewrites;
+    if target.front != Front::Explicit || route.is_none() && rules.is_empty() {
+        return None;
+    }
+    let authority = target.authority.clone()?;
+    let led = route.and_then(|route| Some((Way::Route(route.clone()), route.of(&authority)?)));
+    let (way, (scheme, there)) = led.or_else(|| {
+        let there = by_rule(rules, &authority)?;
+        Some((Way::Rule(there.0, there.1.clone()), there))
+    })?;
+    let rewritten = Rewritten { scheme: target.scheme, authority, way };
     (target.scheme, target.authority) = (scheme, Some(there));
     Some(rewritten)
 }
 
 /// The same for a request, with the fields that tell its server where it comes from.
-pub(super) fn rewrite(request: &mut Request, flow: &mut Recording) {
-    let Some(rewritten) = lead(&mut request.target, request.identity.as_deref()) else { return };
+pub(super) fn rewrite(engine: &Engine, request: &mut Request, flow: &mut Recording) {
+    let Some(rewritten) = lead(engine, &mut request.target, request.identity.as_deref()) else { return };
     flow.authority = request.target.authority.as_ref().map(ToString::to_string);
     for name in ["Origin", "Referer"] {
         replace(&mut request.head.headers, name, |url| rewritten.there(url));
@@ -51,16 +69,28 @@ impl Rewritten {
     /// A URL as the server there knows it. None: it is another one's.
     fn there(&self, url: &str) -> Option<String> {
         let (_, authority, rest) = split(url)?;
-        let (scheme, there) = self.route.of(&authority)?;
+        let (scheme, there) = match &self.way {
+            Way::Route(route) => route.of(&authority)?,
+            Way::Rule(scheme, there) => (authority == self.authority).then(|| (*scheme, there.clone()))?,
+        };
         Some(format!("{scheme}://{}{rest}", Shown(&there, scheme)))
     }
 
     /// A URL as the client knows it.
     fn back(&self, url: &str) -> Option<String> {
         // A reference without a scheme has that of the server there.
-        let whole = if url.starts_with("//") { format!("https:{url}") } else { url.to_owned() };
+        let there = match &self.way {
+            Way::Route(_) => Scheme::Https,
+            Way::Rule(scheme, _) => *scheme,
+        };
+        let whole = if url.starts_with("//") { format!("{there}:{url}") } else { url.to_owned() };
         let (scheme, authority, rest) = split(&whole)?;
-        let port = self.route.port_of(scheme, &authority)?;
+        let port = match &self.way {
+            Way::Route(route) => route.port_of(scheme, &authority)?,
+            Way::Rule(led, there) => {
+                (*led == scheme && *there == authority).then_some(self.authority.port)?
+            }
+        };
         let known = Authority { host: self.authority.host.clone(), port };
         Some(format!("{}://{}{rest}", self.scheme, Shown(&known, self.scheme)))
     }
@@ -73,7 +103,10 @@ impl Rewritten {
             name.trim().eq_ignore_ascii_case("domain").then_some(value)
         };
         let is_mapped = |attribute: &&str| {
-            domain(attribute).is_some_and(|domain| self.route.is_above(&domain, self.authority.port))
+            domain(attribute).is_some_and(|domain| match &self.way {
+                Way::Route(route) => route.is_above(&domain, self.authority.port),
+                Way::Rule(_, there) => is_above(&domain, &there.host),
+            })
         };
         let mut attributes = cookie.split(';').skip(1);
         attributes.any(|attribute| is_mapped(&attribute)).then(|| {
@@ -123,7 +156,7 @@ mod tests {
         Rewritten {
             scheme: Scheme::Http,
             authority: Authority::parse("localhost:3000", None).unwrap(),
-            route: Route::new(None, &variables).unwrap(),
+            way: Way::Route(Route::new(None, &variables).unwrap()),
         }
     }
 

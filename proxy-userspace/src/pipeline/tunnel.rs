@@ -131,14 +131,15 @@ async fn connect(
 ) -> Result<(Connection, Addresses), Failure> {
     let identity = identify(engine, client, target, flow).await?;
     let mut led = None;
-    let target = match &identity {
-        Some(identity) if identity.has_route() => {
+    let has_route = identity.as_ref().is_some_and(|identity| identity.has_route());
+    let target = match has_route || !engine.config.upstream.rewrites.is_empty() {
+        true => {
             let target = led.insert(target.clone());
-            rewriting::lead(target, Some(identity));
+            rewriting::lead(engine, target, identity.as_deref());
             flow.authority = target.authority.as_ref().map(ToString::to_string);
             &*target
         }
-        _ => target,
+        false => target,
     };
     let subject = Subject::of(client, target, method, None).by(identity.as_deref());
     judge(engine, &subject, target).await?;
@@ -180,8 +181,9 @@ impl Opened {
         };
         metrics::with(|metrics| metrics.tunnels.increment());
         let settings = engine.relay_settings();
-        let Downstream { stream, inbox, admitted, .. } = downstream;
-        let tunnel = relay::relay(stream, upstream, inbox.bytes(), settings);
+        let Downstream { stream, inbox, admitted, client, .. } = downstream;
+        let paces = engine.paces(&client, self.flow.identity().map(|identity| &**identity));
+        let tunnel = relay::relay(stream, upstream, inbox.bytes(), settings).paced(paces);
         let ended = ended(self.namespace, self.flow.identity());
         tokio::task::spawn_local(Relaying { tunnel, flow: self.flow, ended, _admitted: admitted });
     }
@@ -210,15 +212,18 @@ impl Opened {
         let progress = self.flow.progress();
         let moved = (&progress.sent, &progress.received);
         let settings = engine.relay_settings();
+        let paces = engine.paces(&self.flow.client, self.flow.identity().map(|identity| &**identity));
+        let paces = (paces.0.as_ref(), paces.1.as_ref());
         let upstream = self.upstream;
         let relayed = async {
             match upstream {
                 Upgraded::Connection(upstream) => {
-                    to_connection(incoming, outgoing, upstream.stream, settings, moved).await
+                    to_connection(incoming, outgoing, upstream.stream, settings, paces, moved).await
                 }
                 Upgraded::Stream(mut upstream) => {
                     let OnStream { received, sent, .. } = &mut *upstream;
-                    let end = relay_streams((incoming, outgoing), (received, sent), settings, moved).await;
+                    let end =
+                        relay_streams((incoming, outgoing), (received, sent), settings, paces, moved).await;
                     if !matches!(end, End::Complete) {
                         // RFC 9113 §8.5: a connection that broke is told so.
                         sent.reset(Reason::CONNECT_ERROR);

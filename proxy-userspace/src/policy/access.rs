@@ -66,6 +66,10 @@ impl Rules {
             .any(|rule| rule.action == Access::Allow && !(rule.domains.is_empty() && rule.urls.is_none()))
     }
 
+    pub(super) fn ask_names(&self) -> bool {
+        self.rules.iter().any(|rule| !rule.domains.is_empty())
+    }
+
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.rules.iter().map(|rule| rule.name.as_str())
     }

@@ -18,6 +18,8 @@ const MAX_REMEMBERED: usize = 4096;
 #[derive(Debug)]
 pub struct Interception {
     settings: Tls,
+    /// What holds for contexts that want it.
+    of_contexts: InterceptRule,
     /// When a client's refusal is forgotten.
     refused: Cache<(Who, Authority), Instant>,
 }
@@ -61,7 +63,10 @@ impl Interception {
         let refuses = [settings.no_sni, settings.ech].contains(&Unreadable::Refuse);
         let intercepts =
             settings.intercept.rules.iter().any(|rule| rule.action == InterceptAction::Intercept);
-        (refuses || intercepts).then(|| Self { settings, refused: Cache::new(MAX_REMEMBERED) })
+        // Contexts may come that want it.
+        let of_contexts = InterceptRule::of_contexts(settings.intercept.on_failure);
+        let refused = Cache::new(MAX_REMEMBERED);
+        (refuses || intercepts || settings.intercept.enabled).then(|| Self { settings, of_contexts, refused })
     }
 
     /// Whether a connection has to be looked at before it is known what becomes of it. `asked` has no server name yet.
@@ -72,7 +77,9 @@ impl Interception {
         let may_match = |rule: &InterceptRule| {
             rule.action == InterceptAction::Intercept && matches_but_for_name(rule, asked)
         };
-        refuses || self.settings.intercept.rules.iter().any(may_match)
+        refuses
+            || wanted(asked) == Some(true)
+            || wanted(asked).is_none() && self.settings.intercept.rules.iter().any(may_match)
     }
 
     /// The verdict on a ClientHello. `has_ech`: there is, or seems to be, an encrypted one in it.
@@ -87,6 +94,13 @@ impl Interception {
             matches_but_for_name(rule, asked)
                 && (rule.domains.is_empty() || names.into_iter().flatten().any(fits))
         });
+        // What a context wants for itself, but for what rules pass.
+        let first = match (wanted(asked), first) {
+            (Some(true), Some(rule)) if rule.action == InterceptAction::Pass => Some(rule),
+            (Some(true), found) => Some(found.unwrap_or(&self.of_contexts)),
+            (Some(false), _) => None,
+            (None, found) => found,
+        };
         match first {
             Some(rule) if rule.action == InterceptAction::Intercept && !self.has_refused(asked, rule) => {
                 // Who answers in the server's place has no key for what is encrypted: the client hears that ECH is off.
@@ -118,6 +132,11 @@ impl Interception {
         let remembered = place(asked).and_then(|place| self.refused.get(&(who(asked.client), place)));
         remembered.is_some_and(|until| until > Instant::now())
     }
+}
+
+/// What the client's context wants for itself.
+fn wanted(asked: &Asked<'_>) -> Option<bool> {
+    asked.identity?.context.as_ref()?.intercept
 }
 
 fn who(client: &Client) -> Who {

@@ -1,6 +1,7 @@
 //! `security.rate_limiting`: how often a client may ask. A token bucket a client, kept as the time at which it will be full
 //! again (GCRA): one word, changed in one step, whichever worker asks.
 
+use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,12 +9,18 @@ use std::time::{Duration, Instant};
 
 use quick_cache::sync::Cache;
 
+use super::auth::Identity;
+#[cfg(feature = "redis")]
+use super::shared_limits::SharedLimits;
 use super::{By, Refusal};
-use crate::config::RateLimiting;
+use crate::config::{self, RateLimiting};
+use crate::net::pacing::{Pace, Rate};
 use crate::target::Client;
 
 /// Clients whose buckets are kept; of more, those that have asked least recently begin anew.
 const MAX_CLIENTS: usize = 65_536;
+
+const RULE: &str = "security.rate_limiting";
 
 /// Whose bucket it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -29,6 +36,25 @@ pub enum Who {
 pub struct Limits {
     began: Instant,
     clients: Cache<Who, Arc<Bucket>>,
+    /// Those that several weirs share.
+    #[cfg(feature = "redis")]
+    shared: Option<SharedLimits>,
+    /// Bytes a second.
+    rates: Cache<(Payer, Way), Arc<Rate>>,
+}
+
+/// Who uses up a rate.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Payer {
+    Client(Who),
+    /// By its id.
+    Context(Box<str>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Way {
+    Up,
+    Down,
 }
 
 /// One bucket.
@@ -54,9 +80,34 @@ impl Who {
 
 impl Limits {
     /// With all buckets full.
-    #[must_use]
-    pub fn new() -> Arc<Self> {
-        Arc::new(Self { began: Instant::now(), clients: Cache::new(MAX_CLIENTS) })
+    ///
+    /// # Errors
+    /// There is no thread to be had for those that are shared.
+    pub fn new(
+        #[cfg_attr(not(feature = "redis"), expect(unused_variables))] shared: &config::SharedLimits,
+    ) -> io::Result<Arc<Self>> {
+        Ok(Arc::new(Self {
+            began: Instant::now(),
+            clients: Cache::new(MAX_CLIENTS),
+            #[cfg(feature = "redis")]
+            shared: SharedLimits::start(shared)?,
+            rates: Cache::new(MAX_CLIENTS),
+        }))
+    }
+
+    /// Takes a token of a client's, of the bucket that several weirs share if there is one.
+    ///
+    /// # Errors
+    /// 429, if there is none.
+    pub async fn take_shared(&self, settings: &RateLimiting, who: Who) -> Result<(), Refusal> {
+        #[cfg(feature = "redis")]
+        if let (Some(shared), Who::Network(network)) = (&self.shared, who) {
+            let taken = Box::pin(shared.take(format!("weir:limit:{network}"), settings));
+            if let Some(taken) = taken.await {
+                return taken.map_err(|wait| too_many(settings, wait, RULE));
+            }
+        }
+        self.take(settings, who)
     }
 
     /// Takes a token of a client's.
@@ -73,7 +124,46 @@ impl Limits {
                 bucket
             }
         };
-        self.take_from(&bucket, settings, "security.rate_limiting")
+        self.take_from(&bucket, settings, RULE)
+    }
+
+    /// What a client's connections keep to together: what it sends, and what it gets. None: nothing bounds it.
+    #[must_use]
+    pub fn paces(
+        &self,
+        settings: &RateLimiting,
+        client: &Client,
+        identity: Option<&Identity>,
+    ) -> (Option<Pace>, Option<Pace>) {
+        let context = identity.and_then(|identity| identity.context.as_ref());
+        let own = context.and_then(|context| context.limit.as_ref());
+        let of =
+            |rate: fn(&RateLimiting) -> u64| own.map(rate).filter(|own| *own > 0).unwrap_or(rate(settings));
+        let (up, down) = (of(|limit| limit.upload), of(|limit| limit.download));
+        if up == 0 && down == 0 {
+            return (None, None);
+        }
+        let payer = match context {
+            Some(context) => Payer::Context(context.id.clone()),
+            None => Payer::Client(Who::of(client)),
+        };
+        let pace = |way, rate: u64| match rate {
+            0 => None,
+            rate => Pace::of(vec![self.rate((payer.clone(), way), rate)]),
+        };
+        (pace(Way::Up, up), pace(Way::Down, down))
+    }
+
+    /// The rate of theirs, which is a new one if it is to be another than it was.
+    fn rate(&self, whose: (Payer, Way), bytes_per_second: u64) -> Arc<Rate> {
+        if let Some(rate) = self.rates.get(&whose).filter(|rate| rate.bytes_per_second() == bytes_per_second)
+        {
+            return rate;
+        }
+        let rate = Rate::new(bytes_per_second);
+        // Of two that begin at one time, one may have its own until it ends.
+        self.rates.insert(whose, Arc::clone(&rate));
+        rate
     }
 
     /// Takes a token of this bucket, which `rule` has made.
@@ -130,7 +220,7 @@ mod tests {
     use super::*;
 
     fn settings(requests_per_second: u32, burst: u32) -> RateLimiting {
-        RateLimiting { enabled: true, requests_per_second, burst }
+        RateLimiting { enabled: true, requests_per_second, burst, upload: 0, download: 0 }
     }
 
     #[test]
@@ -146,7 +236,7 @@ mod tests {
 
     #[test]
     fn clients_have_buckets_of_their_own() {
-        let limits = Limits::new();
+        let limits = Limits::new(&config::SharedLimits::default()).unwrap();
         let settings = settings(1, 1);
         let who = |text: &str| {
             Who::of(&Client { address: std::net::SocketAddr::new(text.parse().unwrap(), 1), process: None })
@@ -161,7 +251,7 @@ mod tests {
 
     #[test]
     fn workers_together_take_no_more() {
-        let limits = Limits::new();
+        let limits = Limits::new(&config::SharedLimits::default()).unwrap();
         let settings = settings(1, 500);
         let taken = || {
             let who = Who::Cgroup(7);

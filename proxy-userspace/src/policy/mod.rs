@@ -6,21 +6,34 @@
 pub mod access;
 pub mod acl;
 pub mod auth;
+pub mod body_rules;
 pub mod current;
 pub mod filtering;
+#[cfg(feature = "inspection")]
+pub mod inspection;
 pub mod interception;
 pub mod limits;
+#[cfg(not(feature = "inspection"))]
+mod no_inspection;
 pub mod rewrite;
+#[cfg(feature = "redis")]
+mod shared_limits;
+
+#[cfg(not(feature = "inspection"))]
+pub use no_inspection as inspection;
 
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use crate::authority::{Authority, Host, Scheme};
 use crate::config;
 use crate::target::{Client, Target};
 use access::{Decision, Rules};
 use auth::Identity;
+use body_rules::BodyRules;
 use filtering::{Filtering, ListError};
+use inspection::{Inspection, RulesError};
 
 /// What may be asked for.
 #[derive(Debug)]
@@ -31,8 +44,20 @@ pub struct Policy {
     pub rate: config::RateLimiting,
     /// For `filters`.
     pub header_rules: Vec<config::HeaderRule>,
+    pub body_rules: BodyRules,
+    /// None: no body is looked at.
+    pub inspection: Option<Arc<Inspection>>,
     /// Nothing is refused by it.
     idle: bool,
+}
+
+/// Why the configuration's policy can't be put in force.
+#[derive(Debug, thiserror::Error)]
+pub enum PolicyError {
+    #[error("security.filtering: {0}")]
+    Lists(#[from] ListError),
+    #[error("security.inspection.rules: {0}")]
+    Rules(#[from] RulesError),
 }
 
 /// What is still to be known of a request that may go on.
@@ -80,6 +105,8 @@ pub enum By {
     Access,
     /// `security.filtering`
     Filtering,
+    /// `security.inspection`
+    Inspection,
     /// `security.auth`
     Authentication,
     /// `security.rate_limiting`
@@ -106,8 +133,8 @@ impl Policy {
     /// What the configuration says.
     ///
     /// # Errors
-    /// [`ListError`]: a list can't be used.
-    pub fn load(config: &config::Security) -> Result<Self, ListError> {
+    /// [`PolicyError`]: a file can't be used.
+    pub fn load(config: &config::Security) -> Result<Self, PolicyError> {
         let rules = Rules::new(&config.acl.rules);
         let filtering = Filtering::load(&config.filtering)?;
         let idle = rules.is_empty() && filtering.is_idle();
@@ -117,6 +144,8 @@ impl Policy {
             auth: config.auth.clone(),
             rate: config.rate_limiting,
             header_rules: config.header_rules.clone(),
+            body_rules: BodyRules::new(&config.body_rules),
+            inspection: Inspection::load(&config.inspection)?,
             idle,
         })
     }
@@ -125,6 +154,13 @@ impl Policy {
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.idle
+    }
+
+    /// Whether a file that it was read from has changed since.
+    #[must_use]
+    pub fn is_outdated(&self) -> bool {
+        self.filtering.is_outdated()
+            || self.inspection.as_ref().is_some_and(|inspection| inspection.is_outdated())
     }
 
     /// The names of `security.acl.rules`, in their order.
@@ -137,6 +173,12 @@ impl Policy {
     #[must_use]
     pub fn allows_names(&self) -> bool {
         self.filtering.is_allowlist() || self.rules.allow_names()
+    }
+
+    /// Whether anything depends on what a server is called: then the name in a ClientHello counts, too.
+    #[must_use]
+    pub fn asks_names(&self) -> bool {
+        !self.idle && (!self.filtering.is_idle() || self.rules.ask_names())
     }
 
     /// Judges what is asked for before anything is done for it.

@@ -4,6 +4,8 @@
 use std::net::IpAddr;
 use std::str::FromStr as _;
 
+use crate::config::Rewrite;
+
 use crate::authority::{Authority, Host, Scheme};
 
 /// The template of a context that names none.
@@ -100,6 +102,23 @@ impl Route {
         let name = format!("{}{port}{}", self.before, self.behind);
         name.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
     }
+}
+
+/// Where a server really is by the first of `upstream.rewrites` that names it.
+#[must_use]
+pub fn by_rule(rules: &[Rewrite], authority: &Authority) -> Option<(Scheme, Authority)> {
+    let names = |rule: &&Rewrite| {
+        rule.hosts.iter().any(|pattern| pattern.matches(&authority.host))
+            && (rule.ports.is_empty() || rule.ports.iter().any(|ports| ports.contains(&authority.port)))
+    };
+    rules.iter().find(names)?.of(authority)
+}
+
+/// Whether a cookie's domain (in lower case, without a dot before it) is this server, or above it.
+#[must_use]
+pub fn is_above(domain: &str, host: &Host) -> bool {
+    let Host::Name(name) = host else { return false };
+    name.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
 /// RFC 6761 §6.3, and the addresses that connect to this host.

@@ -17,6 +17,7 @@ use super::tunnel::Side;
 use crate::http::chunked::BadChunk;
 use crate::http::headers::Headers;
 use crate::net::deadline::{self, Deadline, Expired};
+use crate::net::pacing::Pace;
 use crate::net::place::Place;
 use crate::telemetry::metrics;
 
@@ -26,6 +27,9 @@ const GATHER: usize = 64 << 10;
 /// A part of this size or more is written from where it is, instead of being copied to what is gathered. Below, the copy
 /// costs less than a write of its own would.
 const LARGE: usize = 32 << 10;
+
+/// Where something bounds how much may pass in a second, so much is sent at one time.
+const PACED: usize = 64 << 10;
 
 /// Where content comes from: a connection, a stream of one, or a store.
 pub trait Source {
@@ -201,6 +205,8 @@ pub struct Patience<'a> {
     pub write: Duration,
     /// Bytes a second that either must move on average, where it is waited for longer than that in all; 0: any.
     pub least_rate: u64,
+    /// What bounds how much may pass in a second.
+    pub pace: Option<&'a Pace>,
 }
 
 /// Why a body did not get through.
@@ -233,7 +239,15 @@ pub async fn transfer(
     let (mut total, mut uncounted) = (0, 0);
     let (mut source_waited, mut sink_waited) = (Waited::default(), Waited::default());
     let paces_source = source.has_length() || terms.paces_streams;
+    let mut charged = 0;
     loop {
+        if let Some(pace) = terms.patience.pace {
+            pace.charge(total - std::mem::replace(&mut charged, total));
+            if pace.is_used_up() {
+                flush(&mut sink, &mut uncounted, (total, &mut sink_waited), terms).await?;
+                keep_to(pace, &mut sink).await?;
+            }
+        }
         let piece = source.next()?;
         let place = piece.place();
         let trailers = match piece {
@@ -243,8 +257,8 @@ pub async fn transfer(
                     return Err(BodyError::TooLarge(limit));
                 }
                 let content = (content, place);
-                let content =
-                    put_large(&mut sink, content, &mut uncounted, (total, &mut sink_waited), terms).await?;
+                let counts = (&mut uncounted, &mut charged);
+                let content = put_large(&mut sink, content, counts, (total, &mut sink_waited), terms).await?;
                 // An empty chunk would be the last one.
                 if !content.is_empty() {
                     uncounted += content.len() as u64;
@@ -272,6 +286,15 @@ pub async fn transfer(
     }
 }
 
+/// Waits until more may pass.
+async fn keep_to(pace: &Pace, sink: &mut impl Sink) -> Result<(), BodyError> {
+    let side = sink.side();
+    tokio::select! {
+        () = pace.ready() => Ok(()),
+        () = sink.gone() => Err(BodyError::Io(side, io::ErrorKind::ConnectionReset.into())),
+    }
+}
+
 async fn fill(
     source: &mut impl Source,
     sink: &mut impl Sink,
@@ -296,15 +319,16 @@ async fn fill(
 async fn put_large<'a>(
     sink: &mut impl Sink,
     (mut content, mut place): (&'a [u8], Option<Place>),
-    uncounted: &mut u64,
+    (uncounted, charged): (&mut u64, &mut u64),
     (total, waited): (u64, &mut Waited),
     terms: Terms<'_>,
 ) -> Result<&'a [u8], BodyError> {
     let side = sink.side();
     while content.len() >= LARGE {
         let since = deadline::ticks();
+        let part = terms.patience.pace.map_or(content, |_| &content[..content.len().min(PACED)]);
         let taken =
-            match terms.patience.deadline.limit(terms.patience.write, sink.put_some(content, place)).await {
+            match terms.patience.deadline.limit(terms.patience.write, sink.put_some(part, place)).await {
                 Ok(taken) => taken?,
                 Err(Expired::TimedOut | Expired::Drained) => return Err(BodyError::TimedOut(side)),
             };
@@ -315,6 +339,11 @@ async fn put_large<'a>(
         content = &content[taken..];
         place = place.map(|place| place.after(taken as u64));
         waited.note(since, terms.patience.write, terms.patience, total - content.len() as u64, side)?;
+        if let Some(pace) = terms.patience.pace {
+            *charged += taken as u64;
+            pace.charge(taken as u64);
+            keep_to(pace, sink).await?;
+        }
     }
     Ok(content)
 }

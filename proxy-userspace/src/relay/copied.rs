@@ -12,6 +12,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::tunnel::Side;
+use crate::net::pacing::{Pace, Paced};
 use crate::net::transport::Transport;
 
 /// An end of such a tunnel.
@@ -40,6 +41,7 @@ struct Direction {
     received_end: bool,
     ended: bool,
     bytes: u64,
+    paced: Option<Box<Paced>>,
 }
 
 /// Both ends and both directions.
@@ -67,6 +69,11 @@ impl Copied {
     /// Bytes that the upstream and the downstream have taken so far.
     pub(super) fn bytes(&self) -> (u64, u64) {
         (self.up.bytes, self.down.bytes)
+    }
+
+    pub(super) fn keep_to(&mut self, up: Option<Pace>, down: Option<Pace>) {
+        self.up.paced = up.map(|pace| Box::new(Paced::new(pace)));
+        self.down.paced = down.map(|pace| Box::new(Paced::new(pace)));
     }
 
     pub(super) fn complete(&self) {
@@ -99,6 +106,9 @@ impl Direction {
                 ready!(Pin::new(&mut *to).poll_shutdown(cx)).map_err(|error| (to_side, error))?;
                 self.ended = true;
                 return Poll::Ready(Ok(()));
+            }
+            if let Some(paced) = &mut self.paced {
+                ready!(paced.poll_ready(cx, self.bytes));
             }
             ready!(self.poll_receive(cx, from)).map_err(|error| (from_side, error))?;
         }

@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use super::buffers;
 use super::pipe::Pipe;
 use super::tunnel::{Settings, Side};
+use crate::net::pacing::Paced;
 
 /// One read(2). Messages up to this size are copied; a read that fills it means bulk, which is spliced.
 const SCRATCH_SIZE: usize = 16 << 10;
@@ -33,6 +34,8 @@ pub(super) struct Direction {
     bounded: bool,
     small_splices: u8,
     ended: Ended,
+    /// Where something bounds how much may pass in a second. Such a direction is copied, in small pieces.
+    pub(super) paced: Option<Box<Paced>>,
     /// Bytes that the receiving socket has taken.
     pub(super) bytes: u64,
 }
@@ -102,6 +105,9 @@ impl Direction {
                     return Poll::Ready(Ok(()));
                 }
                 Ended::No => {}
+            }
+            if let Some(paced) = &mut self.paced {
+                ready!(paced.poll_ready(cx, self.bytes));
             }
             if self.bulk {
                 ready!(self.poll_splice(cx, &from.1, settings.pipe_size)).map_err(|error| (from.0, error))?;
@@ -215,7 +221,7 @@ impl Direction {
                 self.ended = Ended::Received;
                 return Poll::Ready(Ok(()));
             }
-            self.bulk = received.len() == SCRATCH_SIZE;
+            self.bulk = received.len() == SCRATCH_SIZE && self.paced.is_none();
             let sent = match Pin::new(&mut to.1).poll_write(cx, received) {
                 Poll::Ready(sent) => sent.map_err(|error| (to.0, error))?,
                 Poll::Pending => 0,

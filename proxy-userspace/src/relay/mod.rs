@@ -9,6 +9,7 @@ pub mod copied;
 mod direction;
 mod pipe;
 pub mod references;
+pub mod replace;
 pub mod replaced;
 pub mod stage;
 pub mod stream;

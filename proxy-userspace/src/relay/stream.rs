@@ -10,6 +10,7 @@ use super::tunnel::{End, Settings, Side};
 use crate::http::framing::Framing;
 use crate::net::buffered::Inbox;
 use crate::net::deadline::Deadline;
+use crate::net::pacing::Pace;
 use crate::net::place::Place;
 use crate::net::transport::Transport;
 
@@ -20,13 +21,14 @@ pub async fn to_connection(
     outgoing: &mut impl Sink,
     mut upstream: Transport,
     settings: Settings,
+    paces: (Option<&Pace>, Option<&Pace>),
     moved: (&Cell<u64>, &Cell<u64>),
 ) -> End {
     let (reader, writer) = upstream.split();
     let mut inbox = Inbox::default();
     let received = Arriving::new(Side::Upstream, reader, &mut inbox, Framing::UntilClose);
     let mut sent = Closing::over(Side::Upstream, writer);
-    let end = relay_streams((incoming, outgoing), (received, &mut sent), settings, moved).await;
+    let end = relay_streams((incoming, outgoing), (received, &mut sent), settings, paces, moved).await;
     drop(sent);
     if matches!(end, End::Complete) {
         upstream.end_in_order();
@@ -34,20 +36,24 @@ pub async fn to_connection(
     end
 }
 
-/// Relays between two ends until the tunnel ends. Bytes that were taken are counted in `moved`, sent and received. After
+/// Relays between two ends until the tunnel ends. Bytes that were taken are counted in `moved`, sent and received; each way keeps to its pace. After
 /// an unclean end, no sink has heard of an end that its source has not had.
 pub async fn relay_streams(
     (incoming, outgoing): (impl Source, &mut impl Sink),
     (received, sent): (impl Source, &mut impl Sink),
     settings: Settings,
+    paces: (Option<&Pace>, Option<&Pace>),
     moved: (&Cell<u64>, &Cell<u64>),
 ) -> End {
     // One deadline for both ways: either that moves gives the other time.
     let deadline = Deadline::new();
-    let patience = Patience { deadline: &deadline, read: settings.idle, write: settings.idle, least_rate: 0 };
-    let terms = |moved| Terms { patience, limit: None, paces_streams: false, moved: Some(moved) };
-    let up = transfer(incoming, sent, terms(moved.0));
-    let down = transfer(received, outgoing, terms(moved.1));
+    let terms = |pace, moved| {
+        let (read, write) = (settings.idle, settings.idle);
+        let patience = Patience { deadline: &deadline, read, write, least_rate: 0, pace };
+        Terms { patience, limit: None, paces_streams: false, moved: Some(moved) }
+    };
+    let up = transfer(incoming, sent, terms(paces.0, moved.0));
+    let down = transfer(received, outgoing, terms(paces.1, moved.1));
     match tokio::try_join!(up, down) {
         Ok(_) => End::Complete,
         Err(BodyError::TimedOut(_)) => End::Idle,

@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use super::copied::{Copied, TunnelEnd};
 use super::direction::{Broken, Direction};
 use crate::net::deadline::Deadline;
+use crate::net::pacing::{Pace, Paced};
 use crate::net::transport::Transport;
 use crate::telemetry::metrics;
 
@@ -137,6 +138,21 @@ impl Tunnel {
         let tunnel = Self { way, deadline: Deadline::new(), settings };
         tunnel.deadline.arm(settings.idle);
         tunnel
+    }
+
+    /// Has each direction keep to its pace: what goes to the upstream, and what comes from there.
+    #[must_use]
+    pub fn paced(mut self, (up, down): (Option<Pace>, Option<Pace>)) -> Self {
+        if up.is_some() || down.is_some() {
+            match &mut self.way {
+                Way::Sockets(sockets) => {
+                    sockets.up.paced = up.map(|pace| Box::new(Paced::new(pace)));
+                    sockets.down.paced = down.map(|pace| Box::new(Paced::new(pace)));
+                }
+                Way::Copied(copied) => copied.keep_to(up, down),
+            }
+        }
+        self
     }
 
     /// Bytes that the upstream and the downstream have taken so far.

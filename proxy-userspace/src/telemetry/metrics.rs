@@ -25,6 +25,12 @@ pub struct Worker {
     pub denied: Counter,
     pub denied_by_rules: Counter,
     pub denied_by_lists: Counter,
+    pub denied_by_inspection: Counter,
+    pub inspected: Counter,
+    pub body_replacements: Counter,
+    pub body_rules_skipped: Counter,
+    pub inspection_partial: Counter,
+    pub inspection_undecided: Counter,
     pub denied_by_auth: Counter,
     pub denied_by_limits: Counter,
     pub upstream_connects: Counter,
@@ -76,7 +82,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    fn each(&self) -> [(&'static str, &'static str, &Counter); 62] {
+    fn each(&self) -> [(&'static str, &'static str, &Counter); 68] {
         [
             (
                 "explicit_connections_total",
@@ -129,6 +135,28 @@ impl Worker {
             ("denied_total", "Requests and tunnels that policy refused.", &self.denied),
             ("denied_by_rules_total", "Those that security.acl.rules refused.", &self.denied_by_rules),
             ("denied_by_lists_total", "Those that security.filtering refused.", &self.denied_by_lists),
+            (
+                "denied_by_inspection_total",
+                "Those that security.inspection refused.",
+                &self.denied_by_inspection,
+            ),
+            (
+                "body_replacements_total",
+                "Places in bodies where security.body_rules has replaced text.",
+                &self.body_replacements,
+            ),
+            (
+                "body_rules_skipped_total",
+                "Responses in a content coding, or in parts, in which security.body_rules could not look.",
+                &self.body_rules_skipped,
+            ),
+            ("inspected_total", "Bodies that security.inspection has looked at.", &self.inspected),
+            (
+                "inspection_partial_total",
+                "Those of which only the beginning was judged.",
+                &self.inspection_partial,
+            ),
+            ("inspection_undecided_total", "Those that could not be judged.", &self.inspection_undecided),
             (
                 "denied_by_auth_total",
                 "Those without credentials that are needed, or with wrong ones.",

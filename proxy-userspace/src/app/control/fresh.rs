@@ -44,7 +44,7 @@ impl Fresh {
         let waits = |key: &&String| config::needs_restart(key, captures);
         let needs_restart = changed.iter().filter(waits).cloned().collect();
         Ok(Self {
-            policy: Policy::load(&config.security).map_err(|error| format!("security.filtering: {error}"))?,
+            policy: Policy::load(&config.security).map_err(|error| error.to_string())?,
             services: services::configured(&config.services)?,
             tls: Arc::new(
                 ClientTls::load(&config.upstream.tls).map_err(|error| format!("upstream.tls: {error}"))?,

@@ -67,16 +67,25 @@ pub(super) async fn relay_stream(
     tokio::task::spawn_local(look_into(Rc::clone(engine), downstream, opened, target.clone()));
     // What passes is counted where it is served.
     let moved = (&Cell::new(0), &Cell::new(0));
-    let end = to_connection(incoming, outgoing, Transport::Plain(near), engine.relay_settings(), moved).await;
+    let end = to_connection(
+        incoming,
+        outgoing,
+        Transport::Plain(near),
+        engine.relay_settings(),
+        (None, None),
+        moved,
+    )
+    .await;
     matches!(end, End::Complete)
 }
 
 /// Whether anything is asked of what this client speaks in the tunnel.
 pub(super) fn concerns(engine: &Engine, client: &Client, opened: &Opened, target: &Target) -> bool {
-    engine.interception.as_ref().is_some_and(|interception| {
+    let intercepts = engine.interception.as_ref().is_some_and(|interception| {
         let identity = opened.identity().map(|identity| &**identity);
         interception.concerns(&Asked { client, identity, target, server_name: None })
-    })
+    });
+    intercepts || opened.asks_name(engine)
 }
 
 fn asked<'a>(
@@ -101,7 +110,14 @@ async fn look_into(engine: Rc<Engine>, mut downstream: Downstream, opened: Opene
         // Dropped, both sides are reset.
         Spoken::Nothing => return,
     };
-    let Some(interception) = engine.interception.clone() else { return };
+    // What was asked for was judged by another name, or none.
+    if let Err(failure) =
+        opened.check_name(&engine, &downstream.client, &target, hello.server_name.as_deref())
+    {
+        opened.deny(&failure);
+        return deny(downstream).await;
+    }
+    let Some(interception) = engine.interception.clone() else { return opened.relay(&engine, downstream) };
     let identity = opened.identity().cloned();
     let asked = asked(&downstream, identity.as_deref(), &target, &hello);
     let rule = match interception.judge(&asked, hello.has_ech) {

@@ -24,6 +24,7 @@ use crate::pipeline::compression::{compress, compress_unless, note_choice};
 use crate::pipeline::exchange::Ending;
 use crate::pipeline::failure::Failure;
 use crate::pipeline::recording::Recording;
+use crate::pipeline::replacing::replace;
 use crate::pipeline::respond::respond;
 use crate::pipeline::side::{DownstreamSide, Manner};
 use crate::relay::body::{Source, Trailers};
@@ -166,6 +167,7 @@ impl Ask<'_> {
         flow: &mut Recording,
     ) -> Result<Ending, Failure> {
         let mut stages = Stages::new();
+        let framing = replace(self.engine, self.request, &mut head, framing, &mut stages);
         let framing = compress(self.engine, self.request, &mut head, framing, &mut stages);
         self.send_as(head, framing, body, stages, downstream, flow).await
     }
@@ -181,7 +183,13 @@ impl Ask<'_> {
         flow: &mut Recording,
     ) -> Result<Ending, Failure> {
         let (mut stages, mut chosen, mut form) = (Stages::new(), None, None);
+        let framing = replace(self.engine, self.request, &mut head, framing, &mut stages);
+        let is_replaced = !stages.is_empty();
         let framing = compress_unless(self.engine, self.request, &mut head, framing, &mut stages, |coding| {
+            // What rules make of it is made anew each time: they may be others by then.
+            if is_replaced {
+                return None;
+            }
             let number = body.number()?;
             chosen = Some((number, coding));
             form = self.cache.coded().find(number, coding);
@@ -236,8 +244,8 @@ impl Ask<'_> {
         flow.status = Some(head.status);
         let progress = flow.progress();
         let manner = Manner { framing, via: Some(&self.engine.via), may_keep: true };
-        let received = Some(&progress.received);
-        let sent = respond(self.engine, downstream, (&head, manner), body, &mut stages, received).await;
+        let counts = (self.request.identity.as_deref(), Some(&progress.received));
+        let sent = respond(self.engine, downstream, (&head, manner), body, &mut stages, counts).await;
         metrics::with(|metrics| metrics.cache_bytes.add(progress.received.get()));
         flow.end = match &sent {
             Ok(()) => "complete".into(),

@@ -28,7 +28,7 @@ use super::side::DownstreamSide;
 use crate::cache::directives::RequestDirectives;
 use crate::cache::entry::Entry;
 use crate::cache::flights::Lead;
-use crate::cache::key::Key;
+use crate::cache::key::{Key, Scope};
 use crate::cache::range::Wanted;
 use crate::cache::report::Why;
 use crate::cache::{self, Cache, Rules, conditional};
@@ -71,7 +71,7 @@ pub(super) async fn serve(
         request,
         subject: subject(downstream.client(), request),
         framing,
-        key: Key::new(request.target.scheme, request.target.authority.as_ref(), &request.path, scope),
+        key: key(engine, request, scope),
         directives: RequestDirectives::of(&request.head.headers),
         rules: Rules {
             default_ttl: engine.config.cache.default_ttl.as_secs(),
@@ -84,6 +84,15 @@ pub(super) async fn serve(
         // What is no answer from store is boxed: a hit does not carry the state of an exchange.
         "GET" | "HEAD" if framing == Framing::None => ask.answer(downstream, own, flow).await,
         _ => Box::pin(ask.pass(Why::Method, downstream, own, flow)).await,
+    }
+}
+
+/// What its answers are stored under. Those that were judged are found again by whoever would judge them the same way.
+fn key(engine: &Engine, request: &Request, scope: Scope) -> Key {
+    let key = Key::new(request.target.scheme, request.target.authority.as_ref(), &request.path, scope);
+    match &engine.policy.current().inspection {
+        Some(inspection) => key.judged_by(inspection.fingerprint()),
+        None => key,
     }
 }
 

@@ -35,6 +35,8 @@ pub struct Context {
     /// In place of that of the configuration.
     pub limit: Option<RateLimiting>,
     pub bucket: Bucket,
+    /// Whether its TLS is intercepted, where no rule says something of that; None: as rules have it.
+    pub intercept: Option<bool>,
     pub counters: Counters,
     /// How long what is open may go on, once it is released.
     released: watch::Sender<Option<Duration>>,
@@ -60,6 +62,7 @@ pub struct NewContext {
     pub policy: Option<Policy>,
     pub limit: Option<RateLimiting>,
     pub route: Option<Route>,
+    pub intercept: Option<bool>,
 }
 
 /// A context that was made. The password is told this once.
@@ -115,6 +118,7 @@ impl Contexts {
             route: new.route,
             limit: new.limit,
             bucket: Bucket::default(),
+            intercept: new.intercept,
             counters: Counters::default(),
             released: watch::Sender::new(None),
             tag: hmac::sign(&self.key, &message(&name, &password)),

@@ -46,7 +46,8 @@ mod tests {
         std::thread::spawn(move || {
             let deadline = Deadline::new();
             let limit = Duration::from_secs(5);
-            let patience = Patience { deadline: &deadline, read: limit, write: limit, least_rate };
+            let patience =
+                Patience { deadline: &deadline, read: limit, write: limit, least_rate, pace: None };
             let since = deadline::ticks();
             (0..seconds * 10).for_each(|_| deadline::tick());
             let noted = Waited::default().note(since, limit, patience, moved, Side::Downstream);

@@ -86,7 +86,7 @@ async fn transfer_with(
     let moved = Cell::default();
     let mut sink = Leaving::new(Side::Upstream, writer, body.leaving);
     sink.stage_head(body.leaving, |out| out.extend_from_slice(b"head "));
-    let patience = Patience { deadline, read: READ, write: WRITE, least_rate: 0 };
+    let patience = Patience { deadline, read: READ, write: WRITE, least_rate: 0, pace: None };
     let terms = Terms { patience, limit: body.limit, paces_streams: false, moved: Some(&moved) };
     transfer(source, sink, terms).await.map(|()| moved.get())
 }

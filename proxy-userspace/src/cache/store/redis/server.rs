@@ -4,9 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, RedisResult, TlsCertificates,
-};
+use redis::{AsyncConnectionConfig, Client, RedisResult};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
@@ -18,8 +16,9 @@ use crate::cache::entry::Entry;
 use crate::cache::key::Key;
 use crate::cache::purge::Purge;
 use crate::cache::store::Stored;
-use crate::config::{Redis, RedisPlace};
+use crate::config::Redis;
 use crate::http::headers::Headers;
+use crate::net;
 
 /// What the thread is asked.
 #[derive(Debug)]
@@ -77,32 +76,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut searches: mpsc::Receiver<Questi
 /// A client of the configured server; it connects when it is told to.
 pub(super) fn client(config: &Redis) -> RedisResult<Client> {
     let url = config.url.as_ref().ok_or((redis::ErrorKind::InvalidClientConfig, "no URL"))?;
-    let address = match &url.place {
-        RedisPlace::Tcp(authority) => ConnectionAddr::Tcp(authority.host.to_string(), authority.port),
-        RedisPlace::Tls(authority) => ConnectionAddr::TcpTls {
-            host: authority.host.to_string(),
-            port: authority.port,
-            insecure: false,
-            tls_params: None,
-        },
-        RedisPlace::Unix(path) => ConnectionAddr::Unix(path.clone()),
-    };
-    let info = address.into_connection_info()?;
-    let mut settings = info.redis_settings().clone().set_db(url.database.into()).set_skip_set_lib_name();
-    if let Some(credentials) = &url.credentials {
-        settings = settings.set_password(&credentials.password);
-        if !credentials.name.is_empty() {
-            settings = settings.set_username(&credentials.name);
-        }
-    }
-    let info = info.set_redis_settings(settings);
-    match (&url.place, &config.ca) {
-        (RedisPlace::Tls(_), Some(path)) => {
-            let root_cert = Some(std::fs::read(path)?);
-            Client::build_with_tls(info, TlsCertificates { client_tls: None, root_cert })
-        }
-        _ => Client::open(info),
-    }
+    net::redis::client(url, config.ca.as_deref())
 }
 
 async fn connect(config: &Redis) -> RedisResult<MultiplexedConnection> {

@@ -46,7 +46,7 @@ async fn sent(framing: Framing, held: Vec<u8>, place: Place) -> Vec<u8> {
     let mut transport = Transport::Plain(listener.accept().await.unwrap().0);
     let deadline = Deadline::new();
     let second = Duration::from_secs(30);
-    let patience = Patience { deadline: &deadline, read: second, write: second, least_rate: 0 };
+    let patience = Patience { deadline: &deadline, read: second, write: second, least_rate: 0, pace: None };
     let terms = Terms { patience, limit: None, paces_streams: false, moved: None };
     let send = async {
         let (_, writer) = transport.split();
