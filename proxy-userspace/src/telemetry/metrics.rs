@@ -1,9 +1,9 @@
 //! Counters of the data plane. Each worker thread counts for itself; a reader adds them up.
 
 use std::fmt::Write;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+pub use super::counter::Counter;
 use super::histogram::{self, Requests};
 
 /// One worker's counters. One line here and one in [`Worker::each`] make a metric.
@@ -317,26 +317,6 @@ impl Worker {
                 &self.dns_rebindings,
             ),
         ]
-    }
-}
-
-/// A number that only grows. One thread writes, any thread reads.
-#[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    /// Adds `amount`. Only the owning worker calls this, so a load and a store do, without a locked instruction.
-    pub fn add(&self, amount: u64) {
-        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
-    }
-
-    /// Adds one.
-    pub fn increment(&self) {
-        self.add(1);
-    }
-
-    pub(super) fn value(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
     }
 }
 

@@ -1,5 +1,6 @@
 //! What weir says about itself: logs, flows, metrics.
 
+mod counter;
 pub mod flow;
 pub mod flows;
 pub mod histogram;
