@@ -145,11 +145,7 @@ impl Worker {
                 "Places in bodies where security.body_rules has replaced text.",
                 &self.body_replacements,
             ),
-            (
-                "body_rules_skipped_total",
-                "Responses in a content coding, or in parts, in which security.body_rules could not look.",
-                &self.body_rules_skipped,
-            ),
+            ("body_rules_skipped_total", "Responses that these could not read.", &self.body_rules_skipped),
             ("inspected_total", "Bodies that security.inspection has looked at.", &self.inspected),
             (
                 "inspection_partial_total",
