@@ -109,16 +109,9 @@ fn test_with_root(options: &Options) -> Result<()> {
 fn check_and_test_unprivileged(options: &Options, summary: &mut Summary) {
     if options.filter.is_none() {
         summary.check("formatting", || setup::run(cargo("fmt").args(["--all", "--check"])));
-        summary.check("clippy", || {
-            setup::run(cargo("clippy").args([
-                "--locked",
-                "--all-targets",
-                "--all-features",
-                "--",
-                "-D",
-                "warnings",
-            ]))
-        });
+        summary.check("clippy", || clippy(&["--all-targets", "--all-features"]));
+        let bare = ["--package", "proxy-userspace", "--no-default-features"];
+        summary.check("a build without its features", || clippy(&bare));
         summary.check("tidy", || tidy::run(&workspace()));
     }
     summary.tests("without privilege", options.filter.is_some(), || {
@@ -128,6 +121,10 @@ fn check_and_test_unprivileged(options: &Options, summary: &mut Summary) {
         // With the weir that the tests before have built.
         summary.check("conformance of the cache", conformance::published_cache_suite);
     }
+}
+
+fn clippy(what: &[&str]) -> Result<()> {
+    setup::run(cargo("clippy").arg("--locked").args(what).args(["--", "-D", "warnings"]))
 }
 
 pub(crate) fn install_programs() -> Result<()> {

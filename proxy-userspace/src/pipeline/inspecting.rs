@@ -2,6 +2,8 @@
 //! by then, nothing of a response's its client: both can still be answered with 403, and the cache stores nothing that was
 //! not judged. What goes on beyond what is held passes behind it, if the rule for that lets it.
 
+#![cfg_attr(not(feature = "inspection"), allow(unused, reason = "nothing is ever held back then"))]
+
 use std::sync::Arc;
 
 use tokio::time::{Instant, timeout_at};

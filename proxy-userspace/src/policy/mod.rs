@@ -14,10 +14,11 @@ pub mod inspection;
 pub mod interception;
 pub mod limits;
 #[cfg(not(feature = "inspection"))]
-mod no_inspection;
+pub mod no_inspection;
 pub mod rewrite;
 #[cfg(feature = "redis")]
 mod shared_limits;
+mod verdict;
 
 #[cfg(not(feature = "inspection"))]
 pub use no_inspection as inspection;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Refusal;
+pub use super::verdict::Verdict;
 use crate::authority::Host;
 use crate::config::{self, Direction};
 use crate::http::headers::Headers;
@@ -15,10 +16,6 @@ pub enum Inspection {}
 /// Nor of this.
 #[derive(Debug)]
 pub enum Held {}
-
-/// Nor of this.
-#[derive(Debug)]
-pub enum Verdict {}
 
 /// Nor of this.
 #[derive(Debug, thiserror::Error)]

@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use self::threads::{Job, Threads};
+pub use super::verdict::Verdict;
 use super::{By, Refusal};
 use crate::authority::Host;
 use crate::config::{self, Access, Direction};
@@ -50,16 +51,6 @@ enum Finding {
     Undecided(Cow<'static, str>),
     /// The same, and its own setting says what then.
     Failed(Cow<'static, str>),
-}
-
-/// What was found out about a body.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
-    Clean,
-    Match(String),
-    Undecided(Cow<'static, str>),
-    /// clamd has no verdict.
-    ClamdFailed(Cow<'static, str>),
 }
 
 /// What bodies are judged by, and how.
