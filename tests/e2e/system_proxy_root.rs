@@ -39,8 +39,8 @@ fn unconfigure(weir: &Weir) -> (u16, Value) {
 
 /// A NetworkManager that has nothing but `eth7`, with a bus and folders of its own.
 struct NetworkManager {
-    bus: Child,
-    manager: Child,
+    /// In the order in which they end.
+    started: Vec<Child>,
 }
 
 const PROFILE: &str = "/etc/NetworkManager/system-connections/lab.nmconnection";
@@ -71,15 +71,19 @@ impl NetworkManager {
                    <policy context=\"default\"><allow user=\"*\"/><allow own=\"*\"/>\
                    <allow send_destination=\"*\" eavesdrop=\"true\"/><allow receive_sender=\"*\"/></policy></busconfig>";
         fs::write("/run/dbus/bus.conf", bus).expect("a file");
+        // Whatever fails from here on, they end.
+        let mut this = Self { started: Vec::new() };
         let mut bus = Command::new("dbus-daemon");
         let bus = quiet(bus.args(["--config-file=/run/dbus/bus.conf", "--nofork", "--nopidfile"]));
+        this.started.push(bus);
         eventually("a bus", || Path::new("/run/dbus/system_bus_socket").exists().then_some(()));
         let manager = quiet(Command::new("/usr/sbin/NetworkManager").arg("--no-daemon"));
+        this.started.insert(0, manager);
         eventually("NetworkManager", || nmcli("-t -f RUNNING general").filter(|said| said == "running"));
         eventually("the device is managed", || nmcli("device set eth7 managed yes"));
         eventually("a connection", || nmcli("connection up lab"));
         eventually("a default route", || run("ip route").contains("default via 198.18.7.1").then_some(()));
-        Self { bus, manager }
+        this
     }
 }
 
@@ -89,7 +93,7 @@ fn quiet(command: &mut Command) -> Child {
 
 impl Drop for NetworkManager {
     fn drop(&mut self) {
-        for child in [&mut self.manager, &mut self.bus] {
+        for child in &mut self.started {
             let _ = child.kill();
             let _ = child.wait();
         }
